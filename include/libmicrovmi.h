@@ -1,0 +1,495 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * libmicrovmi - look into a running virtual machine from outside: physical memory, registers, run state,
+ * on every hypervisor through one small API, with no agent in the guest.
+ *
+ * CALL ORDER
+ *   void *vm = microvmi_open("vmi:///?vm_name=debian", &error);      or microvmi_init(NULL, &params, &error)
+ *   ... any call below that takes a context, from any thread, any number of times ...
+ *   microvmi_destroy(vm);
+ *
+ * CONTEXT
+ *   The `void *` is an opaque token, not an address: never dereference it, never do arithmetic on it. It stands for
+ *   the whole introspected machine: the driver, its driver type, the plain memory and the padded memory, each with a
+ *   cursor of its own. NULL, garbage and destroyed contexts are errors (MICROVMI_ERROR_INVALID_CONTEXT), not crashes.
+ *
+ * ADDRESSES AND UNITS
+ *   Addresses are guest-physical, in bytes; sizes are in bytes. A frame is 4096 bytes. The maximum address is one past
+ *   the last byte of the guest's RAM. Memory may have holes; read-only memory and memory of devices may lie above.
+ *
+ * RESULTS
+ *   A function that returns `bool` returns true on success. On failure it returns false and
+ *   microvmi_last_error()/microvmi_last_error_code() tell this thread why; a success clears both. What an out value
+ *   holds after a failure is said at each function; where nothing is said it is untouched.
+ *
+ * OWNERSHIP
+ *   Strings handed to the caller through `const char **` are the caller's: free them with rs_cstring_free(). Strings
+ *   that are returned directly belong to the library. Everything passed in may be freed as soon as the call returns.
+ *
+ * THREADS
+ *   Every function may be called from every thread, and one context may be used by many threads at once. Each of the
+ *   two cursors moves atomically; calls that name an address do not touch a cursor. microvmi_destroy() may race with
+ *   calls on the same context: a call that is under way ends normally, a later one is an invalid-context error.
+ *
+ * FORK, SIGNALS, EXIT
+ *   After fork() the child cannot use the library: every call fails at once with MICROVMI_ERROR_FORKED (exec is fine).
+ *   The library installs no signal handler and raises no SIGPIPE. A virtual machine that a context paused runs again
+ *   when the context is destroyed or the process exits normally (return from main or exit(); not _exit or a signal).
+ *   dlclose() leaves the library loaded.
+ *
+ * VERSIONS
+ *   The part headed "frozen" is the ABI of libmicrovmi 0.4.0, which never changes. Everything else carries a "since".
+ *
+ * The environment: MICROVMI_URI (see microvmi_init), MICROVMI_PLUGIN_PATH (directories with further drivers, see
+ * docs/drivers.md), RUST_LOG (see microvmi_envlogger_init). A setuid program ignores the first two.
+ */
+#ifndef LIBMICROVMI_H
+#define LIBMICROVMI_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* The version of this header; microvmi_version() gives the library's. */
+#define MICROVMI_VERSION_MAJOR 0
+#define MICROVMI_VERSION_MINOR 5
+#define MICROVMI_VERSION_PATCH 0
+
+/* Unnamed members are C11; this lets a pedantic C99 or C++ compiler accept them. Empty where it is not needed. */
+#if defined(__GNUC__)
+#define MICROVMI_UNNAMED __extension__
+#else
+#define MICROVMI_UNNAMED
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ================================================================================================================
+ * FROZEN: the ABI of libmicrovmi 0.4.0. Names, order, values and layouts never change.
+ * ============================================================================================================= */
+
+#ifndef PAGE_SHIFT
+#define PAGE_SHIFT 12
+#endif
+#ifndef PAGE_SIZE
+#define PAGE_SIZE 4096
+#endif
+
+/*
+ * What a context reaches its machine through. KVM (KVMi), Memflow, VirtualBox (FDP) and Xen are frozen; new drivers
+ * follow with prefixed names. MICROVMI_DRIVER_PLUGIN stands for every driver without a number of its own, the shipped
+ * `fake` one among them: microvmi_get_driver_name() tells them apart. Unknown is what microvmi_get_driver_type()
+ * returns for an invalid context.
+ */
+enum DriverType {
+    KVM = 0,
+    Memflow = 1,
+    VirtualBox = 2,
+    Xen = 3,
+    MICROVMI_DRIVER_QEMU = 4,
+    MICROVMI_DRIVER_DUMP = 5,
+    MICROVMI_DRIVER_PLUGIN = 6,
+    MICROVMI_DRIVER_UNKNOWN = 0x7fffffff
+};
+typedef enum DriverType DriverType;
+
+/* Which member of KVMInitParamsFFI is in use. */
+enum KVMInitParamsFFI_Tag {
+    UnixSocket = 0
+};
+typedef enum KVMInitParamsFFI_Tag KVMInitParamsFFI_Tag;
+
+/* Which member of MemflowConnectorParamsFFI is in use. */
+enum MemflowConnectorParamsFFI_Tag {
+    Default = 0
+};
+typedef enum MemflowConnectorParamsFFI_Tag MemflowConnectorParamsFFI_Tag;
+
+/* Which member of Registers is in use: the architecture of the vCPU. */
+enum Registers_Tag {
+    X86 = 0
+};
+typedef enum Registers_Tag Registers_Tag;
+
+/* Parameters every driver understands. vm_name: UTF-8, the machine's name as its hypervisor knows it, or NULL. */
+struct CommonInitParamsFFI {
+    char *vm_name;
+};
+typedef struct CommonInitParamsFFI CommonInitParamsFFI;
+
+/* path: UTF-8, the UNIX socket on which KVMi introspection listens, or NULL. */
+struct UnixSocket_Body {
+    char *path;
+};
+typedef struct UnixSocket_Body UnixSocket_Body;
+
+/* Parameters of the KVM (KVMi) driver. */
+struct KVMInitParamsFFI {
+    KVMInitParamsFFI_Tag tag;
+    MICROVMI_UNNAMED union {
+        UnixSocket_Body unix_socket;
+    };
+};
+typedef struct KVMInitParamsFFI KVMInitParamsFFI;
+
+/* args_arr: args_arr_len strings of the form key=value, or NULL. */
+struct Default_Body {
+    char **args_arr;
+    uintptr_t args_arr_len;
+};
+typedef struct Default_Body Default_Body;
+
+/* Arguments of a memflow connector. */
+struct MemflowConnectorParamsFFI {
+    MemflowConnectorParamsFFI_Tag tag;
+    MICROVMI_UNNAMED union {
+        Default_Body default_;
+    };
+};
+typedef struct MemflowConnectorParamsFFI MemflowConnectorParamsFFI;
+
+/* Parameters of the Memflow driver. connector_name: UTF-8, or NULL. */
+struct MemflowInitParamsFFI {
+    char *connector_name;
+    MemflowConnectorParamsFFI connector_args;
+};
+typedef struct MemflowInitParamsFFI MemflowInitParamsFFI;
+
+/* All parameters of microvmi_init(). Zero it, then set what you need. The library copies the strings. */
+struct DriverInitParamsFFI {
+    CommonInitParamsFFI common;
+    KVMInitParamsFFI kvm;
+    MemflowInitParamsFFI memflow;
+};
+typedef struct DriverInitParamsFFI DriverInitParamsFFI;
+
+/* A segment register: base address, limit in bytes (as the CPU holds it, granularity applied), selector. */
+struct SegmentReg {
+    uint64_t base;
+    uint32_t limit;
+    uint16_t selector;
+};
+typedef struct SegmentReg SegmentReg;
+
+/* A descriptor table register: base address and limit in bytes. */
+struct SystemTableReg {
+    uint64_t base;
+    uint16_t limit;
+};
+typedef struct SystemTableReg SystemTableReg;
+
+/* The registers of one x86 vCPU. A register that the hypervisor does not tell is 0; docs/drivers.md says which. */
+struct X86Registers {
+    uint64_t rax;
+    uint64_t rbx;
+    uint64_t rcx;
+    uint64_t rdx;
+    uint64_t rsi;
+    uint64_t rdi;
+    uint64_t rsp;
+    uint64_t rbp;
+    uint64_t r8;
+    uint64_t r9;
+    uint64_t r10;
+    uint64_t r11;
+    uint64_t r12;
+    uint64_t r13;
+    uint64_t r14;
+    uint64_t r15;
+    uint64_t rip;
+    uint64_t rflags;
+    uint64_t cr0;
+    uint64_t cr2;
+    uint64_t cr3;
+    uint64_t cr4;
+    uint64_t sysenter_cs;
+    uint64_t sysenter_esp;
+    uint64_t sysenter_eip;
+    uint64_t msr_efer;
+    uint64_t msr_star;
+    uint64_t msr_lstar;
+    uint64_t efer; /* the same value as msr_efer */
+    uint64_t apic_base;
+    SegmentReg cs;
+    SegmentReg ds;
+    SegmentReg es;
+    SegmentReg fs;
+    SegmentReg gs;
+    SegmentReg ss;
+    SegmentReg tr;
+    SegmentReg ldt;
+    SystemTableReg idt;
+    SystemTableReg gdt;
+};
+typedef struct X86Registers X86Registers;
+
+/* The registers of one vCPU; `tag` says which member is valid. */
+struct Registers {
+    Registers_Tag tag;
+    MICROVMI_UNNAMED union {
+        MICROVMI_UNNAMED struct {
+            X86Registers x86;
+        };
+    };
+};
+typedef struct Registers Registers;
+
+/*
+ * Turn on logging to standard error, filtered by the environment variable RUST_LOG: error, warn, info, debug, trace or
+ * off, alone or as `microvmi=LEVEL`, several separated by commas; unset means error. Nothing is ever logged without
+ * this call. Calling it again is harmless and reads RUST_LOG anew.
+ */
+void microvmi_envlogger_init(void);
+
+/*
+ * Open a virtual machine.
+ *
+ * driver_type: which driver to use, or NULL to try them all: KVM, Memflow, VirtualBox, Xen, then the newer ones.
+ * init_params: what the driver is to open, or NULL. Copied; the caller may free it at once. When both are NULL and the
+ *   environment variable MICROVMI_URI is set, its value is opened as by microvmi_open().
+ * init_error: NULL, or where to store the error text. On failure *init_error is a heap string of one or more lines,
+ *   which the caller frees with rs_cstring_free(); on success it is NULL.
+ *
+ * Returns a context for microvmi_destroy(), or NULL. The first call in a process also starts the embedded Python.
+ * Errors: any; MICROVMI_ERROR_NO_DRIVER when every driver was tried, with one line a driver and its reason.
+ */
+void *microvmi_init(const enum DriverType *driver_type, const struct DriverInitParamsFFI *init_params,
+                    const char **init_error);
+
+/*
+ * Close a context: resume the machine if this context paused it, then release everything. NULL is accepted; a context
+ * that is not live is an invalid-context error without effect. Calls under way in other threads end normally.
+ */
+void microvmi_destroy(void *context);
+
+/*
+ * Stop all vCPUs. Pausing a paused machine is a success. The machine runs again at microvmi_resume(), and at the
+ * latest when the context is destroyed or the process exits normally, unless it was already stopped before.
+ * Errors: not supported (a dump file), VM gone, timeout, driver unavailable (somebody else holds the control channel).
+ */
+bool microvmi_pause(void *context);
+
+/* Let all vCPUs run, whoever stopped them. Resuming a running machine is a success. Errors: as microvmi_pause(). */
+bool microvmi_resume(void *context);
+
+/*
+ * Read guest-physical memory at an address. The cursors do not move.
+ *
+ * physical_address, size: in bytes; any value is accepted, size 0 is a success.
+ * buffer: at least `size` bytes; may be NULL only when size is 0.
+ * bytes_read: NULL, or where to store the length of the valid prefix: the bytes up to the first frame that does not
+ *   exist. Always set, 0 on an invalid context or argument. Bytes of the buffer after the prefix are untouched.
+ *
+ * Returns true only if all bytes were read.
+ * Errors: not mapped (a hole, or beyond the machine's memory), VM gone, permission, I/O.
+ */
+bool microvmi_read_physical(void *context, uint64_t physical_address, uint8_t *buffer, size_t size,
+                            uint64_t *bytes_read);
+
+/*
+ * Write guest-physical memory at an address. The cursors do not move.
+ *
+ * buffer: `size` bytes, not changed. size 0 is a success.
+ *
+ * The whole range is checked first: nothing is written unless all of it exists and is writable.
+ * Errors: not mapped, read-only (ROM, a dump file, a driver that cannot write), permission, VM gone, I/O.
+ */
+bool microvmi_write_physical(void *context, uint64_t physical_address, uint8_t *buffer, size_t size);
+
+/*
+ * Store the maximum address, one past the last byte of RAM, in *address_ptr. On failure it is untouched.
+ * Errors: invalid context, invalid argument (NULL).
+ */
+bool microvmi_get_max_physical_addr(void *context, uint64_t *address_ptr);
+
+/*
+ * Read the registers of one vCPU.
+ *
+ * vcpu: from 0 to microvmi_get_vcpu_count() - 1.
+ * registers: filled with tag and values; untouched on failure.
+ *
+ * The values belong together only while the machine is paused.
+ * Errors: invalid argument (no such vCPU, NULL), not supported, VM gone, timeout.
+ */
+bool microvmi_read_registers(void *context, uint16_t vcpu, struct Registers *registers);
+
+/* The context's driver type; MICROVMI_DRIVER_UNKNOWN, a value that names no driver, for an invalid context. */
+enum DriverType microvmi_get_driver_type(void *context);
+
+/* Free a string that the library handed to the caller. NULL is accepted. */
+void rs_cstring_free(char *s);
+
+/* ================================================================================================================
+ * ERRORS, VERSIONS (since 0.5.0)
+ * ============================================================================================================= */
+
+/* Why the last call of this thread failed. Numbers are pinned and never used again. */
+enum microvmi_error {
+    MICROVMI_OK = 0,
+    MICROVMI_ERROR_INVALID_ARGUMENT = 1,   /* a NULL pointer, a bad URI, an unknown parameter, no such vCPU */
+    MICROVMI_ERROR_INVALID_CONTEXT = 2,    /* NULL, garbage or destroyed */
+    MICROVMI_ERROR_NO_DRIVER = 3,          /* no driver could open the machine; the text has each one's reason */
+    MICROVMI_ERROR_DRIVER_UNAVAILABLE = 4, /* the driver's hypervisor, library or control channel is not there */
+    MICROVMI_ERROR_NOT_SUPPORTED = 5,      /* this driver cannot do that */
+    MICROVMI_ERROR_NOT_MAPPED = 6,         /* no memory at that address */
+    MICROVMI_ERROR_PERMISSION = 7,         /* the operating system refused */
+    MICROVMI_ERROR_VM_GONE = 8,            /* the virtual machine ended */
+    MICROVMI_ERROR_TIMEOUT = 9,            /* no answer in time */
+    MICROVMI_ERROR_IO = 10,                /* any other failure of the operating system or the hypervisor */
+    MICROVMI_ERROR_READ_ONLY = 11,         /* that memory, or this whole machine, cannot be written */
+    MICROVMI_ERROR_FORKED = 12,            /* called in a child after fork() */
+    MICROVMI_ERROR_STARTUP = 13,           /* the embedded Python could not start */
+    MICROVMI_ERROR_INTERNAL = 14           /* a defect of the library */
+};
+typedef enum microvmi_error microvmi_error;
+
+/*
+ * The text of this thread's last error, one or more lines without a final newline; "" after a success. Never NULL.
+ * The string is the library's, and valid until this thread's next call into the library. Does not start Python.
+ */
+const char *microvmi_last_error(void);
+
+/* The code of this thread's last error; MICROVMI_OK after a success. Does not start Python. */
+enum microvmi_error microvmi_last_error_code(void);
+
+/* The library's version, "MAJOR.MINOR.PATCH". The string is the library's, static. Does not start Python. */
+const char *microvmi_version(void);
+
+/*
+ * What this library was built with, one line for bug reports: version, compiler, Python, cffi. The string is the
+ * library's, static. Does not start Python.
+ */
+const char *microvmi_build_info(void);
+
+/* ================================================================================================================
+ * OPENING BY TEXT (since 0.5.0)
+ * ============================================================================================================= */
+
+/*
+ * Open a virtual machine that a text names.
+ *
+ * uri: UTF-8, one of
+ *   vmi://DRIVER/?key=value&key=value   DRIVER: qemu, dump, fake, kvm, ...; empty to try all. Values are percent-decoded.
+ *                                       Keys of every driver: vm_name. Others: docs/drivers.md. Upstream's keys
+ *                                       kvm_unix_socket, memflow_connector_name and memflow_connector_args are known.
+ *   a path to a memory image            the same as vmi://dump/?path=...
+ * error: as init_error of microvmi_init().
+ *
+ * Returns a context for microvmi_destroy(), or NULL. Errors: as microvmi_init(), and invalid argument for a bad text.
+ */
+void *microvmi_open(const char *uri, const char **error);
+
+/*
+ * The name of the context's driver, lower case ("qemu"). The string is the library's, and lives as long as the
+ * process. NULL for an invalid context.
+ */
+const char *microvmi_get_driver_name(void *context);
+
+/* ================================================================================================================
+ * MEMORY AS A FILE (since 0.5.0)
+ *
+ * Two streams a context: the plain one stops at frames that do not exist, the padded one reads them as zeros. Each
+ * has a cursor of its own that starts at 0 and stays between 0 and the maximum address.
+ * ============================================================================================================= */
+
+/*
+ * Move the plain cursor.
+ *
+ * offset, whence: as lseek: SEEK_SET (0, from the start), SEEK_CUR (1, from the cursor), SEEK_END (2, from the maximum
+ *   address). The result saturates at 0 and at the maximum address for every offset; that is no error.
+ * position: NULL, or where to store the new position. Untouched on failure.
+ *
+ * Errors: invalid context, invalid argument (another whence).
+ */
+bool microvmi_seek(void *context, int64_t offset, int whence, uint64_t *position);
+
+/* Store the plain cursor in *position. Errors: invalid context, invalid argument (NULL). */
+bool microvmi_tell(void *context, uint64_t *position);
+
+/*
+ * Read at the plain cursor and move it by what was read.
+ *
+ * bytes_read: NULL, or where to store the count: up to `size`, less before a hole or the maximum address, 0 at the
+ *   maximum address. Always set. Bytes of the buffer after it are untouched.
+ *
+ * Returns true if something was read, at the maximum address, and for size 0; false when the byte at the cursor does
+ * not exist (seek, or use the padded stream, to go on). Errors: not mapped, VM gone, permission, I/O.
+ */
+bool microvmi_read(void *context, uint8_t *buffer, size_t size, uint64_t *bytes_read);
+
+/*
+ * Write at the plain cursor and move it by what was written.
+ *
+ * bytes_written: NULL, or where to store the count: `size`, or less where the maximum address cuts it. Always set.
+ *
+ * All or nothing, as microvmi_write_physical(). Errors: the same.
+ */
+bool microvmi_write(void *context, const uint8_t *buffer, size_t size, uint64_t *bytes_written);
+
+/* Move the padded cursor; else as microvmi_seek(). */
+bool microvmi_padded_seek(void *context, int64_t offset, int whence, uint64_t *position);
+
+/* Store the padded cursor in *position; else as microvmi_tell(). */
+bool microvmi_padded_tell(void *context, uint64_t *position);
+
+/*
+ * Read at the padded cursor and move it by what was read; frames that do not exist are zeros.
+ *
+ * bytes_read: as microvmi_read(); less than `size` only before the maximum address.
+ *
+ * Errors: VM gone, permission, I/O; *bytes_read then tells how many bytes are valid, and the cursor moved by them.
+ */
+bool microvmi_padded_read(void *context, uint8_t *buffer, size_t size, uint64_t *bytes_read);
+
+/*
+ * Read at an address; what does not exist, beyond the machine's memory as well, is zeros. The cursors do not move.
+ * Returns true if no other error came up. Parameters and errors: as microvmi_read_physical(), without not mapped.
+ */
+bool microvmi_read_physical_padded(void *context, uint64_t physical_address, uint8_t *buffer, size_t size,
+                                   uint64_t *bytes_read);
+
+/* ================================================================================================================
+ * ABOUT THE MACHINE (since 0.5.0)
+ * ============================================================================================================= */
+
+/* What a range of memory is. New kinds may come: treat an unknown one as memory that exists. */
+enum microvmi_memory_kind {
+    MICROVMI_MEMORY_RAM = 1,   /* the machine's main memory */
+    MICROVMI_MEMORY_ROM = 2,   /* exists, cannot be written */
+    MICROVMI_MEMORY_DEVICE = 3 /* memory of a device, such as a video card's; may lie above the maximum address */
+};
+typedef enum microvmi_memory_kind microvmi_memory_kind;
+
+/* A range of guest-physical memory that exists. This layout is final. */
+struct microvmi_memory_range {
+    uint64_t start;   /* guest-physical address of the first byte */
+    uint64_t size;    /* bytes, at least 1 */
+    uint32_t kind;    /* enum microvmi_memory_kind */
+    uint32_t reserved[3]; /* 0 */
+};
+typedef struct microvmi_memory_range microvmi_memory_range;
+
+/*
+ * The ranges of memory that exist, in ascending order, not overlapping.
+ *
+ * ranges: room for `capacity` ranges; may be NULL when capacity is 0.
+ * count: where to store how many ranges there are, which may be more than `capacity`: the first `capacity` are then
+ *   stored, and a second call with more room gets them all. 0 on failure.
+ *
+ * Asks the hypervisor anew where that is possible. Errors: invalid argument (NULL), VM gone, timeout.
+ */
+bool microvmi_get_memory_map(void *context, struct microvmi_memory_range *ranges, size_t capacity, size_t *count);
+
+/*
+ * Store the number of vCPUs in *count. On failure it is untouched.
+ * Errors: invalid argument (NULL), not supported (a raw memory image), VM gone, timeout.
+ */
+bool microvmi_get_vcpu_count(void *context, uint16_t *count);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* LIBMICROVMI_H */

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The driver contract: what every driver is, and the capabilities it has or lacks.
+
+A driver is one file (or folder) in this package that ends in ``DRIVER = Class``; nothing else names it. It derives
+from :class:`Driver` and implements :meth:`Driver.open`, :attr:`Driver.max_addr` and either :meth:`Driver.read_frame`
+or, better, :class:`SupportsRegions`. Loops over frames, padding, partial counts and cursors live above, once for all.
+
+A capability is a protocol: a driver that has its methods has it, any other has not. There are no stubs.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, runtime_checkable
+
+from libmicrovmi_py.model import DriverType, MemoryKind, MemoryRange, Registers
+from libmicrovmi_py.params import Parameters
+
+
+class Driver(abc.ABC):
+    """One open virtual machine. Methods may be called from several threads at once: guard what needs it.
+
+    ``name`` is lower case and unique. ``type`` is the number C callers see. ``parameters`` names the keys this driver
+    takes besides ``vm_name``, each with one line of help. ``automatic`` is whether the driver takes part when none
+    was named.
+    """
+
+    name: ClassVar[str]
+    type: ClassVar[DriverType] = DriverType.PLUGIN
+    parameters: ClassVar[dict[str, str]] = {}
+    automatic: ClassVar[bool] = True
+
+    @classmethod
+    @abc.abstractmethod
+    def open(cls, params: Parameters) -> Driver:
+        """Open the machine that ``params`` names, or raise a ``MicrovmiError`` of one line: the cause, the way out.
+
+        Every wait has a time limit. Nothing about the machine changes.
+        """
+
+    @property
+    @abc.abstractmethod
+    def max_addr(self) -> int:
+        """One past the last byte of RAM, in bytes; it does not wait and does not fail."""
+
+    def close(self) -> None:
+        """Release everything; called once. A paused machine was resumed before."""
+
+
+@runtime_checkable
+class SupportsFrames(Protocol):
+    """Reading frame by frame: what every driver without regions has to do."""
+
+    def read_frame(self, frame: int, offset: int, buffer: memoryview) -> None:
+        """Fill ``buffer`` from guest frame ``frame`` at byte ``offset``; never across the frame's end.
+
+        Raises ``NotMappedError`` when the frame does not exist; the buffer is then as it was.
+        """
+
+
+@runtime_checkable
+class SupportsFrameWrites(Protocol):
+    """Writing frame by frame."""
+
+    def write_frame(self, frame: int, offset: int, data: memoryview) -> None:
+        """Write ``data`` into guest frame ``frame`` at byte ``offset``; never across the frame's end.
+
+        Raises ``NotMappedError`` or ``ReadOnlyError`` before anything is written.
+        """
+
+
+class Source(Protocol):
+    """Bytes that back regions: a host mapping, or the memory of a process."""
+
+    @property
+    def writable(self) -> bool:
+        """Whether :meth:`write_from` may be called."""
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill ``buffer`` from ``offset`` in this source."""
+
+    def write_from(self, offset: int, data: memoryview) -> None:
+        """Write ``data`` at ``offset`` in this source."""
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Guest-physical memory that a source holds in one piece: guest address, size, kind, source, offset in it."""
+
+    start: int
+    size: int
+    kind: MemoryKind
+    source: Source
+    offset: int
+
+    @property
+    def end(self) -> int:
+        """One past the last byte."""
+        return self.start + self.size
+
+
+@runtime_checkable
+class SupportsRegions(Protocol):
+    """Memory that can be reached directly; takes the place of frames."""
+
+    def regions(self) -> Sequence[Region]:
+        """All memory, sorted by ``start``, not overlapping.
+
+        The sequence is immutable and does not wait: a driver whose map changed returns another object.
+        """
+
+
+@runtime_checkable
+class SupportsMemoryMap(Protocol):
+    """Knowing which ranges exist."""
+
+    def memory_map(self) -> Sequence[MemoryRange]:
+        """The ranges that exist, sorted by ``start``, not overlapping; asks the hypervisor anew where it can."""
+
+
+@runtime_checkable
+class SupportsPause(Protocol):
+    """Stopping and running the machine."""
+
+    def pause(self) -> bool:
+        """Stop all vCPUs; ``True`` if they ran before, ``False`` if the machine was stopped already."""
+
+    def resume(self) -> None:
+        """Let all vCPUs run; resuming a running machine is fine."""
+
+
+@runtime_checkable
+class SupportsVcpus(Protocol):
+    """Knowing the vCPUs."""
+
+    def vcpu_count(self) -> int:
+        """The number of vCPUs, at least 1."""
+
+
+@runtime_checkable
+class SupportsRegisters(SupportsVcpus, Protocol):
+    """Reading registers."""
+
+    def read_registers(self, vcpu: int) -> Registers:
+        """The registers of vCPU ``vcpu``, which is below :meth:`vcpu_count`."""

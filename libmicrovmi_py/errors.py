@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one exception tree, each class with the code that the C API reports for it.
+
+The numbers are those of ``enum microvmi_error`` in ``include/libmicrovmi.h``; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import ClassVar
+
+
+class MicrovmiError(Exception):
+    """Anything this library raises on purpose. ``code`` is the C API's number for it."""
+
+    code: ClassVar[int] = 14
+
+
+class InvalidArgumentError(MicrovmiError, ValueError):
+    """An argument, a parameter or a URI that makes no sense."""
+
+    code = 1
+
+
+class InvalidContextError(MicrovmiError):
+    """A context that is not live: never opened, or already destroyed or closed."""
+
+    code = 2
+
+
+class NoDriverError(MicrovmiError):
+    """No driver could open the machine; the text holds one line a driver with its reason."""
+
+    code = 3
+
+
+class DriverUnavailableError(MicrovmiError):
+    """The hypervisor, its library or its control channel is not there, or somebody else holds it."""
+
+    code = 4
+
+
+class NotSupportedError(MicrovmiError):
+    """This driver cannot do that."""
+
+    code = 5
+
+
+class AccessError(MicrovmiError, OSError):
+    """A memory access that failed.
+
+    ``address`` is the guest-physical address at which it stopped, ``requested`` and ``completed`` are byte counts:
+    the first ``completed`` bytes of the access are valid. An ``OSError``, so that ``io`` treats it as one.
+    """
+
+    errno_: ClassVar[int] = errno.EIO
+
+    def __init__(self, message: str, *, address: int = 0, requested: int = 0, completed: int = 0) -> None:
+        super().__init__(self.errno_, message)
+        self.address = address
+        self.requested = requested
+        self.completed = completed
+
+    def __str__(self) -> str:
+        return str(self.args[1])
+
+
+class NotMappedError(AccessError):
+    """No memory at that guest-physical address."""
+
+    code = 6
+    errno_ = errno.EFAULT
+
+
+class PermissionDeniedError(AccessError):
+    """The operating system refused."""
+
+    code = 7
+    errno_ = errno.EACCES
+
+
+class VmGoneError(AccessError):
+    """The virtual machine ended."""
+
+    code = 8
+    errno_ = errno.ESRCH
+
+
+class TimeoutExpiredError(MicrovmiError, TimeoutError):
+    """No answer in time."""
+
+    code = 9
+
+
+class IoError(AccessError):
+    """Any other failure of the operating system or of the hypervisor."""
+
+    code = 10
+
+
+class ReadOnlyError(AccessError):
+    """That memory, or the whole machine, cannot be written."""
+
+    code = 11
+    errno_ = errno.EROFS
+
+
+class ForkedError(MicrovmiError):
+    """Used in a child after ``fork()``."""
+
+    code = 12
+
+
+class StartupError(MicrovmiError):
+    """The library could not start."""
+
+    code = 13

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a machine is opened with: the text form ``vmi://DRIVER/?key=value&...`` and its parsed form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from urllib.parse import parse_qsl, urlsplit
+
+from libmicrovmi_py.errors import InvalidArgumentError
+
+SCHEME = "vmi"
+
+FROZEN_KEYS = ("vm_name", "kvm_unix_socket", "memflow_connector_name", "memflow_connector_args")
+"""Keys of upstream's ``vmi://`` handler and of ``DriverInitParamsFFI``; every driver may be handed them."""
+
+
+class Parameters(Mapping[str, str]):
+    """Keys and values for a driver, with the driver's name where one was given.
+
+    A value is text; ``memflow_connector_args`` joins its ``key=value`` items with commas. An empty value counts as
+    not given.
+    """
+
+    def __init__(self, values: Mapping[str, str | None] | None = None, driver: str | None = None) -> None:
+        self._values = {key: value for key, value in (values or {}).items() if value}
+        self.driver = driver.lower() if driver else None
+
+    def __getitem__(self, key: str) -> str:
+        return self._values[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"Parameters({self._values!r}, driver={self.driver!r})"
+
+    @property
+    def vm_name(self) -> str | None:
+        """The machine's name as its hypervisor knows it, if given."""
+        return self._values.get("vm_name")
+
+    def integer(self, key: str, default: int) -> int:
+        """The value of ``key`` as an integer (decimal, or 0x hexadecimal), ``default`` if it is not given."""
+        text = self._values.get(key)
+        if text is None:
+            return default
+        try:
+            return int(text, 0)
+        except ValueError:
+            raise InvalidArgumentError(f"{key}={text}: not an integer") from None
+
+    def seconds(self, key: str, default: float) -> float:
+        """The value of ``key`` as a time limit in seconds, more than 0, ``default`` if it is not given."""
+        text = self._values.get(key)
+        if text is None:
+            return default
+        try:
+            value = float(text)
+        except ValueError:
+            value = 0.0
+        if not 0 < value < float("inf"):
+            raise InvalidArgumentError(f"{key}={text}: not a number of seconds above 0")
+        return value
+
+    @classmethod
+    def from_uri(cls, text: str) -> Parameters:
+        """Parse ``vmi://DRIVER/?key=value&...`` or a path to a memory image.
+
+        Raises ``InvalidArgumentError`` for another scheme, a path after the driver, a key without a value or twice.
+        """
+        if not text:
+            raise InvalidArgumentError("empty URI: write vmi://DRIVER/?key=value, or a path to a memory image")
+        if "://" not in text:
+            return cls({"path": text}, driver="dump")
+        try:
+            parts = urlsplit(text)
+            pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query), errors="strict")
+        except ValueError as err:
+            raise InvalidArgumentError(f"{text}: {err}; write vmi://DRIVER/?key=value&...") from err
+        if parts.scheme != SCHEME or parts.path not in ("", "/") or parts.fragment:
+            raise InvalidArgumentError(f"{text}: not of the form vmi://DRIVER/?key=value&...")
+        values = dict(pairs)
+        if len(values) != len(pairs):
+            raise InvalidArgumentError(f"{text}: a key is given twice")
+        return cls(values, driver=parts.netloc)
