@@ -45,6 +45,7 @@ class Driver(abc.ABC):
     def max_addr(self) -> int:
         """One past the last byte of RAM, in bytes; it does not wait and does not fail."""
 
+    @abc.abstractmethod
     def close(self) -> None:
         """Release everything; called once. A paused machine was resumed before."""
 
