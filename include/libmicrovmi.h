@@ -422,9 +422,10 @@ bool microvmi_read(void *context, uint8_t *buffer, size_t size, uint64_t *bytes_
 /*
  * Write at the plain cursor and move it by what was written.
  *
- * bytes_written: NULL, or where to store the count: `size`, or less where the maximum address cuts it. Always set.
+ * bytes_written: NULL, or where to store the count: `size` on success, 0 on failure unless an error came in the
+ *   middle. Always set.
  *
- * All or nothing, as microvmi_write_physical(). Errors: the same.
+ * All or nothing, as microvmi_write_physical(): a write across the maximum address writes nothing. Errors: the same.
  */
 bool microvmi_write(void *context, const uint8_t *buffer, size_t size, uint64_t *bytes_written);
 

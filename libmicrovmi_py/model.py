@@ -12,6 +12,9 @@ PAGE_SIZE = 1 << PAGE_SHIFT
 
 U64_MAX = (1 << 64) - 1
 
+PHYSICAL_BITS = 52
+"""The widest guest-physical address of any x86 or aarch64 machine, in bits."""
+
 
 class DriverType(enum.IntEnum):
     """What a machine is reached through; the numbers of ``enum DriverType`` in the C header."""

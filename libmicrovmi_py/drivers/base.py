@@ -52,7 +52,10 @@ class Driver(abc.ABC):
 
 @runtime_checkable
 class SupportsFrames(Protocol):
-    """Reading frame by frame: what every driver without regions has to do."""
+    """Reading frame by frame: what every driver without regions has to do.
+
+    It is asked for every frame of the physical address space, and answers cheaply for those that do not exist.
+    """
 
     def read_frame(self, frame: int, offset: int, buffer: memoryview) -> None:
         """Fill ``buffer`` from guest frame ``frame`` at byte ``offset``; never across the frame's end.

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+PYTHON ?= python3
+CC ?= cc
+CFLAGS ?= -O2 -g
+PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+
+BUILD := build
+VENV := $(BUILD)/venv
+# The Python that the library is built for; it has cffi.
+PY ?= $(VENV)/bin/python
+READY := $(if $(filter $(VENV)/%,$(PY)),$(VENV)/.ready)
+LIB := $(BUILD)/lib/libmicrovmi.so
+PRIVATE := $(BUILD)/lib/libmicrovmi
+NATIVE := libmicrovmi_py/_native
+
+C_SOURCES := $(wildcard $(NATIVE)/*.c $(NATIVE)/*.h) include/libmicrovmi.h
+PY_SOURCES := $(shell find libmicrovmi_py -name '*.py')
+WARNINGS := -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers
+LIB_CFLAGS := -std=gnu11 -fPIC -fvisibility=hidden -pthread $(WARNINGS) -Iinclude -I$(NATIVE)
+LIB_LDFLAGS := -shared -Wl,-z,nodelete -Wl,-z,lazy -Wl,--no-undefined -Wl,--version-script=$(NATIVE)/exports.map
+
+.PHONY: help demo lib test check install uninstall clean
+
+help: ## show this help
+	@echo "libmicrovmi: look into a running virtual machine from outside."
+	@echo
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
+	@echo
+	@echo "Variables: PYTHON=$(PYTHON) CC=$(CC) CFLAGS='$(CFLAGS)' PREFIX=$(PREFIX) LIBDIR=$(LIBDIR) DESTDIR=$(DESTDIR)"
+
+demo: lib ## build, then look into a memory image, a made-up machine and (with QEMU) a real one
+	@$(PY) c_tests/demo.py
+
+lib: $(LIB) $(PRIVATE)/.ready ## build build/lib/libmicrovmi.so
+
+test: lib ## build and run all tests
+	@$(PY) -m pytest
+
+check: test $(VENV)/.lint ## test, lint and types
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+
+install: lib ## install into DESTDIR/PREFIX
+	install -d "$(DESTDIR)$(LIBDIR)" "$(DESTDIR)$(INCLUDEDIR)" "$(DESTDIR)$(LIBDIR)/pkgconfig"
+	rm -rf "$(DESTDIR)$(LIBDIR)/libmicrovmi"
+	cp -R $(PRIVATE) "$(DESTDIR)$(LIBDIR)/libmicrovmi"
+	install -m 755 $(LIB) "$(DESTDIR)$(LIBDIR)/libmicrovmi.so"
+	install -m 644 include/libmicrovmi.h "$(DESTDIR)$(INCLUDEDIR)/libmicrovmi.h"
+	printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$(LIBDIR)' 'includedir=$(INCLUDEDIR)' '' 'Name: libmicrovmi' \
+	    'Description: Virtual machine introspection' "Version: $$($(PY) -c 'import libmicrovmi_py.version as v; print(v.__version__)')" \
+	    'Libs: -L$${libdir} -lmicrovmi' 'Cflags: -I$${includedir}' > "$(DESTDIR)$(LIBDIR)/pkgconfig/libmicrovmi.pc"
+
+uninstall: ## remove what install laid down
+	rm -rf "$(DESTDIR)$(LIBDIR)/libmicrovmi"
+	rm -f "$(DESTDIR)$(LIBDIR)/libmicrovmi.so" "$(DESTDIR)$(LIBDIR)/pkgconfig/libmicrovmi.pc" \
+	    "$(DESTDIR)$(INCLUDEDIR)/libmicrovmi.h"
+
+clean: ## remove build/
+	rm -rf $(BUILD)
+
+$(VENV)/.ready: .ci/setup
+	@.ci/setup $(PYTHON)
+	@echo "setting up $(VENV)" >&2
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install -q --disable-pip-version-check 'cffi>=2.0' pytest
+	@touch $@
+
+$(VENV)/.lint: $(READY)
+	@$(PY) -m pip install -q --disable-pip-version-check mypy ruff
+	@touch $@
+
+$(BUILD)/embed.c: build_embed.py libmicrovmi_py/header.py libmicrovmi_py/version.py $(C_SOURCES) | $(READY)
+	@mkdir -p $(@D)
+	$(PY) build_embed.py $@
+
+$(LIB): $(BUILD)/embed.c $(C_SOURCES) $(NATIVE)/exports.map $(NATIVE)/pythonflags.py | $(READY)
+	@mkdir -p $(@D)
+	flags=$$($(PY) $(NATIVE)/pythonflags.py) && \
+	    $(CC) $(CPPFLAGS) $(CFLAGS) $(LIB_CFLAGS) -o $@ $< $(LDFLAGS) $(LIB_LDFLAGS) $$flags
+
+# Our Python modules and cffi, as the library finds them: nothing of this tree or the venv is needed at run time.
+$(PRIVATE)/.ready: $(PY_SOURCES) | $(READY)
+	@rm -rf $(PRIVATE)
+	@mkdir -p $(PRIVATE)
+	cp -R libmicrovmi_py $(PRIVATE)/
+	$(PY) -c 'import cffi, pycparser, _cffi_backend; from os.path import dirname; \
+	    print(dirname(cffi.__file__), dirname(pycparser.__file__), _cffi_backend.__file__)' | xargs cp -R -t $(PRIVATE)
+	@rm -rf $(PRIVATE)/libmicrovmi_py/_native
+	@find $(PRIVATE) -name __pycache__ -prune -exec rm -rf {} +
+	$(PY) -m compileall -q --invalidation-mode unchecked-hash $(PRIVATE)
+	@touch $@

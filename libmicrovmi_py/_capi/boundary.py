@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What stands between every call from C and Python: nothing raised gets past it, and every failure sets the error."""
+
+from __future__ import annotations
+
+import _thread
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from _libmicrovmi import ffi, lib
+
+from libmicrovmi_py._capi import handles
+from libmicrovmi_py.errors import MicrovmiError
+
+_log = logging.getLogger(__name__)
+
+
+def exported(function: Callable[..., None]) -> Callable[..., None]:
+    """Make ``function`` the body of the C function of the same name: 1 if it returns, 0 and an error if it raises."""
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> int:
+        try:
+            function(*arguments)
+        except BaseException as err:
+            _report(err)
+            return 0
+        return 1
+
+    ffi.def_extern(name=function.__name__)(call)
+    return function
+
+
+def on_machine(function: Callable[..., None]) -> Callable[..., None]:
+    """As :func:`exported`, for functions whose first argument is a context; the body gets its machine."""
+
+    @functools.wraps(function)
+    def call(context: int, *arguments: Any) -> None:
+        with handles.using(context) as machine:
+            function(machine, *arguments)
+
+    return exported(call)
+
+
+def _report(err: BaseException) -> None:
+    """Turn an exception into the calling thread's error."""
+    code, text = MicrovmiError.code, f"{type(err).__name__}: {_text_of(err)}"
+    if isinstance(err, MicrovmiError):
+        code, text = err.code, _text_of(err)
+    elif isinstance(err, KeyboardInterrupt):
+        _thread.interrupt_main()
+        text = "interrupted"
+    else:
+        _log.debug("unexpected error", exc_info=err)
+    lib.mvi_set_error(code, text.encode("utf-8", "backslashreplace"))
+
+
+def _text_of(err: BaseException) -> str:
+    """The exception's text; a driver of somebody else may raise one that has none."""
+    try:
+        return str(err)
+    except Exception:
+        return "its text cannot be told"

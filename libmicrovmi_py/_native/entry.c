@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The exported functions: they check what can be checked without Python, and hand on the rest. A call that fails has
+ * set the thread's error; one that succeeds has cleared it.
+ */
+#include "internal.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ------------------------------------------------------------------------------------------------- arguments ----- */
+
+static bool mvi_need(const void *pointer, const char *name)
+{
+    if (pointer == NULL)
+        mvi_set_errorf(MICROVMI_ERROR_INVALID_ARGUMENT, "%s is NULL", name);
+    return pointer != NULL;
+}
+
+static bool mvi_need_buffer(const void *buffer, size_t size)
+{
+    if (size > PTRDIFF_MAX) {
+        mvi_set_errorf(MICROVMI_ERROR_INVALID_ARGUMENT, "size is %zu: no buffer is that large", size);
+        return false;
+    }
+    return size == 0 || mvi_need(buffer, "buffer");
+}
+
+/* Clears the error, so that one that is set later is this call's. */
+static bool mvi_enter(void *context)
+{
+    if (mvi_is_forked())
+        return false;
+    if (mvi_context_is_live(context)) {
+        if (!mvi_start())
+            return false;
+        mvi_clear_error();
+        return true;
+    }
+    mvi_set_error(MICROVMI_ERROR_INVALID_CONTEXT,
+                  context == NULL ? "the context is NULL: was microvmi_init() or microvmi_open() successful?"
+                                  : "the context is not live: it was destroyed, or is no context at all");
+    return false;
+}
+
+static bool mvi_leave(int32_t succeeded)
+{
+    if (succeeded == 1)
+        return true;
+    if (microvmi_last_error_code() == MICROVMI_OK)
+        mvi_set_error(MICROVMI_ERROR_INTERNAL, "the Python side failed without a reason; please report this");
+    return false;
+}
+
+/* -------------------------------------------------------------------------------------------- open and close ----- */
+
+static void *mvi_opened(void *context, int32_t succeeded)
+{
+    if (mvi_leave(succeeded))
+        return context;
+    (void)mvi_context_retire(context);
+    return NULL;
+}
+
+/*
+ * A host may have closed its standard streams. What a driver opens and keeps must not get their numbers, or the host
+ * reads from and prints to it: they are occupied while a machine is opened. Returns a bit for each that was free.
+ */
+static unsigned mvi_occupy_standard_fds(void)
+{
+    unsigned occupied = 0;
+    int fd;
+
+    while ((fd = open("/dev/null", O_RDWR | O_CLOEXEC)) >= 0 && fd <= STDERR_FILENO)
+        occupied |= 1u << fd;
+    if (fd >= 0)
+        close(fd);
+    return occupied;
+}
+
+static void mvi_release_standard_fds(unsigned occupied)
+{
+    int fd;
+
+    for (fd = 0; fd <= STDERR_FILENO; fd++)
+        if ((occupied & 1u << fd) != 0)
+            close(fd);
+}
+
+static void *mvi_open_uri(const char *uri)
+{
+    unsigned occupied;
+    int32_t succeeded;
+    void *context;
+
+    if (!mvi_need(uri, "uri") || !mvi_start() || (context = mvi_context_new()) == NULL)
+        return NULL;
+    mvi_clear_error();
+    occupied = mvi_occupy_standard_fds();
+    succeeded = mvi_py_open_uri((uintptr_t)context, uri);
+    mvi_release_standard_fds(occupied);
+    return mvi_opened(context, succeeded);
+}
+
+static void *mvi_open_params(const int32_t *driver_type, const struct DriverInitParamsFFI *params)
+{
+    unsigned occupied;
+    int32_t succeeded;
+    void *context;
+
+    if (!mvi_start() || (context = mvi_context_new()) == NULL)
+        return NULL;
+    mvi_clear_error();
+    occupied = mvi_occupy_standard_fds();
+    succeeded = mvi_py_open_params((uintptr_t)context, driver_type, params);
+    mvi_release_standard_fds(occupied);
+    return mvi_opened(context, succeeded);
+}
+
+static void *mvi_report(void *context, const char **error)
+{
+    if (error != NULL)
+        *error = context == NULL ? strdup(microvmi_last_error()) : NULL;
+    return context;
+}
+
+void *microvmi_init(const enum DriverType *driver_type, const struct DriverInitParamsFFI *init_params,
+                    const char **init_error)
+{
+    const char *uri = driver_type == NULL && init_params == NULL ? secure_getenv("MICROVMI_URI") : NULL;
+    int32_t type = driver_type != NULL ? (int32_t)*driver_type : 0;
+
+    if (uri != NULL && uri[0] != '\0')
+        return mvi_report(mvi_open_uri(uri), init_error);
+    return mvi_report(mvi_open_params(driver_type != NULL ? &type : NULL, init_params), init_error);
+}
+
+void *microvmi_open(const char *uri, const char **error)
+{
+    return mvi_report(mvi_open_uri(uri), error);
+}
+
+void microvmi_destroy(void *context)
+{
+    if (context == NULL && !mvi_is_forked())
+        mvi_clear_error();
+    else if (mvi_enter(context) && mvi_context_retire(context))
+        (void)mvi_leave(mvi_py_close((uintptr_t)context));
+}
+
+void rs_cstring_free(char *s)
+{
+    free(s);
+}
+
+/* -------------------------------------------------------------------------------------------------- run state ---- */
+
+bool microvmi_pause(void *context)
+{
+    return mvi_enter(context) && mvi_leave(mvi_py_pause((uintptr_t)context));
+}
+
+bool microvmi_resume(void *context)
+{
+    return mvi_enter(context) && mvi_leave(mvi_py_resume((uintptr_t)context));
+}
+
+/* ----------------------------------------------------------------------------------------- memory by address ----- */
+
+static bool mvi_read_at(void *context, bool padded, uint64_t address, uint8_t *buffer, size_t size,
+                        uint64_t *bytes_read)
+{
+    uint64_t done = 0;
+    bool read = mvi_enter(context) && mvi_need_buffer(buffer, size) &&
+                mvi_leave(mvi_py_read((uintptr_t)context, padded, address, buffer, size, &done));
+
+    if (bytes_read != NULL)
+        *bytes_read = done;
+    return read;
+}
+
+bool microvmi_read_physical(void *context, uint64_t physical_address, uint8_t *buffer, size_t size,
+                            uint64_t *bytes_read)
+{
+    return mvi_read_at(context, false, physical_address, buffer, size, bytes_read);
+}
+
+bool microvmi_read_physical_padded(void *context, uint64_t physical_address, uint8_t *buffer, size_t size,
+                                   uint64_t *bytes_read)
+{
+    return mvi_read_at(context, true, physical_address, buffer, size, bytes_read);
+}
+
+bool microvmi_write_physical(void *context, uint64_t physical_address, uint8_t *buffer, size_t size)
+{
+    return mvi_enter(context) && mvi_need_buffer(buffer, size) &&
+           mvi_leave(mvi_py_write((uintptr_t)context, physical_address, buffer, size));
+}
+
+/* ------------------------------------------------------------------------------------------------- the streams --- */
+
+static bool mvi_stream_seek(void *context, bool padded, int64_t offset, int whence, uint64_t *position)
+{
+    uint64_t result = 0;
+
+    if (!mvi_enter(context) || !mvi_leave(mvi_py_stream_seek((uintptr_t)context, padded, offset, whence, &result)))
+        return false;
+    if (position != NULL)
+        *position = result;
+    return true;
+}
+
+static bool mvi_stream_tell(void *context, bool padded, uint64_t *position)
+{
+    return mvi_need(position, "position") && mvi_stream_seek(context, padded, 0, SEEK_CUR, position);
+}
+
+static bool mvi_stream_read(void *context, bool padded, uint8_t *buffer, size_t size, uint64_t *bytes_read)
+{
+    uint64_t done = 0;
+    bool read = mvi_enter(context) && mvi_need_buffer(buffer, size) &&
+                mvi_leave(mvi_py_stream_read((uintptr_t)context, padded, buffer, size, &done));
+
+    if (bytes_read != NULL)
+        *bytes_read = done;
+    return read;
+}
+
+bool microvmi_seek(void *context, int64_t offset, int whence, uint64_t *position)
+{
+    return mvi_stream_seek(context, false, offset, whence, position);
+}
+
+bool microvmi_tell(void *context, uint64_t *position)
+{
+    return mvi_stream_tell(context, false, position);
+}
+
+bool microvmi_read(void *context, uint8_t *buffer, size_t size, uint64_t *bytes_read)
+{
+    return mvi_stream_read(context, false, buffer, size, bytes_read);
+}
+
+bool microvmi_write(void *context, const uint8_t *buffer, size_t size, uint64_t *bytes_written)
+{
+    uint64_t done = 0;
+    bool written = mvi_enter(context) && mvi_need_buffer(buffer, size) &&
+                   mvi_leave(mvi_py_stream_write((uintptr_t)context, buffer, size, &done));
+
+    if (bytes_written != NULL)
+        *bytes_written = done;
+    return written;
+}
+
+bool microvmi_padded_seek(void *context, int64_t offset, int whence, uint64_t *position)
+{
+    return mvi_stream_seek(context, true, offset, whence, position);
+}
+
+bool microvmi_padded_tell(void *context, uint64_t *position)
+{
+    return mvi_stream_tell(context, true, position);
+}
+
+bool microvmi_padded_read(void *context, uint8_t *buffer, size_t size, uint64_t *bytes_read)
+{
+    return mvi_stream_read(context, true, buffer, size, bytes_read);
+}
+
+/* ------------------------------------------------------------------------------------------ about the machine ---- */
+
+bool microvmi_get_max_physical_addr(void *context, uint64_t *address_ptr)
+{
+    return mvi_enter(context) && mvi_need(address_ptr, "address_ptr") &&
+           mvi_leave(mvi_py_max_address((uintptr_t)context, address_ptr));
+}
+
+bool microvmi_read_registers(void *context, uint16_t vcpu, struct Registers *registers)
+{
+    return mvi_enter(context) && mvi_need(registers, "registers") &&
+           mvi_leave(mvi_py_read_registers((uintptr_t)context, vcpu, registers));
+}
+
+bool microvmi_get_vcpu_count(void *context, uint16_t *count)
+{
+    return mvi_enter(context) && mvi_need(count, "count") && mvi_leave(mvi_py_vcpu_count((uintptr_t)context, count));
+}
+
+bool microvmi_get_memory_map(void *context, struct microvmi_memory_range *ranges, size_t capacity, size_t *count)
+{
+    size_t known = 0;
+    bool got = mvi_enter(context) && mvi_need(count, "count") && (capacity == 0 || mvi_need(ranges, "ranges")) &&
+               mvi_leave(mvi_py_memory_map((uintptr_t)context, ranges, capacity, &known));
+
+    if (count != NULL)
+        *count = known;
+    return got;
+}
+
+enum DriverType microvmi_get_driver_type(void *context)
+{
+    if (!mvi_enter(context))
+        return MICROVMI_DRIVER_UNKNOWN;
+    return (enum DriverType)mvi_context_driver_type(context);
+}
+
+const char *microvmi_get_driver_name(void *context)
+{
+    if (!mvi_enter(context))
+        return NULL;
+    return mvi_context_driver_name(context);
+}
+
+const char *microvmi_version(void)
+{
+    return MVI_VERSION;
+}
+
+const char *microvmi_build_info(void)
+{
+    return "libmicrovmi " MVI_VERSION ", Python " MVI_PYTHON_FULL_VERSION ", cffi " MVI_CFFI_VERSION
+           ", compiler " __VERSION__;
+}

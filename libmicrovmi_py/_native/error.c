@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The error of the calling thread: a code and a text that live until the thread's next call, or its end. */
+#include "internal.h"
+
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static __thread struct {
+    int32_t code;
+    char *text; /* heap, freed when the thread ends; NULL stands for "" */
+} mvi_error;
+
+static pthread_key_t mvi_error_key;
+static pthread_once_t mvi_error_once = PTHREAD_ONCE_INIT;
+
+static void mvi_error_make_key(void)
+{
+    (void)pthread_key_create(&mvi_error_key, free);
+}
+
+static void mvi_error_keep(int32_t code, char *text)
+{
+    pthread_once(&mvi_error_once, mvi_error_make_key);
+    free(mvi_error.text);
+    mvi_error.code = code;
+    mvi_error.text = text;
+    (void)pthread_setspecific(mvi_error_key, text);
+}
+
+void mvi_clear_error(void)
+{
+    if (mvi_error.code != MICROVMI_OK)
+        mvi_error_keep(MICROVMI_OK, NULL);
+}
+
+void mvi_set_error(int32_t code, const char *text)
+{
+    mvi_error_keep(code, strdup(text));
+}
+
+void mvi_set_errorf(int32_t code, const char *format, ...)
+{
+    char *text = NULL;
+    va_list arguments;
+
+    va_start(arguments, format);
+    if (vasprintf(&text, format, arguments) < 0)
+        text = NULL;
+    va_end(arguments);
+    mvi_error_keep(code, text);
+}
+
+const char *microvmi_last_error(void)
+{
+    return mvi_error.text != NULL ? mvi_error.text : "";
+}
+
+enum microvmi_error microvmi_last_error_code(void)
+{
+    return (enum microvmi_error)mvi_error.code;
+}

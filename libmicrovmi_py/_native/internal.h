@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the C files of the library share. Nothing here is exported. */
+#ifndef MVI_INTERNAL_H
+#define MVI_INTERNAL_H
+
+#include <Python.h>
+
+#pragma GCC visibility push(default)
+#include "libmicrovmi.h"
+#pragma GCC visibility pop
+
+#include "callbacks.h"
+
+/* error.c: the calling thread's error. */
+void mvi_clear_error(void);
+void mvi_set_error(int32_t code, const char *text);
+void mvi_set_errorf(int32_t code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* boot.c: true when the Python side is up in this process; starts it at the first call. Sets the error. */
+bool mvi_start(void);
+/* boot.c: true when the Python side is up and usable, without starting it. */
+bool mvi_is_up(void);
+/* boot.c: true in a child of the process that started the library; sets the error. */
+bool mvi_is_forked(void);
+
+/* context.c: tokens. A token is never an address, and a stale one is never taken for a live one. */
+void *mvi_context_new(void);
+bool mvi_context_is_live(void *context);
+bool mvi_context_retire(void *context);
+bool mvi_context_any(void);
+void mvi_context_describe(void *context, int32_t driver_type, const char *driver_name);
+int32_t mvi_context_driver_type(void *context);
+const char *mvi_context_driver_name(void *context);
+
+/* log.c: the filter that the host asked for. */
+void mvi_log_apply(void);
+
+#endif

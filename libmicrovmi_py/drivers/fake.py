@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A virtual machine made of bytes, for tests of programs that use this library: no hypervisor, every capability.
+
+``vmi://fake/?size=0x200000&holes=0x4000-0x6000,0x9000-0xa000&rom=0xf0000-0x100000&vcpus=2`` in C, or
+``FakeDriver({0: bytearray(...), 0x10000: bytearray(...)})`` in Python.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import ClassVar
+
+from libmicrovmi_py.drivers.base import Driver
+from libmicrovmi_py.errors import InvalidArgumentError, NotMappedError, ReadOnlyError
+from libmicrovmi_py.model import (
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    MemoryKind,
+    MemoryRange,
+    SegmentReg,
+    SystemTableReg,
+    X86Registers,
+    end_of_ram,
+)
+from libmicrovmi_py.params import Parameters
+
+MAX_SIZE = 1 << 32
+
+
+class FakeDriver(Driver):
+    """Memory is a mapping from guest-physical addresses to bytes, each a whole number of frames at a frame's start.
+
+    ``rom`` holds addresses of that mapping whose bytes cannot be written. ``registers`` has one item a vCPU.
+    ``running`` tells and sets the run state.
+    """
+
+    name = "fake"
+    automatic = False
+    parameters: ClassVar[dict[str, str]] = {
+        "size": "bytes of memory, a multiple of 4096 (default 0x100000, at most 4 GiB)",
+        "holes": "START-END,... ranges that do not exist, END is one past the last byte, multiples of 4096",
+        "rom": "START-END,... ranges that cannot be written",
+        "pattern": "number (default: each 8 bytes hold their frame's number, little-endian) or zero",
+        "vcpus": "number of vCPUs (default 1)",
+    }
+
+    def __init__(
+        self,
+        memory: Mapping[int, bytearray],
+        *,
+        rom: Iterable[int] = (),
+        registers: Sequence[X86Registers] | None = None,
+    ) -> None:
+        rom = frozenset(rom)
+        self._frames: dict[int, memoryview] = {}
+        self._rom: set[int] = set()
+        for start, content in memory.items():
+            if start % PAGE_SIZE or len(content) % PAGE_SIZE:
+                raise InvalidArgumentError(f"memory at {start:#x} is not made of whole frames of {PAGE_SIZE} bytes")
+            self._add(start >> PAGE_SHIFT, memoryview(content), start in rom)
+        self._ranges = tuple(
+            MemoryRange(start, len(memory[start]), MemoryKind.ROM if start in rom else MemoryKind.RAM)
+            for start in sorted(memory)
+            if len(memory[start])
+        )
+        self._max_addr = end_of_ram(self._ranges)
+        self.registers = list(registers) if registers is not None else [reset_registers()]
+        self.running = True
+        self._lock = threading.Lock()
+
+    def _add(self, first: int, content: memoryview, rom: bool) -> None:
+        for index in range(len(content) >> PAGE_SHIFT):
+            if first + index in self._frames:
+                raise InvalidArgumentError(f"memory at {(first + index) << PAGE_SHIFT:#x} is given twice")
+            self._frames[first + index] = content[index << PAGE_SHIFT : (index + 1) << PAGE_SHIFT]
+            if rom:
+                self._rom.add(first + index)
+
+    @classmethod
+    def open(cls, params: Parameters) -> FakeDriver:
+        size = params.integer("size", 1 << 20)
+        if not 0 < size <= MAX_SIZE or size % PAGE_SIZE:
+            raise InvalidArgumentError(f"size={size:#x}: not a multiple of {PAGE_SIZE} up to {MAX_SIZE:#x}")
+        vcpus = params.integer("vcpus", 1)
+        if not 1 <= vcpus <= 0xFFFF:
+            raise InvalidArgumentError(f"vcpus={vcpus}: not between 1 and 65535")
+        if params.get("pattern", "number") not in ("number", "zero"):
+            raise InvalidArgumentError(f"pattern={params['pattern']}: use number or zero")
+        content = bytearray(size) if params.get("pattern") == "zero" else _numbered(size)
+        memory, rom = _cut(content, _ranges(params, "holes"), _ranges(params, "rom"))
+        return cls(memory, rom=rom, registers=[reset_registers() for _ in range(vcpus)])
+
+    @property
+    def max_addr(self) -> int:
+        return self._max_addr
+
+    def read_frame(self, frame: int, offset: int, buffer: memoryview) -> None:
+        """Copy from a frame's bytes."""
+        buffer[:] = self._frame(frame)[offset : offset + len(buffer)]
+
+    def write_frame(self, frame: int, offset: int, data: memoryview) -> None:
+        """Copy into a frame's bytes, unless it is ROM."""
+        content = self._frame(frame)
+        if frame in self._rom:
+            address = (frame << PAGE_SHIFT) + offset
+            raise ReadOnlyError(f"physical address {address:#x} is read-only memory", address=address)
+        content[offset : offset + len(data)] = data
+
+    def _frame(self, frame: int) -> memoryview:
+        try:
+            return self._frames[frame]
+        except KeyError:
+            address = frame << PAGE_SHIFT
+            raise NotMappedError(f"no memory at physical address {address:#x}", address=address) from None
+
+    def memory_map(self) -> Sequence[MemoryRange]:
+        """The ranges it was made with."""
+        return self._ranges
+
+    def pause(self) -> bool:
+        """Stop; whether it ran."""
+        with self._lock:
+            ran, self.running = self.running, False
+        return ran
+
+    def resume(self) -> None:
+        """Run."""
+        self.running = True
+
+    def vcpu_count(self) -> int:
+        """One for every item of ``registers``."""
+        return len(self.registers)
+
+    def read_registers(self, vcpu: int) -> X86Registers:
+        """The item of ``registers``."""
+        return self.registers[vcpu]
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+def reset_registers() -> X86Registers:
+    """An x86 vCPU right after reset, as the Intel SDM (volume 3, table 10-1) has it."""
+    data = [SegmentReg(limit=0xFFFF) for _ in range(7)]
+    registers = X86Registers(rip=0xFFF0, rflags=2, rdx=0x600, cr0=0x60000010, apic_base=0xFEE00900)
+    registers.cs = SegmentReg(base=0xFFFF0000, limit=0xFFFF, selector=0xF000)
+    registers.ds, registers.es, registers.fs, registers.gs, registers.ss, registers.tr, registers.ldt = data
+    registers.idt = SystemTableReg(limit=0xFFFF)
+    registers.gdt = SystemTableReg(limit=0xFFFF)
+    return registers
+
+
+def _numbered(size: int) -> bytearray:
+    return bytearray(
+        b"".join(frame.to_bytes(8, "little") * (PAGE_SIZE // 8) for frame in range(size >> PAGE_SHIFT)),
+    )
+
+
+def _ranges(params: Parameters, key: str) -> list[tuple[int, int]]:
+    found = []
+    for item in params.get(key, "").split(","):
+        start, _, end = item.partition("-")
+        if not item:
+            continue
+        try:
+            first, last = int(start, 0), int(end, 0)
+        except ValueError:
+            first, last = 0, -1
+        if first >= last or first % PAGE_SIZE or last % PAGE_SIZE:
+            raise InvalidArgumentError(f"{key}={params[key]}: {item} is not START-END in multiples of {PAGE_SIZE}")
+        found.append((first, last))
+    return found
+
+
+def _cut(
+    content: bytearray, holes: list[tuple[int, int]], rom: list[tuple[int, int]]
+) -> tuple[dict[int, bytearray], set[int]]:
+    """Cut memory at the edges of holes and ROM; the pieces, and the starts of those that are ROM."""
+    size = len(content)
+    edges = sorted({0, size, *(min(edge, size) for pair in [*holes, *rom] for edge in pair)})
+    pieces = {start: content[start:end] for start, end in pairwise(edges)}
+    kept = {start: piece for start, piece in pieces.items() if not _within(start, holes)}
+    return kept, {start for start in kept if _within(start, rom)}
+
+
+def _within(address: int, ranges: list[tuple[int, int]]) -> bool:
+    return any(start <= address < end for start, end in ranges)
+
+
+DRIVER = FakeDriver

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finds drivers and opens machines with them.
+
+A driver is a module or folder of this package, the same in a directory that MICROVMI_PLUGIN_PATH names, or an entry
+point of the group ``libmicrovmi.drivers`` of an installed package; each has ``DRIVER = Class``. None is named here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import pkgutil
+import sys
+from collections.abc import Iterator
+from importlib.util import module_from_spec, spec_from_file_location
+from types import ModuleType
+
+from libmicrovmi_py import drivers as _package
+from libmicrovmi_py.drivers.base import Driver
+from libmicrovmi_py.errors import DriverUnavailableError, InvalidArgumentError, MicrovmiError, NoDriverError
+from libmicrovmi_py.model import DriverType
+from libmicrovmi_py.params import FROZEN_KEYS, Parameters
+
+ENTRY_POINT_GROUP = "libmicrovmi.drivers"
+
+_log = logging.getLogger(__name__)
+
+
+def open_driver(params: Parameters, driver_type: DriverType | None = None) -> Driver:
+    """Open the machine that ``params`` names.
+
+    With a driver's name in ``params``, or a type, only that one is tried and its error is raised as it is. Without,
+    all automatic drivers are tried in the order of their types; ``NoDriverError`` then holds every reason.
+    """
+    if params.driver is not None:
+        return _open_one(find(params.driver), params)
+    if driver_type is not None:
+        return _open_one(_of_type(driver_type), params)
+    return _open_any(params)
+
+
+def all_drivers() -> Iterator[type[Driver]]:
+    """Every driver, in the order of trial: ours by type, then those from elsewhere, which are looked up last."""
+    yield from sorted(_builtin(), key=lambda driver: (driver.type, driver.name))
+    yield from _plugins()
+
+
+def find(name: str) -> type[Driver]:
+    """The driver of that name, or ``DriverUnavailableError`` that lists the names there are."""
+    names = []
+    for driver in all_drivers():
+        if driver.name == name:
+            return driver
+        names.append(driver.name)
+    raise DriverUnavailableError(f"there is no driver {name}; there are: {', '.join(names)}")
+
+
+def _of_type(driver_type: DriverType) -> type[Driver]:
+    if driver_type is DriverType.PLUGIN:
+        raise InvalidArgumentError("driver type PLUGIN stands for several drivers: name one in a URI")
+    for driver in _builtin():
+        if driver.type is driver_type:
+            return driver
+    raise DriverUnavailableError(f"this version has no {driver_type.name} driver")
+
+
+def _open_any(params: Parameters) -> Driver:
+    reasons = []
+    refused: set[str] | None = None
+    for driver in all_drivers():
+        if not driver.automatic:
+            continue
+        unknown = _unknown_keys(driver, params)
+        refused = unknown if refused is None else refused & unknown
+        try:
+            return _open_one(driver, params)
+        except MicrovmiError as err:
+            reasons.append(f"{driver.name}: {err}")
+            _log.debug("driver %s: %s", driver.name, err)
+    if refused:
+        raise InvalidArgumentError(f"no driver knows the parameter {', '.join(sorted(refused))}")
+    raise NoDriverError("\n".join(["no suitable microvmi driver available", *reasons]))
+
+
+def _unknown_keys(driver: type[Driver], params: Parameters) -> set[str]:
+    return set(params) - {*FROZEN_KEYS, *driver.parameters}
+
+
+def _open_one(driver: type[Driver], params: Parameters) -> Driver:
+    unknown = _unknown_keys(driver, params)
+    if unknown:
+        wrong, known = ", ".join(sorted(unknown)), ", ".join(["vm_name", *driver.parameters])
+        raise InvalidArgumentError(f"the {driver.name} driver has no parameter {wrong}; it has {known}")
+    opened = driver.open(params)
+    _log.info("opened with driver %s, %#x bytes", driver.name, opened.max_addr)
+    return opened
+
+
+def _builtin() -> Iterator[type[Driver]]:
+    for info in pkgutil.iter_modules(_package.__path__):
+        driver = _driver_of(importlib.import_module(f"{_package.__name__}.{info.name}"))
+        if driver is not None:
+            yield driver
+
+
+def _driver_of(module: ModuleType) -> type[Driver] | None:
+    driver = getattr(module, "DRIVER", None)
+    if driver is not None and not (isinstance(driver, type) and issubclass(driver, Driver)):
+        raise TypeError(f"DRIVER of {module.__name__} is no subclass of libmicrovmi_py.drivers.base.Driver")
+    return driver
+
+
+def _plugins() -> Iterator[type[Driver]]:
+    """Drivers from elsewhere; one that does not load is a warning and no more."""
+    for info in pkgutil.iter_modules(_plugin_path()):
+        try:
+            driver = _driver_of(_load_plugin(info))
+        except Exception as err:
+            _log.warning("plugin %s is left out: %s", info.name, err)
+            continue
+        if driver is not None:
+            yield driver
+    yield from _entry_points()
+
+
+def _plugin_path() -> list[str]:
+    if os.geteuid() != os.getuid() or os.getegid() != os.getgid():
+        return []
+    return [item for item in os.environ.get("MICROVMI_PLUGIN_PATH", "").split(os.pathsep) if item]
+
+
+def _load_plugin(info: pkgutil.ModuleInfo) -> ModuleType:
+    """Load a file or folder under a name of ours, so that it cannot stand in for another module."""
+    name = f"microvmi_plugin_{info.name}"
+    if name in sys.modules:
+        return sys.modules[name]
+    found = info.module_finder.find_spec(info.name, None)
+    if found is None or found.origin is None:
+        raise ImportError("not a Python module")
+    spec = spec_from_file_location(name, found.origin, submodule_search_locations=found.submodule_search_locations)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{found.origin} is not a Python module")
+    sys.modules[name] = module = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _entry_points() -> Iterator[type[Driver]]:
+    from importlib.metadata import entry_points
+
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        try:
+            driver = point.load()
+            if not (isinstance(driver, type) and issubclass(driver, Driver)):
+                raise TypeError(f"{driver!r} is no subclass of Driver")
+        except Exception as err:
+            _log.warning("plugin %s is left out: %s", point.name, err)
+            continue
+        yield driver

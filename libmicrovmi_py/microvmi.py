@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole object: the driver, its driver type, the plain memory and the padded memory."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, TypeVar
+
+from libmicrovmi_py.drivers.base import (
+    Driver,
+    SupportsMemoryMap,
+    SupportsPause,
+    SupportsRegions,
+    SupportsRegisters,
+    SupportsVcpus,
+)
+from libmicrovmi_py.drivers.registry import open_driver
+from libmicrovmi_py.errors import InvalidArgumentError, InvalidContextError, MicrovmiError, NotSupportedError
+from libmicrovmi_py.memory import Memory, PaddedMemory, PhysicalMemory
+from libmicrovmi_py.memory.physical import read_exactly
+from libmicrovmi_py.model import DriverType, MemoryKind, MemoryRange, Registers
+from libmicrovmi_py.params import Parameters
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+_log = logging.getLogger(__name__)
+_Capability = TypeVar("_Capability")
+
+
+class Microvmi:
+    """An open virtual machine.
+
+    ``Microvmi("debian")`` tries every driver; ``Microvmi("debian", driver="qemu", timeout=2)`` names one and hands it
+    parameters; ``Microvmi.open("vmi://qemu/?vm_name=debian")`` does it by text. Use it as a context manager, or call
+    :meth:`close`. All methods may be called from any thread.
+
+    ``memory`` and ``padded_memory`` are files (``io.RawIOBase``) with a cursor each; ``driver`` is the driver itself.
+    """
+
+    def __init__(self, vm_name: str | None = None, *, driver: str | None = None, **parameters: object) -> None:
+        values = {key: None if value is None else str(value) for key, value in parameters.items()}
+        self._attach(open_driver(Parameters({"vm_name": vm_name, **values}, driver=driver)))
+
+    @classmethod
+    def open(cls, uri: str) -> Microvmi:
+        """Open ``vmi://DRIVER/?key=value&...``, or a path to a memory image."""
+        return cls.from_parameters(Parameters.from_uri(uri))
+
+    @classmethod
+    def from_parameters(cls, params: Parameters) -> Microvmi:
+        """Open what parsed parameters name."""
+        return cls.from_driver(open_driver(params))
+
+    @classmethod
+    def from_driver(cls, driver: Driver) -> Microvmi:
+        """Put the whole on top of an open driver, and own it from now on."""
+        machine = cls.__new__(cls)
+        machine._attach(driver)
+        return machine
+
+    def _attach(self, driver: Driver) -> None:
+        self.driver = driver
+        self.driver_type: DriverType = driver.type
+        self.memory = Memory(driver)
+        self.padded_memory = PaddedMemory(driver)
+        self._physical = PhysicalMemory(driver)
+        self._run_lock = threading.Lock()
+        self._closed = False
+
+    # -------------------------------------------------------------------------------------------- memory by address
+
+    @property
+    def max_addr(self) -> int:
+        """The maximum address: one past the last byte of RAM."""
+        self._check_open()
+        return self.driver.max_addr
+
+    def read_physical(self, address: int, size: int) -> bytes:
+        """``size`` bytes at ``address``; ``NotMappedError`` (with ``completed``) unless all exist."""
+        content = bytearray(size)
+        self.read_physical_exactly_into(address, content)
+        return bytes(content)
+
+    def read_physical_exactly_into(self, address: int, buffer: WriteableBuffer) -> None:
+        """Fill ``buffer``; ``NotMappedError`` (with ``completed``, the valid prefix) unless all of it exists."""
+        self._check_open()
+        read_exactly(self._physical, address, memoryview(buffer).cast("B"))
+
+    def read_physical_into(self, address: int, buffer: WriteableBuffer) -> int:
+        """Fill ``buffer`` up to the first byte that does not exist and return that length, 0 included."""
+        self._check_open()
+        return self._physical.read_into(address, memoryview(buffer).cast("B"))
+
+    def read_physical_padded_into(self, address: int, buffer: WriteableBuffer) -> None:
+        """Fill ``buffer``; what does not exist is zeros."""
+        self._check_open()
+        self._physical.read_padded_into(address, memoryview(buffer).cast("B"))
+
+    def write_physical(self, address: int, data: ReadableBuffer) -> None:
+        """Write ``data`` at ``address``, all or nothing."""
+        self._check_open()
+        self._physical.write_from(address, memoryview(data).cast("B"))
+
+    # -------------------------------------------------------------------------------------------- about the machine
+
+    def memory_map(self) -> Sequence[MemoryRange]:
+        """The ranges that exist, in ascending order; a driver that knows none has all RAM in one."""
+        self._check_open()
+        driver = self.driver
+        if isinstance(driver, SupportsMemoryMap):
+            return driver.memory_map()
+        if isinstance(driver, SupportsRegions):
+            return tuple(MemoryRange(region.start, region.size, region.kind) for region in driver.regions())
+        return (MemoryRange(0, driver.max_addr, MemoryKind.RAM),) if driver.max_addr else ()
+
+    def vcpu_count(self) -> int:
+        """The number of vCPUs."""
+        return self._capable(SupportsVcpus, "tell the number of vCPUs").vcpu_count()
+
+    def read_registers(self, vcpu: int = 0) -> Registers:
+        """The registers of one vCPU, counted from 0; they belong together only while the machine is paused."""
+        driver = self._capable(SupportsRegisters, "read registers")
+        count = driver.vcpu_count()
+        if not 0 <= vcpu < count:
+            raise InvalidArgumentError(f"no vCPU {vcpu}: the machine has {count}, counted from 0")
+        return driver.read_registers(vcpu)
+
+    # ---------------------------------------------------------------------------------------------------- run state
+
+    def pause(self) -> None:
+        """Stop all vCPUs. If they ran before, they run again at :meth:`close` or at the process's end at the latest."""
+        driver = self._capable(SupportsPause, "pause the machine")
+        with self._run_lock:
+            if driver.pause():
+                _paused[id(self)] = (self, os.getpid())
+
+    def resume(self) -> None:
+        """Let all vCPUs run, whoever stopped them."""
+        driver = self._capable(SupportsPause, "resume the machine")
+        with self._run_lock:
+            driver.resume()
+            _paused.pop(id(self), None)
+
+    def close(self) -> None:
+        """Resume the machine if this object paused it, and release everything. Closing again does nothing.
+
+        Raises the ``MicrovmiError`` of a resume that failed, after everything was released.
+        """
+        with self._run_lock:
+            if self._closed:
+                return
+            self._closed = True
+            try:
+                self._resume_own()
+            finally:
+                self.memory.close()
+                self.padded_memory.close()
+                self.driver.close()
+
+    def _resume_own(self) -> None:
+        _, pid = _paused.pop(id(self), (None, 0))
+        if pid == os.getpid() and isinstance(self.driver, SupportsPause):
+            self.driver.resume()
+
+    def __enter__(self) -> Microvmi:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Microvmi {self.driver.name}, {'closed' if self._closed else hex(self.driver.max_addr)}>"
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InvalidContextError("the machine is closed")
+
+    def _capable(self, capability: type[_Capability], action: str) -> _Capability:
+        self._check_open()
+        if not isinstance(self.driver, capability):
+            raise NotSupportedError(f"the {self.driver.name} driver cannot {action}")
+        return self.driver
+
+
+_paused: dict[int, tuple[Microvmi, int]] = {}
+"""Machines that were running when their object paused them, with the process that did; kept alive until resumed."""
+
+
+def resume_all() -> None:
+    """Resume what this process paused; for the end of the process."""
+    for machine, _ in list(_paused.values()):
+        try:
+            machine._resume_own()
+        except MicrovmiError as err:
+            _log.error("not resumed: %s", err)
+
+
+atexit.register(resume_all)

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A part of a file mapped into this process."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+import threading
+
+from libmicrovmi_py.errors import (
+    InvalidContextError,
+    IoError,
+    NotMappedError,
+    PermissionDeniedError,
+    ReadOnlyError,
+)
+from libmicrovmi_py.model import PAGE_SIZE
+from libmicrovmi_py.transport.fds import OwnedFd
+
+
+class HostMapping:
+    """``size`` bytes of a regular file from byte ``offset``, mapped shared: what others write is seen at once.
+
+    Mapped for reading only; the first write makes a second, writable mapping. A mapping goes when the last user of it
+    does, so that closing is safe while another thread reads. A file that became shorter is an error, not a SIGBUS, as
+    far as a check before each access can tell; a file system that is full when a hole is touched cannot be told.
+    """
+
+    def __init__(self, fd: OwnedFd, offset: int, size: int, *, writable: bool) -> None:
+        """Raises ``OSError`` or ``ValueError`` when the file cannot be mapped that way."""
+        self.size = size
+        self.writable = writable
+        self._offset = offset
+        self._lock = threading.Lock()
+        self._fd: OwnedFd | None = fd
+        self._readable: _Window | None = _Window(fd, offset, size, mmap.PROT_READ)
+        self._changeable: _Window | None = None
+
+    @classmethod
+    def of_file(
+        cls, target: str | OwnedFd, offset: int = 0, size: int | None = None, *, writable: bool = False
+    ) -> HostMapping:
+        """Map ``size`` bytes (all up to the end if ``None``) of a path or of an open file.
+
+        Raises ``PermissionDeniedError``, or ``IoError`` for a file that is not there, not regular, empty or too short.
+        """
+        try:
+            fd = OwnedFd.open(target, os.O_RDONLY | os.O_NONBLOCK) if isinstance(target, str) else target
+            status = os.fstat(fd.number)
+            if not stat.S_ISREG(status.st_mode):
+                raise ValueError("not a regular file")
+            return cls(fd, offset, status.st_size - offset if size is None else size, writable=writable)
+        except PermissionError as err:
+            raise PermissionDeniedError(f"{target}: {err.strerror}") from err
+        except (OSError, ValueError) as err:
+            raise IoError(f"{target}: cannot be mapped: {getattr(err, 'strerror', None) or err}") from err
+
+    @property
+    def buffer(self) -> memoryview:
+        """All ``size`` bytes, read-only and without a copy; whoever holds it keeps the mapping. For C to take its
+        address from. Raises ``InvalidContextError`` after ``close()``.
+        """
+        return self._window().view
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill ``buffer`` from ``offset``.
+
+        Raises ``NotMappedError`` past the end, ``IoError`` if the file was cut, ``InvalidContextError`` once closed.
+        """
+        window = self._window()
+        self._check(window, offset, len(buffer))
+        buffer[:] = window.view[offset : offset + len(buffer)]
+
+    def write_from(self, offset: int, data: memoryview) -> None:
+        """Write ``data`` at ``offset``.
+
+        Raises as :meth:`read_into`, ``ReadOnlyError``, and ``PermissionDeniedError`` if the file may only be read.
+        """
+        if not self.writable:
+            raise ReadOnlyError("this file is open for reading only", requested=len(data))
+        window = self._window_for_writing()
+        self._check(window, offset, len(data))
+        window.view[offset : offset + len(data)] = data
+
+    def close(self) -> None:
+        """Release the file; an access under way in another thread ends normally."""
+        with self._lock:
+            self._fd = self._readable = self._changeable = None
+
+    def _window(self) -> _Window:
+        window = self._readable
+        if window is None:
+            raise InvalidContextError("the machine was closed")
+        return window
+
+    def _window_for_writing(self) -> _Window:
+        with self._lock:
+            self._window()
+            if self._changeable is None:
+                self._changeable = self._map_for_writing()
+            return self._changeable
+
+    def _map_for_writing(self) -> _Window:
+        assert self._fd is not None
+        try:
+            fd = OwnedFd.open(f"/proc/self/fd/{self._fd.number}", os.O_RDWR)
+            return _Window(fd, self._offset, self.size, mmap.PROT_READ | mmap.PROT_WRITE)
+        except PermissionError as err:
+            raise PermissionDeniedError(f"the file behind this memory cannot be written: {err.strerror}") from err
+        except (OSError, ValueError) as err:
+            raise IoError(f"the file behind this memory cannot be mapped for writing: {err}") from err
+
+    def _check(self, window: _Window, offset: int, size: int) -> None:
+        if offset < 0 or offset + size > self.size:
+            raise NotMappedError(f"{size} bytes at {offset:#x} reach past {self.size:#x} bytes", requested=size)
+        if window.pages.size() < self._offset + offset + size:
+            raise IoError("the file behind this memory became shorter", requested=size)
+
+
+class _Window:
+    """One mapping. It starts and ends on the file's blocks, which are the pages of a hugetlbfs."""
+
+    __slots__ = ("pages", "view")
+
+    def __init__(self, fd: OwnedFd, offset: int, size: int, protection: int) -> None:
+        status = os.fstat(fd.number)
+        block = status.st_blksize if status.st_blksize % PAGE_SIZE == 0 else PAGE_SIZE
+        start = offset - offset % block
+        end = min(-(-(offset + size) // block) * block, status.st_size)
+        if not 0 < size <= end - offset:
+            raise ValueError(f"{size} bytes from {offset:#x} are not in its {status.st_size} bytes")
+        self.pages = mmap.mmap(fd.number, end - start, mmap.MAP_SHARED, protection, offset=start)
+        self.view = memoryview(self.pages)[offset - start : offset - start + size]

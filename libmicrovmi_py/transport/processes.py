@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes as ``/proc`` shows them: command line, executable, state, sockets, memory mappings."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from libmicrovmi_py.errors import PermissionDeniedError, VmGoneError
+
+DELETED = " (deleted)"
+
+_SOCKET = re.compile(r"socket:\[(\d+)\]")
+_STOPPED = ("T", "t")
+_ENDED = ("", "Z", "X", "x")
+
+
+@dataclass(frozen=True, slots=True)
+class Vma:
+    """One line of ``/proc/PID/maps``: host addresses, and the file behind them when ``inode`` is not 0."""
+
+    start: int
+    end: int
+    shared: bool
+    offset: int
+    device: int
+    inode: int
+    path: str
+
+    @property
+    def is_shared_file(self) -> bool:
+        """Whether others who map the same file see the same bytes."""
+        return self.shared and self.inode != 0
+
+    def continues(self, other: Vma) -> bool:
+        """Whether this mapping follows ``other``, in memory and in the same file."""
+        same = (self.shared, self.device, self.inode, self.path) == (
+            other.shared,
+            other.device,
+            other.inode,
+            other.path,
+        )
+        in_file = self.inode == 0 or self.offset == other.offset + (other.end - other.start)
+        return same and self.start == other.end and in_file
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process, told apart from a later one with the same id by its start time."""
+
+    pid: int
+    start_time: int
+
+    @classmethod
+    def find(cls, pid: int) -> Process | None:
+        """The process with that id, ``None`` if there is none or it ended and nobody has waited for it yet."""
+        state, start_time = _stat(pid)
+        return None if state in _ENDED else cls(pid, start_time)
+
+    @classmethod
+    def all(cls) -> Iterator[Process]:
+        """Every process, in ascending order; one that ends meanwhile is left out."""
+        for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
+            process = cls.find(pid)
+            if process is not None:
+                yield process
+
+    def path(self, name: str) -> str:
+        """The path of a file in the process's directory, such as ``maps``."""
+        return f"/proc/{self.pid}/{name}"
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs; ``False`` for a zombie and when the id belongs to another process."""
+        state, start_time = _stat(self.pid)
+        return state not in _ENDED and start_time == self.start_time
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a signal or a debugger stopped it."""
+        return _stat(self.pid)[0] in _STOPPED
+
+    def argv(self) -> list[str]:
+        """The command line; empty for a kernel thread and for one that ended."""
+        try:
+            with open(self.path("cmdline"), "rb") as file:
+                raw = file.read()
+        except OSError:
+            return []
+        return [os.fsdecode(word) for word in raw.removesuffix(b"\0").split(b"\0")] if raw else []
+
+    def executable(self) -> str:
+        """The base name of the program it runs; that of ``argv[0]`` where the system does not tell."""
+        try:
+            path = os.readlink(self.path("exe"))
+        except OSError:
+            path = (self.argv() or [""])[0]
+        return os.path.basename(path.removesuffix(DELETED))
+
+    def link(self, name: str) -> str:
+        """Where a link in the process's directory points, ``""`` if the system does not tell."""
+        try:
+            return os.readlink(self.path(name))
+        except OSError:
+            return ""
+
+    def variable(self, name: str) -> str:
+        """A variable of the environment it was started with, ``""`` if there is none or the system does not tell."""
+        try:
+            with open(self.path("environ"), "rb") as file:
+                words = file.read().split(b"\0")
+        except OSError:
+            return ""
+        prefix = os.fsencode(name) + b"="
+        return next((os.fsdecode(word[len(prefix) :]) for word in words if word.startswith(prefix)), "")
+
+    def descriptors(self) -> Iterator[tuple[str, str]]:
+        """The path and the target of each open file; nothing if the system does not tell."""
+        try:
+            numbers = os.listdir(self.path("fd"))
+        except OSError:
+            return
+        for number in numbers:
+            yield self.path(f"fd/{number}"), self.link(f"fd/{number}")
+
+    def socket_inodes(self) -> set[int]:
+        """The inodes of its sockets; empty if the system does not tell."""
+        found = (_SOCKET.fullmatch(target) for _, target in self.descriptors())
+        return {int(match[1]) for match in found if match}
+
+    def mappings(self) -> list[Vma]:
+        """Its memory mappings in ascending order, neighbours that continue each other made one.
+
+        Raises ``PermissionDeniedError`` or ``VmGoneError``.
+        """
+        try:
+            with open(self.path("maps"), encoding="utf-8", errors="surrogateescape") as file:
+                lines = file.read().split("\n")
+        except PermissionError as err:
+            raise denied(self.path("maps")) from err
+        except OSError as err:
+            raise VmGoneError(f"process {self.pid} ended") from err
+        return _joined(_vma(line) for line in lines if line)
+
+
+def denied(path: str) -> PermissionDeniedError:
+    """The error for a process that the system does not let us look into."""
+    return PermissionDeniedError(
+        f"{path}: the operating system refused: run as the user of that process or with CAP_SYS_PTRACE, "
+        "and look at /proc/sys/kernel/yama/ptrace_scope (0 or 1 with CAP_SYS_PTRACE)"
+    )
+
+
+def _stat(pid: int) -> tuple[str, int]:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        return fields[0].decode(), int(fields[19])
+    except (OSError, IndexError):
+        return "", 0
+
+
+def _vma(line: str) -> Vma:
+    span, perms, offset, device, inode, *path = line.split(None, 5)
+    start, end = span.split("-")
+    major, minor = device.split(":")
+    number = os.makedev(int(major, 16), int(minor, 16))
+    return Vma(int(start, 16), int(end, 16), perms[3] == "s", int(offset, 16), number, int(inode), "".join(path))
+
+
+def _joined(vmas: Iterator[Vma]) -> list[Vma]:
+    result: list[Vma] = []
+    for vma in vmas:
+        if result and vma.continues(result[-1]):
+            last = result.pop()
+            vma = Vma(last.start, vma.end, last.shared, last.offset, last.device, last.inode, last.path)
+        result.append(vma)
+    return result

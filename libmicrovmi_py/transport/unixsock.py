@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stream sockets of this machine: connecting within a time limit, and who listens and is connected where."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from libmicrovmi_py.errors import DriverUnavailableError, TimeoutExpiredError
+from libmicrovmi_py.transport.deadline import Deadline
+from libmicrovmi_py.transport.fds import OwnedFd
+
+LONGEST_NAME = 107
+"""Bytes that fit into a UNIX socket's address."""
+
+_RETRY = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class UnixEndpoint:
+    """A UNIX socket. ``path`` is where to connect; a leading NUL makes it an abstract name.
+
+    ``bound`` is the name that the server gave, as the kernel's table shows it.
+    """
+
+    path: str
+    bound: str
+
+    def __str__(self) -> str:
+        return self.bound
+
+    def connect(self, deadline: Deadline) -> socket.socket:
+        """Connect, waiting while the server's queue is full.
+
+        Raises ``DriverUnavailableError`` or ``TimeoutExpiredError``.
+        """
+        try:
+            address, _keep = _address(os.fsencode(self.path))
+            return _connected(socket.AF_UNIX, address, deadline)
+        except TimeoutError as err:
+            raise TimeoutExpiredError(f"{self}: its queue was full for {deadline.seconds:g} s") from err
+        except OSError as err:
+            place = self.path.replace("\0", "@", 1)
+            raise DriverUnavailableError(f"{place}: {err.strerror or err}") from err
+
+
+@dataclass(frozen=True, slots=True)
+class TcpEndpoint:
+    """A TCP server."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    def connect(self, deadline: Deadline) -> socket.socket:
+        """Connect. Raises ``DriverUnavailableError``, ``TimeoutExpiredError``."""
+        try:
+            return socket.create_connection((self.host, self.port), timeout=max(deadline.remaining, 0.001))
+        except TimeoutError as err:
+            raise TimeoutExpiredError(f"{self}: no connection within {deadline.seconds:g} s") from err
+        except OSError as err:
+            raise DriverUnavailableError(f"{self}: {err.strerror or err}") from err
+
+
+Endpoint = UnixEndpoint | TcpEndpoint
+
+
+def peer_pid(sock: socket.socket) -> int:
+    """The process that listens on the other end of a UNIX socket; 0 if the system does not tell."""
+    if sock.family != socket.AF_UNIX:
+        return 0
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    pid: int = struct.unpack("3i", raw)[0]
+    return pid
+
+
+@dataclass(frozen=True, slots=True)
+class UnixRow:
+    """A row of the kernel's table of UNIX sockets; a connection that nobody accepted yet has no row or inode 0."""
+
+    inode: int
+    listening: bool
+    connected: bool
+    path: str
+
+
+def unix_sockets(pid: int | str = "self") -> Iterator[UnixRow]:
+    """The named UNIX sockets in the network namespace of a process; abstract names start with ``@``."""
+    try:
+        with open(f"/proc/{pid}/net/unix", encoding="utf-8", errors="surrogateescape") as file:
+            lines = file.read().split("\n")[1:]
+    except OSError:
+        return
+    for line in lines:
+        fields = line.split(None, 7)
+        if len(fields) == 8:
+            flags, state = int(fields[3], 16), int(fields[5], 16)
+            yield UnixRow(int(fields[6]), bool(flags & 0x10000), state == 3, fields[7])
+
+
+def _address(path: bytes) -> tuple[bytes, OwnedFd | None]:
+    """An address that fits, and what has to stay open while it is used."""
+    if len(path) <= LONGEST_NAME:
+        return path, None
+    fd = OwnedFd.open(os.fsdecode(path), os.O_PATH)
+    return b"/proc/self/fd/%d" % fd.number, fd
+
+
+def _connected(family: int, address: bytes, deadline: Deadline) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        while not _try_connect(sock, address):
+            if deadline.expired:
+                raise TimeoutError
+            time.sleep(_RETRY)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _try_connect(sock: socket.socket, address: bytes) -> bool:
+    try:
+        sock.connect(address)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Raw memory images, and files that are none."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from libmicrovmi_py.errors import (
+    DriverUnavailableError,
+    InvalidArgumentError,
+    IoError,
+    MicrovmiError,
+    NotSupportedError,
+    ReadOnlyError,
+)
+from libmicrovmi_py.microvmi import Microvmi
+from libmicrovmi_py.model import DriverType, MemoryRange
+
+CONTENT = bytes(index * 7 % 256 for index in range(3 * 4096 + 100))
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "memory image.raw"
+    path.write_bytes(CONTENT)
+    return path
+
+
+def test_an_image_is_memory_from_address_0(image: Path) -> None:
+    with Microvmi.open(str(image)) as machine:
+        assert machine.driver_type is DriverType.DUMP
+        assert machine.memory_map() == (MemoryRange(0, len(CONTENT)),)
+        assert machine.max_addr == len(CONTENT)
+        assert machine.memory.readall() == CONTENT
+        buffer = bytearray(200)
+        assert machine.read_physical_into(len(CONTENT) - 50, buffer) == 50
+        assert machine.padded_memory.readall() == CONTENT
+
+
+def test_every_way_to_name_it_opens_it(image: Path) -> None:
+    quoted = str(image).replace(" ", "%20")
+    for open_it in (
+        lambda: Microvmi.open(f"vmi://dump/?path={quoted}"),
+        lambda: Microvmi.open(f"vmi:///?path={quoted}"),
+        lambda: Microvmi(str(image)),
+        lambda: Microvmi(driver="dump", path=image),
+    ):
+        with open_it() as machine:
+            assert machine.read_physical(4096, 8) == CONTENT[4096:4104]
+
+
+def test_an_image_cannot_be_written_and_stays_as_it_is(image: Path) -> None:
+    with Microvmi.open(str(image)) as machine:
+        with pytest.raises(ReadOnlyError):
+            machine.write_physical(0, b"x")
+        with pytest.raises(ReadOnlyError):
+            machine.memory.write(b"x")
+    assert image.read_bytes() == CONTENT
+
+
+def test_an_image_has_no_run_state_and_no_registers(image: Path) -> None:
+    with Microvmi.open(str(image)) as machine:
+        for use in (machine.pause, machine.resume, machine.vcpu_count, machine.read_registers):
+            with pytest.raises(NotSupportedError, match="the dump driver cannot"):
+                use()
+
+
+@pytest.mark.parametrize("magic", [b"\x7fELF", b"EMiL", b"PAGEDU64", b"PAGEDUMP", b"KDUMP   ", b"makedumpfile\0"])
+def test_another_format_is_not_taken_for_raw(image: Path, magic: bytes) -> None:
+    image.write_bytes(magic + CONTENT)
+    with pytest.raises(DriverUnavailableError, match="only raw images"):
+        Microvmi.open(str(image))
+    with Microvmi(driver="dump", path=image, format="raw") as machine:
+        assert machine.read_physical(0, 4) == magic[:4]
+    with pytest.raises(InvalidArgumentError, match="format=lime"):
+        Microvmi(driver="dump", path=image, format="lime")
+
+
+def test_files_that_cannot_be_an_image_are_clear_errors(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    os.mkfifo(tmp_path / "fifo")
+    for name in ("absent", "empty", "fifo", "."):
+        with pytest.raises(IoError) as caught:
+            Microvmi.open(str(tmp_path / name))
+        assert str(tmp_path / name) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_without_a_path_it_says_so() -> None:
+    with pytest.raises(InvalidArgumentError, match="Dump driver requires a path"):
+        Microvmi("debian", driver="dump")
+
+
+def test_an_image_that_shrinks_is_an_error_and_no_crash(image: Path) -> None:
+    with Microvmi.open(str(image)) as machine:
+        os.truncate(image, 4096)
+        with pytest.raises(MicrovmiError, match="became shorter"):
+            machine.read_physical(8192, 8)

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The machine made of bytes: its parameters, and that it plays every capability."""
+
+from __future__ import annotations
+
+import pytest
+
+from libmicrovmi_py.drivers.fake import FakeDriver, reset_registers
+from libmicrovmi_py.errors import InvalidArgumentError, NotMappedError, ReadOnlyError
+from libmicrovmi_py.microvmi import Microvmi
+from libmicrovmi_py.model import PAGE_SIZE, MemoryKind, MemoryRange
+
+
+def test_by_default_every_frame_holds_its_number() -> None:
+    with Microvmi.open("vmi://fake/") as machine:
+        assert machine.max_addr == 1 << 20
+        assert machine.read_physical(0x5000, PAGE_SIZE) == (5).to_bytes(8, "little") * 512
+        assert machine.memory_map() == (MemoryRange(0, 1 << 20),)
+
+
+def test_holes_rom_and_vcpus_come_from_the_uri() -> None:
+    uri = "vmi://fake/?size=0x10000&holes=0x4000-0x6000,0x8000-0x9000&rom=0x6000-0x7000&vcpus=3&pattern=zero"
+    with Microvmi.open(uri) as machine:
+        assert machine.memory_map() == (
+            MemoryRange(0, 0x4000),
+            MemoryRange(0x6000, 0x1000, MemoryKind.ROM),
+            MemoryRange(0x7000, 0x1000),
+            MemoryRange(0x9000, 0x7000),
+        )
+        assert machine.vcpu_count() == 3
+        assert machine.read_registers(2) == reset_registers()
+        assert machine.read_physical(0, 0x4000) == bytes(0x4000)
+        with pytest.raises(NotMappedError):
+            machine.read_physical(0x8FFF, 2)
+        with pytest.raises(ReadOnlyError):
+            machine.write_physical(0x6FFF, b"x")
+
+
+def test_the_maximum_address_is_the_end_of_ram() -> None:
+    driver = FakeDriver({0: bytearray(PAGE_SIZE), 0x8000: bytearray(PAGE_SIZE)}, rom=[0x8000])
+    assert driver.max_addr == PAGE_SIZE
+    assert Microvmi.from_driver(driver).read_physical(0x8000, 4) == bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("query", "complaint"),
+    [
+        ("size=0", "size=0x0"),
+        ("size=4097", "size=0x1001"),
+        ("size=0x100001000", "size=0x100001000"),
+        ("size=big", "size=big: not an integer"),
+        ("vcpus=0", "vcpus=0"),
+        ("pattern=stripes", "pattern=stripes"),
+        ("holes=0x1000", "0x1000 is not START-END"),
+        ("holes=0x1000-0x1000", "0x1000-0x1000 is not START-END"),
+        ("rom=0x1000-0x1800", "0x1000-0x1800 is not START-END"),
+        ("colour=red", "no parameter colour; it has vm_name, size"),
+    ],
+)
+def test_wrong_parameters_are_named(query: str, complaint: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=complaint):
+        Microvmi.open(f"vmi://fake/?{query}")
+
+
+def test_memory_must_be_whole_frames_and_apart() -> None:
+    for memory in ({1: bytearray(PAGE_SIZE)}, {0: bytearray(5)}):
+        with pytest.raises(InvalidArgumentError, match="whole frames"):
+            FakeDriver(memory)
+    with pytest.raises(InvalidArgumentError, match="0x1000 is given twice"):
+        FakeDriver({0: bytearray(2 * PAGE_SIZE), PAGE_SIZE: bytearray(PAGE_SIZE)})

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The text form of parameters."""
+
+from __future__ import annotations
+
+import pytest
+
+from libmicrovmi_py.errors import InvalidArgumentError
+from libmicrovmi_py.params import Parameters
+
+
+@pytest.mark.parametrize(
+    ("uri", "driver", "values"),
+    [
+        ("vmi:///?vm_name=debian", None, {"vm_name": "debian"}),
+        ("vmi://qemu/?vm_name=a%20b%26c", "qemu", {"vm_name": "a b&c"}),
+        ("vmi://QEMU?vm_name=x&timeout=2", "qemu", {"vm_name": "x", "timeout": "2"}),
+        ("vmi://fake", "fake", {}),
+        ("vmi:///?vm_name=x&kvm_unix_socket=", None, {"vm_name": "x"}),
+        ("/a path/with spaces?&=", "dump", {"path": "/a path/with spaces?&="}),
+        ("image.raw", "dump", {"path": "image.raw"}),
+        ("vmi:///?vm_name=%C3%A9", None, {"vm_name": "é"}),
+    ],
+)
+def test_texts_that_name_a_machine(uri: str, driver: str | None, values: dict[str, str]) -> None:
+    params = Parameters.from_uri(uri)
+    assert params.driver == driver
+    assert dict(params) == values
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "",
+        "http://x/",
+        "vmi://d/path?a=1",
+        "vmi://d/?a",
+        "vmi://d/?a=1&a=2",
+        "vmi://d/?a=%ff",
+        "vmi://d/?a=1#f",
+        "vmi://[/",
+    ],
+)
+def test_texts_that_name_none_are_one_line_errors(uri: str) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        Parameters.from_uri(uri)
+    assert "\n" not in str(caught.value)
+    assert uri in str(caught.value)
+
+
+def test_numbers_and_seconds_are_checked() -> None:
+    params = Parameters({"n": "0x10", "bad": "ten", "t": "0.5", "none": "0", "nan": "nan", "inf": "inf"})
+    assert params.integer("n", 1) == 16
+    assert params.integer("absent", 1) == 1
+    assert params.seconds("t", 1) == 0.5
+    assert params.seconds("absent", 7) == 7
+    for key, read in (
+        ("bad", params.integer),
+        ("none", params.seconds),
+        ("nan", params.seconds),
+        ("inf", params.seconds),
+    ):
+        with pytest.raises(InvalidArgumentError, match=f"{key}="):
+            read(key, 1)
