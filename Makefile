@@ -88,7 +88,7 @@ $(PRIVATE)/.ready: $(PY_SOURCES) | $(READY)
 	cp -R libmicrovmi_py $(PRIVATE)/
 	$(PY) -c 'import cffi, pycparser, _cffi_backend; from os.path import dirname; \
 	    print(dirname(cffi.__file__), dirname(pycparser.__file__), _cffi_backend.__file__)' | xargs cp -R -t $(PRIVATE)
-	@rm -rf $(PRIVATE)/libmicrovmi_py/_native
+	@rm -rf $(addprefix $(PRIVATE)/libmicrovmi_py/,_native lib include)
 	@find $(PRIVATE) -name __pycache__ -prune -exec rm -rf {} +
 	$(PY) -m compileall -q --invalidation-mode unchecked-hash $(PRIVATE)
 	@touch $@

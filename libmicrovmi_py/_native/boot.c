@@ -66,12 +66,13 @@ static bool mvi_has_package(const char *directory)
 /* LIBDIR/libmicrovmi/ beside an installed library; the directory of the package for a library inside the package. */
 static bool mvi_find_private(void)
 {
+    static const char in_package[] = "/libmicrovmi_py/lib";
     char *slash = strrchr(mvi_library, '/');
     int length = slash != NULL ? (int)(slash - mvi_library) : 0;
+    int before = length - (int)strlen(in_package);
 
-    snprintf(mvi_private, sizeof mvi_private, "%.*s/../../libmicrovmi_py/lib", length, mvi_library);
-    if (access(mvi_private, R_OK) == 0) {
-        snprintf(mvi_private, sizeof mvi_private, "%.*s/../..", length, mvi_library);
+    if (before >= 0 && memcmp(mvi_library + before, in_package, strlen(in_package)) == 0) {
+        snprintf(mvi_private, sizeof mvi_private, "%.*s", before, mvi_library);
         if (mvi_has_package(mvi_private))
             return true;
     }
@@ -363,6 +364,8 @@ bool mvi_start(void)
         if (mvi_state == MVI_DOWN)
             mvi_boot();
         pthread_mutex_unlock(&mvi_boot_lock);
+        if (mvi_is_up())
+            mvi_log_apply();
         if (dropped != NULL)
             PyEval_RestoreThread(dropped);
     }

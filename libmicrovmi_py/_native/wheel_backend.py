@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The build backend of ``pip install .``: setuptools, with the C library and its header laid into the package first."""
+"""The build backend of ``pip install .``: setuptools, with the C library and its header laid into the package first.
+
+A checkout is what one builds from: there are no source distributions and no editable installs.
+"""
 
 from __future__ import annotations
 
@@ -7,51 +10,48 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from setuptools import build_meta
-from setuptools.build_meta import build_sdist, get_requires_for_build_sdist, get_requires_for_build_wheel
+from setuptools.build_meta import get_requires_for_build_wheel
 
-__all__ = [
-    "build_editable",
-    "build_sdist",
-    "build_wheel",
-    "get_requires_for_build_sdist",
-    "get_requires_for_build_wheel",
-]
+__all__ = ["build_wheel", "get_requires_for_build_wheel"]
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "libmicrovmi_py"
+SCRATCH = ROOT / "build" / "wheel"
 
 
-def _lay_library() -> None:
-    build = ROOT / "build" / f"wheel-{sysconfig.get_python_version()}"
+@contextmanager
+def _library_in_package() -> Iterator[None]:
+    """Build the library; for the block, it and the header lie in the package."""
+    build = SCRATCH / "library"
+    shutil.rmtree(SCRATCH, ignore_errors=True)
     library = build / "lib" / "libmicrovmi.so"
     subprocess.run(["make", "-C", ROOT, f"PY={sys.executable}", f"BUILD={build}", library], check=True)
-    for source, folder in ((library, "lib"), (ROOT / "include" / "libmicrovmi.h", "include")):
-        (PACKAGE / folder).mkdir(exist_ok=True)
-        shutil.copy2(source, PACKAGE / folder)
+    laid = {"lib": library, "include": ROOT / "include" / "libmicrovmi.h"}
+    try:
+        for folder, source in laid.items():
+            (PACKAGE / folder).mkdir(exist_ok=True)
+            shutil.copy2(source, PACKAGE / folder)
+        yield
+    finally:
+        for folder in laid:
+            shutil.rmtree(PACKAGE / folder, ignore_errors=True)
 
 
 def build_wheel(
     wheel_directory: str, config_settings: dict[str, Any] | None = None, metadata_directory: str | None = None
 ) -> str:
     """A wheel for this Python's minor version and this machine, as the library is linked against libpython."""
-    _lay_library()
-    tags = [
-        "--python-tag",
-        f"cp{sys.version_info.major}{sys.version_info.minor}",
-        "--plat-name",
-        sysconfig.get_platform(),
-    ]
-    settings = {**(config_settings or {}), "--build-option": tags}
-    return build_meta.build_wheel(wheel_directory, settings, metadata_directory)
-
-
-def build_editable(
-    wheel_directory: str, config_settings: dict[str, Any] | None = None, metadata_directory: str | None = None
-) -> str:
-    """An editable install: the library is laid into the source tree's package."""
-    _lay_library()
-    return build_meta.build_editable(wheel_directory, config_settings, metadata_directory)
+    version = f"cp{sys.version_info.major}{sys.version_info.minor}"
+    settings = {
+        **(config_settings or {}),
+        "--global-option": ["build", "--build-base", str(SCRATCH / "setuptools")],
+        "--build-option": ["--python-tag", version, "--plat-name", sysconfig.get_platform()],
+    }
+    with _library_in_package():
+        return str(build_meta.build_wheel(wheel_directory, settings, metadata_directory))

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The frozen ABI, seen by a C compiler, by the ctypes stubs and by cffi; and what the built library exports."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import subprocess
+from functools import reduce
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import abi_0_4
+import cffi
+import pytest
+
+from libmicrovmi_py import errors, model, version
+from libmicrovmi_py.header import declarations
+
+HEADER = Path(__file__).resolve().parents[2] / "include" / "libmicrovmi.h"
+
+Facts = dict[str, int]
+
+
+def frozen_facts() -> Facts:
+    """Every number of the frozen ABI, by the C expression that gives it."""
+    facts = dict(abi_0_4.MACROS)
+    for name, values in abi_0_4.ENUMS.items():
+        facts |= {f"sizeof(enum {name})": abi_0_4.ENUM_SIZE, f"sizeof({name})": abi_0_4.ENUM_SIZE, **values}
+    for name, (size, members) in abi_0_4.STRUCTS.items():
+        facts |= {f"sizeof(struct {name})": size, f"sizeof({name})": size}
+        facts |= {f"offsetof({name}, {member})": offset for member, offset in members.items()}
+    for name, paths in abi_0_4.PATHS.items():
+        facts |= {f"offsetof({name}, {path})": offset for path, offset in paths.items()}
+    return facts
+
+
+def parts(expression: str) -> tuple[str, str]:
+    """The type and the member of ``sizeof(T)`` or ``offsetof(T, member)``, without ``struct`` and ``enum``."""
+    kind, _, member = expression.partition("(")[2].removesuffix(")").partition(", ")
+    return kind.removeprefix("struct ").removeprefix("enum "), member
+
+
+def compiled(expressions: list[str], folder: Path) -> Facts:
+    """What a C compiler says the expressions are."""
+    lines = "".join(f'    printf("%lld\\n", (long long)({expression}));\n' for expression in expressions)
+    source = folder / "facts.c"
+    source.write_text(f"#include <libmicrovmi.h>\n#include <stdio.h>\nint main(void)\n{{\n{lines}    return 0;\n}}\n")
+    program = folder / "facts"
+    subprocess.run(["cc", "-std=c11", f"-I{HEADER.parent}", source, "-o", program], check=True)
+    output = subprocess.run([program], check=True, capture_output=True, text=True).stdout
+    return dict(zip(expressions, map(int, output.split()), strict=True))
+
+
+def ctypes_value(stubs: ModuleType, expression: str) -> int:
+    if "(" not in expression:
+        return int(getattr(stubs, expression))
+    name, path = parts(expression)
+    kind = getattr(stubs, name)
+    if not path:
+        return ctypes.sizeof(ctypes.c_uint if name in abi_0_4.ENUMS else kind)
+    sample = kind()
+    last = path.rpartition(".")
+    owner = reduce(getattr, filter(None, last[0].split(".")), sample)
+    return ctypes.addressof(owner) - ctypes.addressof(sample) + int(getattr(type(owner), last[2]).offset)
+
+
+def cffi_value(ffi: Any, expression: str) -> int:
+    if "(" not in expression:
+        return int(getattr(ffi.dlopen(None), expression))
+    kind, _, path = expression.partition("(")[2].removesuffix(")").partition(", ")
+    return int(ffi.offsetof(kind, *path.split(".")) if path else ffi.sizeof(kind))
+
+
+@pytest.fixture(scope="module")
+def ffi() -> Any:
+    result = cffi.FFI()
+    result.cdef(declarations(HEADER))
+    return result
+
+
+@pytest.fixture(scope="module")
+def names(ffi: Any) -> list[str]:
+    """The functions that the header declares, by the text itself."""
+    found = re.findall(r"^[\w ]+[ *](\w+)\((?:[^;{}]*)\);", declarations(HEADER), re.MULTILINE)
+    assert set(abi_0_4.FUNCTIONS) < set(found)
+    return sorted(found)
+
+
+def test_a_c_compiler_sees_the_frozen_abi(tmp_path: Path) -> None:
+    expected = frozen_facts()
+    assert compiled(list(expected), tmp_path) == expected
+
+
+def test_the_stubs_have_the_frozen_abi(stubs: ModuleType) -> None:
+    expected = frozen_facts()
+    assert {expression: ctypes_value(stubs, expression) for expression in expected} == expected
+
+
+def test_cffi_sees_the_frozen_abi(ffi: Any) -> None:
+    expected = frozen_facts()
+    assert {expression: cffi_value(ffi, expression) for expression in expected} == expected
+
+
+def test_frozen_members_are_all_members_in_their_order(stubs: ModuleType) -> None:
+    for name, (_, members) in abi_0_4.STRUCTS.items():
+        annotated = getattr(stubs, name).__annotations__
+        assert list(annotated) == list(members), name
+
+
+@pytest.mark.parametrize("name", abi_0_4.FUNCTIONS)
+def test_frozen_prototypes_are_exact(name: str, tmp_path: Path) -> None:
+    pointer = abi_0_4.FUNCTIONS[name].replace("(*)", "(*const frozen)", 1)
+    source = tmp_path / "prototype.c"
+    source.write_text(f"#include <libmicrovmi.h>\nextern {pointer};\n{pointer} = {name};\n")
+    flags = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only"]
+    subprocess.run(["cc", *flags, f"-I{HEADER.parent}", source], check=True)
+
+
+def test_new_structs_have_one_layout_in_all_views(stubs: ModuleType, ffi: Any, tmp_path: Path) -> None:
+    members = ("start", "size", "kind", "reserved")
+    expressions = [f"offsetof(microvmi_memory_range, {member})" for member in members]
+    expected = compiled(["sizeof(microvmi_memory_range)", *expressions], tmp_path)
+    assert list(expected.values()) == [32, 0, 8, 16, 20]
+    assert {expression: ctypes_value(stubs, expression) for expression in expected} == expected
+    assert {expression: cffi_value(ffi, expression) for expression in expected} == expected
+
+
+def test_error_codes_are_those_of_the_header(stubs: ModuleType) -> None:
+    """Each exception's name is its code's name in words: ``NoDriverError`` is ``MICROVMI_ERROR_NO_DRIVER``."""
+    prefix = "MICROVMI_ERROR_"
+    expected = {item.name.removeprefix(prefix): int(item) for item in stubs.microvmi_error if item}
+    spelled = {"MICROVMI": "INTERNAL", "PERMISSION_DENIED": "PERMISSION", "TIMEOUT_EXPIRED": "TIMEOUT"}
+    actual = {}
+    for name, item in vars(errors).items():
+        if isinstance(item, type) and issubclass(item, errors.MicrovmiError) and item is not errors.AccessError:
+            words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.removesuffix("Error")).upper()
+            actual[spelled.get(words, words)] = item.code
+    assert actual == expected
+
+
+def test_driver_types_are_those_of_the_header(stubs: ModuleType) -> None:
+    header = {item.name.upper().removeprefix("MICROVMI_DRIVER_"): int(item) for item in stubs.DriverType}
+    assert header.pop("UNKNOWN") == 0x7FFFFFFF
+    assert {item.name: int(item) for item in model.DriverType} == header
+
+
+def test_memory_kinds_are_those_of_the_header(stubs: ModuleType) -> None:
+    header = {item.name.removeprefix("MICROVMI_MEMORY_"): int(item) for item in stubs.microvmi_memory_kind}
+    assert {item.name: int(item) for item in model.MemoryKind} == header
+
+
+def test_python_registers_are_those_of_the_header(stubs: ModuleType) -> None:
+    assert list(stubs.X86Registers.__annotations__) == list(model.X86Registers.__dataclass_fields__)
+    assert (model.PAGE_SHIFT, model.PAGE_SIZE) == (stubs.PAGE_SHIFT, stubs.PAGE_SIZE)
+
+
+def test_header_and_package_have_one_version(stubs: ModuleType) -> None:
+    numbers = (stubs.MICROVMI_VERSION_MAJOR, stubs.MICROVMI_VERSION_MINOR, stubs.MICROVMI_VERSION_PATCH)
+    assert ".".join(map(str, numbers)) == version.__version__
+
+
+def test_the_library_has_the_version_of_the_package(stubs: ModuleType, library_path: Path) -> None:
+    assert stubs.load(library_path).microvmi_version() == version.__version__.encode()
+
+
+def test_the_library_exports_what_the_header_declares_and_no_more(library_path: Path, names: list[str]) -> None:
+    command = ["nm", "-D", "--defined-only", "--format=posix", library_path]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert sorted(line.split()[0] for line in output.splitlines()) == names
+
+
+def test_the_library_has_no_soname(library_path: Path) -> None:
+    output = subprocess.run(["readelf", "-d", library_path], check=True, capture_output=True, text=True).stdout
+    assert "NEEDED" in output
+    assert "SONAME" not in output

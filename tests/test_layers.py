@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rules of the house that a machine can check: imports go down only, importing has no side effects."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "libmicrovmi_py"
+
+# From the bottom to the top; a module may import from its own layer and from those below.
+LAYERS = [
+    ("version", "errors", "model"),
+    ("params", "header"),
+    ("transport",),
+    ("drivers",),
+    ("memory",),
+    ("microvmi",),
+    ("__init__",),
+    ("_capi", "stubgen", "__main__"),
+]
+VOCABULARY_ONLY = {"transport": {"version", "errors", "model", "params", "transport"}}
+FORBIDDEN = {"signal", "asyncio", "subprocess", "multiprocessing", "tempfile", "concurrent"}
+
+SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent.name not in ("_native", "include", "lib"))
+
+
+def layer_of(module: str) -> int:
+    """The layer of ``libmicrovmi_py.X...``, by X."""
+    name = [*module.split("."), "__init__"][1]
+    return next(index for index, names in enumerate(LAYERS) if name in names)
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def imports_of(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.add(node.module or "")
+            if node.module == "libmicrovmi_py":
+                found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_of)
+def test_imports_go_down_only(path: Path) -> None:
+    own = layer_of(module_of(path))
+    for name in imports_of(path):
+        if name.startswith("libmicrovmi_py."):
+            assert layer_of(name) <= own, f"{module_of(path)} imports {name} from above"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_of)
+def test_only_the_boundary_knows_cffi(path: Path) -> None:
+    allowed = path.is_relative_to(PACKAGE / "_capi") or path.is_relative_to(PACKAGE / "stubgen")
+    cffi = {name for name in imports_of(path) if name.split(".")[0] in ("cffi", "_libmicrovmi", "_cffi_backend")}
+    assert allowed or not cffi
+
+
+def test_importing_takes_nothing_of_the_process() -> None:
+    modules = [module_of(path) for path in SOURCES if path.parent.name not in ("_capi",) and path.name != "__main__.py"]
+    code = (
+        "import sys, importlib, threading\n"
+        "before = set(sys.modules)\n"
+        f"[importlib.import_module(name.removesuffix('.__init__')) for name in {modules!r} if 'stubgen' not in name]\n"
+        f"bad = {FORBIDDEN!r} & {{name.split('.')[0] for name in set(sys.modules) - before}}\n"
+        "assert not bad, bad\n"
+        "assert threading.active_count() == 1\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", f"import sys; sys.path.append({str(ROOT)!r})\n{code}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_every_file_names_its_licence() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.split("\n")
+    names = [name for name in listed if name and (ROOT / name).is_file()] or [str(path) for path in SOURCES]
+    bare = {"LICENSE", ".gitignore", "libmicrovmi_py/py.typed"}
+    missing = [
+        name
+        for name in names
+        if name not in bare and "SPDX-License-Identifier: Apache-2.0" not in (ROOT / name).read_text()[:400]
+    ]
+    assert missing == []
