@@ -20,7 +20,7 @@ from libmicrovmi_py.drivers.base import (
     SupportsVcpus,
 )
 from libmicrovmi_py.drivers.registry import open_driver
-from libmicrovmi_py.errors import InvalidArgumentError, InvalidContextError, MicrovmiError, NotSupportedError
+from libmicrovmi_py.errors import InvalidContextError, MicrovmiError, NotSupportedError
 from libmicrovmi_py.memory import Memory, PaddedMemory, PhysicalMemory
 from libmicrovmi_py.memory.physical import read_exactly
 from libmicrovmi_py.model import DriverType, MemoryKind, MemoryRange, Registers
@@ -125,11 +125,7 @@ class Microvmi:
 
     def read_registers(self, vcpu: int = 0) -> Registers:
         """The registers of one vCPU, counted from 0; they belong together only while the machine is paused."""
-        driver = self._capable(SupportsRegisters, "read registers")
-        count = driver.vcpu_count()
-        if not 0 <= vcpu < count:
-            raise InvalidArgumentError(f"no vCPU {vcpu}: the machine has {count}, counted from 0")
-        return driver.read_registers(vcpu)
+        return self._capable(SupportsRegisters, "read registers").read_registers(vcpu)
 
     # ---------------------------------------------------------------------------------------------------- run state
 

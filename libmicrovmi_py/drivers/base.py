@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
+from libmicrovmi_py.errors import InvalidArgumentError
 from libmicrovmi_py.model import DriverType, MemoryKind, MemoryRange, Registers
 from libmicrovmi_py.params import Parameters
 
@@ -148,4 +149,10 @@ class SupportsRegisters(SupportsVcpus, Protocol):
     """Reading registers."""
 
     def read_registers(self, vcpu: int) -> Registers:
-        """The registers of vCPU ``vcpu``, which is below :meth:`vcpu_count`."""
+        """The registers of vCPU ``vcpu``, counted from 0. For the check of the number there is :func:`check_vcpu`."""
+
+
+def check_vcpu(vcpu: int, count: int) -> None:
+    """Raise ``InvalidArgumentError`` unless there is a vCPU of that number among ``count``."""
+    if not 0 <= vcpu < count:
+        raise InvalidArgumentError(f"no vCPU {vcpu}: the machine has {count}, counted from 0")

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import ClassVar
 
-from libmicrovmi_py.drivers.base import Driver
+from libmicrovmi_py.drivers.base import Driver, check_vcpu
 from libmicrovmi_py.errors import InvalidArgumentError, NotMappedError, ReadOnlyError
 from libmicrovmi_py.model import (
     PAGE_SHIFT,
@@ -135,6 +135,7 @@ class FakeDriver(Driver):
 
     def read_registers(self, vcpu: int) -> X86Registers:
         """The item of ``registers``."""
+        check_vcpu(vcpu, len(self.registers))
         return self.registers[vcpu]
 
     def close(self) -> None:

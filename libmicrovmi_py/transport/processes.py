@@ -56,7 +56,7 @@ class Process:
     @classmethod
     def find(cls, pid: int) -> Process | None:
         """The process with that id, ``None`` if there is none or it ended and nobody has waited for it yet."""
-        state, start_time = _stat(pid)
+        state, start_time, _ = _stat(pid)
         return None if state in _ENDED else cls(pid, start_time)
 
     @classmethod
@@ -74,13 +74,18 @@ class Process:
     @property
     def alive(self) -> bool:
         """Whether it still runs; ``False`` for a zombie and when the id belongs to another process."""
-        state, start_time = _stat(self.pid)
+        state, start_time, _ = _stat(self.pid)
         return state not in _ENDED and start_time == self.start_time
 
     @property
     def stopped(self) -> bool:
         """Whether a signal or a debugger stopped it."""
         return _stat(self.pid)[0] in _STOPPED
+
+    @property
+    def parent(self) -> int:
+        """The id of its parent, 0 if it ended."""
+        return _stat(self.pid)[2]
 
     def argv(self) -> list[str]:
         """The command line; empty for a kernel thread and for one that ended."""
@@ -153,13 +158,14 @@ def denied(path: str) -> PermissionDeniedError:
     )
 
 
-def _stat(pid: int) -> tuple[str, int]:
+def _stat(pid: int) -> tuple[str, int, int]:
+    """State, start time and parent."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
-        return fields[0].decode(), int(fields[19])
+        return fields[0].decode(), int(fields[19]), int(fields[1])
     except (OSError, IndexError):
-        return "", 0
+        return "", 0, 0
 
 
 def _vma(line: str) -> Vma:

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+from libmicrovmi_py.drivers.base import check_vcpu
 from libmicrovmi_py.drivers.qemu.registers import parse_registers
-from libmicrovmi_py.errors import DriverUnavailableError, InvalidArgumentError
+from libmicrovmi_py.errors import DriverUnavailableError
 from libmicrovmi_py.model import Registers
 from libmicrovmi_py.transport.qmp import QmpClient
 
@@ -33,6 +34,5 @@ def vcpu_indexes(client: QmpClient) -> list[int]:
 def registers(client: QmpClient, vcpu: int) -> Registers:
     """The registers of the ``vcpu``-th vCPU. Raises ``InvalidArgumentError`` and ``NotSupportedError``."""
     indexes = vcpu_indexes(client)
-    if not 0 <= vcpu < len(indexes):
-        raise InvalidArgumentError(f"no vCPU {vcpu}: the machine has {len(indexes)}, counted from 0")
+    check_vcpu(vcpu, len(indexes))
     return parse_registers(client.human("info registers", cpu_index=indexes[vcpu]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from libmicrovmi_py.transport.unixsock import Endpoint, TcpEndpoint, UnixEndpoin
 
 _PROGRAM = re.compile(r"\.?(qemu-system-[\w.+-]+|qemu-kvm|kvm|qemu)")
 _SOCKET = re.compile(r"socket:\[(\d+)\]")
+_RETRY = 0.01
 _ADVICE = "start QEMU with -qmp unix:/path/qmp.sock,server=on,wait=off"
 
 
@@ -56,16 +58,31 @@ def resolve(text: str, monitor: Endpoint | None, deadline: Deadline) -> tuple[Qe
 
     Raises ``InvalidArgumentError`` for several or no matches, ``DriverUnavailableError`` when no monitor is served.
     """
-    running = find_all()
-    matches = [qemu for qemu in running if qemu.name == text]
-    if not matches and text.isdigit():
-        matches = [qemu for qemu in running if qemu.process.pid == int(text)]
+    matches, running = _matches(text)
+    while _in_the_middle_of_a_fork(matches) and not deadline.expired:
+        time.sleep(_RETRY)
+        matches, running = _matches(text)
     if not matches and "/" in text:
         qemu, place = _behind_socket(text, running, deadline)
         return qemu, [monitor or place]
     if len(matches) != 1:
         raise InvalidArgumentError(_no_single_match(text, matches, running))
     return matches[0], [monitor] if monitor else endpoints(matches[0])
+
+
+def _matches(text: str) -> tuple[list[Qemu], list[Qemu]]:
+    """The QEMUs that a name or a process id means, and all that run."""
+    running = find_all()
+    named = [qemu for qemu in running if qemu.name == text]
+    if named or not text.isdigit():
+        return named, running
+    return [qemu for qemu in running if qemu.process.pid == int(text)], running
+
+
+def _in_the_middle_of_a_fork(matches: list[Qemu]) -> bool:
+    """Whether one is another's child: QEMU is about to become a daemon or to run a helper, and one of them goes."""
+    pids = {qemu.process.pid for qemu in matches}
+    return len(pids) > 1 and any(qemu.process.parent in pids for qemu in matches)
 
 
 def _no_single_match(text: str, matches: list[Qemu], running: list[Qemu]) -> str:
@@ -169,6 +186,7 @@ def held_by_another(process: Process, endpoint: Endpoint) -> bool:
     return bool(rows) and bool({row.inode for row in rows} & process.socket_inodes())
 
 
-def run_by_libvirt(qemu: Qemu) -> bool:
-    """Whether libvirt started this QEMU and keeps its monitor."""
-    return any(item.ident == "charmonitor" for item in qmp_sockets(qemu.argv))
+def is_libvirts(qemu: Qemu, endpoint: Endpoint) -> bool:
+    """Whether that monitor is the one that libvirt made for itself and keeps."""
+    own = [item for item in qmp_sockets(qemu.argv) if item.ident == "charmonitor"]
+    return any(endpoint in _places(qemu.process, item) for item in own)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from libmicrovmi_py.drivers.qemu.discovery import Qemu, held_by_another, is_other_qemu, run_by_libvirt
+from libmicrovmi_py.drivers.qemu.discovery import Qemu, held_by_another, is_libvirts, is_other_qemu
 from libmicrovmi_py.errors import DriverUnavailableError, MicrovmiError, TimeoutExpiredError, VmGoneError
 from libmicrovmi_py.transport.deadline import Deadline
 from libmicrovmi_py.transport.qmp import QmpClient, QmpHangupError
@@ -52,13 +52,16 @@ class Monitor:
         if not self._process.alive:
             raise DriverUnavailableError("it ended")
         places = sorted(self._endpoints, key=lambda place: held_by_another(self._process, place))
-        reasons = []
+        errors: list[tuple[str, MicrovmiError]] = []
         for index, place in enumerate(places):
             try:
                 return self._greeted(place, deadline, deadline.share(len(places) - index))
             except (DriverUnavailableError, TimeoutExpiredError) as err:
-                reasons.append(self._reason(place, err))
-        raise DriverUnavailableError(f"{'; '.join(reasons)} (another monitor can be named with qmp=PATH)")
+                errors.append((self._reason(place, err), err))
+        hung_up = any(isinstance(err, QmpHangupError) for _, err in errors)
+        reasons = "; ".join(reason for reason, _ in errors)
+        kind = QmpHangupError if hung_up else DriverUnavailableError
+        raise kind(f"{reasons} (another monitor can be named with qmp=PATH)")
 
     def _greeted(self, place: Endpoint, deadline: Deadline, turn: Deadline) -> QmpClient:
         sock = place.connect(turn)
@@ -75,11 +78,11 @@ class Monitor:
     def _reason(self, place: Endpoint, err: MicrovmiError) -> str:
         if not isinstance(err, TimeoutExpiredError):
             return str(err)
-        if run_by_libvirt(self._qemu):
+        if is_libvirts(self._qemu, place):
             return "libvirt holds the monitor: give the domain a second one (<qemu:arg value='-qmp'/>, unix:...)"
         if held_by_another(self._process, place):
             return f"another client holds the monitor {place}: close it, or start QEMU with a second -qmp"
-        return f"{place}: no greeting in time"
+        return f"{place}: no greeting in time, another client may hold this monitor"
 
     def _explained(self, err: MicrovmiError, deadline: Deadline) -> MicrovmiError:
         """The same trouble with its real cause: the process ended, or does not run at present."""
