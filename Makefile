@@ -21,7 +21,7 @@ WARNINGS := -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers
 LIB_CFLAGS := -std=gnu11 -fPIC -fvisibility=hidden -pthread $(WARNINGS) -Iinclude -I$(NATIVE)
 LIB_LDFLAGS := -shared -Wl,-z,nodelete -Wl,-z,lazy -Wl,--no-undefined -Wl,--version-script=$(NATIVE)/exports.map
 
-.PHONY: help demo lib test check install uninstall clean
+.PHONY: help demo lib test check lint install uninstall clean
 
 help: ## show this help
 	@echo "libmicrovmi: look into a running virtual machine from outside."
@@ -38,10 +38,16 @@ lib: $(LIB) $(PRIVATE)/.ready ## build build/lib/libmicrovmi.so
 test: lib ## build and run all tests
 	@$(PY) -m pytest
 
-check: test $(VENV)/.lint ## test, lint and types
+check: test lint ## test, lint and types
+
+lint: $(VENV)/.lint ## lint and types, of the generated ctypes stubs as well
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
+	@$(PY) -m libmicrovmi_py.stubgen -o $(BUILD)/microvmi_ctypes.py
+	@$(PY) -m ruff check --no-cache $(BUILD)/microvmi_ctypes.py
+	@$(PY) -m ruff format --no-cache --check $(BUILD)/microvmi_ctypes.py
+	@$(PY) -m mypy --strict --config-file= $(BUILD)/microvmi_ctypes.py
 
 install: lib ## install into DESTDIR/PREFIX
 	install -d "$(DESTDIR)$(LIBDIR)" "$(DESTDIR)$(INCLUDEDIR)" "$(DESTDIR)$(LIBDIR)/pkgconfig"
@@ -69,7 +75,7 @@ $(VENV)/.ready: .ci/setup
 	@touch $@
 
 $(VENV)/.lint: $(READY)
-	@$(PY) -m pip install -q --disable-pip-version-check mypy ruff
+	@$(PY) -m pip install -q --disable-pip-version-check mypy==2.4.1 ruff==0.17.6
 	@touch $@
 
 $(BUILD)/embed.c: build_embed.py libmicrovmi_py/header.py libmicrovmi_py/version.py $(C_SOURCES) | $(READY)

@@ -7,7 +7,6 @@ import ast
 import ctypes
 import importlib.util
 import inspect
-import os
 import shutil
 import subprocess
 import sys
@@ -171,48 +170,6 @@ def test_module_imports_only_the_standard_library_and_parses_as_python_3_10() ->
     found = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
     found |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert found == {"__future__", "ctypes", "enum", "os", "typing"}
-
-
-def needs_tool(name: str) -> pytest.MarkDecorator:
-    found = shutil.which(name, path=os.path.dirname(sys.executable))
-    return pytest.mark.skipif(found is None, reason=f"{name} comes with make check")
-
-
-USER = """
-import ctypes
-from zoo_ctypes import ZOO_CAT, load, zoo_animal
-
-lib = load("libzoo.so")
-title: bytes | None = lib.zoo_title(ZOO_CAT)
-total: int = lib.zoo_sum((ctypes.c_int32 * 2)(1, 2), 2)
-animal: zoo_animal = lib.zoo_make(1, 2.0)
-low: int = animal.low
-error = ctypes.POINTER(ctypes.c_char)()
-lib.zoo_free(lib.zoo_text(b"x", ctypes.byref(error)))
-"""
-
-
-@needs_tool("mypy")
-def test_module_and_its_users_pass_mypy_strict(zoo: Any, folder: Path) -> None:
-    (folder / "user.py").write_text(USER)
-    (folder / "wrong.py").write_text(USER + "lib.zoo_free(b'never')\nbad: str = lib.zoo_title(ZOO_CAT)\n")
-    command = [sys.executable, "-m", "mypy", "--strict", "--config-file="]
-    good = subprocess.run([*command, "user.py"], cwd=folder, capture_output=True, text=True, check=False)
-    assert good.returncode == 0, good.stdout
-    wrong = subprocess.run([*command, "wrong.py"], cwd=folder, capture_output=True, text=True, check=False)
-    assert wrong.stdout.count("error:") == 2, wrong.stdout
-
-
-@needs_tool("ruff")
-@pytest.mark.parametrize("header", ["zoo.h", "libmicrovmi.h"])
-def test_module_is_clean_for_ruff(header: str, folder: Path) -> None:
-    module = folder / "clean.py"
-    module.write_text(generate(folder / header if header == "zoo.h" else HEADER))
-    ruff = [sys.executable, "-m", "ruff"]
-    config = f"--config={ROOT / 'pyproject.toml'}"
-    for command in (["check", "--no-cache"], ["format", "--no-cache", "--diff"]):
-        result = subprocess.run([*ruff, *command, config, module], capture_output=True, text=True, check=False)
-        assert result.returncode == 0, result.stdout
 
 
 def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

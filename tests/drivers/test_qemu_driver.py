@@ -1,0 +1,413 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The QEMU driver against a process that looks like QEMU: found, read, written, paused, and in all its troubles."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from libmicrovmi_py.drivers.qemu import QemuDriver
+from libmicrovmi_py.errors import (
+    DriverUnavailableError,
+    InvalidArgumentError,
+    InvalidContextError,
+    IoError,
+    MicrovmiError,
+    TimeoutExpiredError,
+    VmGoneError,
+)
+from libmicrovmi_py.model import MemoryKind, MemoryRange
+from libmicrovmi_py.params import Parameters
+from libmicrovmi_py.transport.mapping import HostMapping
+from libmicrovmi_py.transport.procmem import ProcessMemory
+from libmicrovmi_py.transport.qmp import QmpCommandError
+
+KIB = 1024
+RAM, ROM, DEVICE = MemoryKind.RAM, MemoryKind.ROM, MemoryKind.DEVICE
+PROGRAM = Path(__file__).with_name("qemu_program.py")
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture(scope="module")
+def binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An executable whose name is QEMU's: the Python interpreter."""
+    path = tmp_path_factory.mktemp("bin") / "qemu-system-x86_64"
+    shutil.copy(os.path.realpath(sys.executable), path)
+    return path
+
+
+@pytest.fixture
+def start(binary: Path, tmp_path: Path) -> Iterator[Start]:
+    """Starts machines; they end with the test."""
+    running: list[subprocess.Popen[str]] = []
+    numbers = itertools.count()
+    environment = {
+        **os.environ,
+        "PYTHONHOME": f"{sys.base_prefix}:{sys.base_exec_prefix}",
+        "LD_LIBRARY_PATH": str(sysconfig.get_config_var("LIBDIR")),
+    }
+
+    def run(name: str, *options: str, path: str = "", mode: str = "server=on,wait=off") -> subprocess.Popen[str]:
+        path = path or str(tmp_path / f"{next(numbers)}.sock")
+        arguments = [str(binary), str(PROGRAM), "-name", name, "-qmp", f"unix:{path},{mode}", *options]
+        process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=environment, cwd=tmp_path)
+        running.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    yield run
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def unique(base: str) -> str:
+    """A name that no other machine of this host has."""
+    return f"{base}-{os.getpid()}"
+
+
+NAME = unique("machine")
+
+
+def opened(vm_name: str = NAME, **parameters: str) -> QemuDriver:
+    return QemuDriver.open(Parameters({"vm_name": vm_name, "timeout": "5", **parameters}))
+
+
+def read(driver: QemuDriver, address: int, size: int) -> bytes:
+    region = next(region for region in driver.regions() if region.start <= address < region.end)
+    content = bytearray(size)
+    region.source.read_into(region.offset + address - region.start, memoryview(content))
+    return bytes(content)
+
+
+def page_byte(offset: int) -> bytes:
+    return bytes([offset // 4096 % 251])
+
+
+# ------------------------------------------------------------------------------------------------------------ finding
+
+
+def test_a_machine_is_found_by_name_by_process_and_by_socket(start: Start, tmp_path: Path) -> None:
+    process = start(f"guest={NAME},debug-threads=on")
+    for text in (NAME, str(process.pid), str(tmp_path / "0.sock")):
+        driver = opened(text)
+        assert driver.max_addr == 0x100000 + 512 * KIB
+        driver.close()
+
+
+def test_no_machine_of_that_name_lists_what_runs(start: Start) -> None:
+    process = start(NAME)
+    with pytest.raises(InvalidArgumentError, match=rf"'no-such'; running: .*{NAME} \(pid {process.pid}\)"):
+        opened("no-such")
+
+
+def test_two_machines_of_a_name_are_listed(start: Start) -> None:
+    first, second = start(NAME), start(NAME)
+    with pytest.raises(InvalidArgumentError, match=rf"pid {first.pid}\).*pid {second.pid}\)"):
+        opened()
+    opened(str(second.pid)).close()
+
+
+def test_a_machine_that_is_forking_is_one_machine(start: Start) -> None:
+    process = start(NAME, "-fake", "fork")
+    opened().close()
+    assert process.poll() is None
+
+
+def test_a_process_that_is_no_qemu_is_not_taken() -> None:
+    with pytest.raises(InvalidArgumentError, match="no QEMU machine"):
+        opened(str(os.getpid()))
+
+
+def test_no_name_is_an_error() -> None:
+    with pytest.raises(InvalidArgumentError, match="QEMU driver requires a VM name parameter"):
+        QemuDriver.open(Parameters({}))
+
+
+def test_the_socket_can_be_given_apart(start: Start, tmp_path: Path) -> None:
+    start(NAME)
+    opened(qmp=str(tmp_path / "0.sock")).close()
+    start(unique("other"))
+    with pytest.raises(DriverUnavailableError, match="another QEMU"):
+        opened(qmp=str(tmp_path / "1.sock"))
+    with pytest.raises(InvalidArgumentError, match="HOST:PORT"):
+        opened(qmp="nowhere")
+
+
+def test_a_relative_socket_is_where_the_process_works(start: Start) -> None:
+    start(NAME, path="relative.sock")
+    opened().close()
+
+
+def test_a_socket_of_another_program_is_not_taken(tmp_path: Path) -> None:
+    path = str(tmp_path / "own.sock")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen(1)
+        with pytest.raises(DriverUnavailableError, match="no QEMU of this machine listens there"):
+            opened(path)
+
+
+def test_a_machine_without_a_monitor_is_told_how_to_get_one(start: Start) -> None:
+    process = start(NAME, mode="server=off")
+    with pytest.raises(DriverUnavailableError, match="start QEMU with -qmp unix:"):
+        opened(str(process.pid))
+
+
+# ------------------------------------------------------------------------------------------------------------- memory
+
+
+@pytest.mark.parametrize(("options", "kind"), [((), HostMapping), (("-fake", "private"), ProcessMemory)])
+def test_memory_is_mapped_where_shared_and_read_from_the_process_else(
+    start: Start, options: tuple[str, ...], kind: type
+) -> None:
+    start(NAME, *options)
+    driver = opened()
+    kinds = [(region.start, region.size, region.kind) for region in driver.regions()]
+    assert kinds == [
+        (0, 448 * KIB, RAM),
+        (448 * KIB, 64 * KIB, ROM),
+        (0x100000, 512 * KIB, RAM),
+        (0xFD000000, 64 * KIB, DEVICE),
+        (0x8000000000, 64 * KIB, DEVICE),
+    ]
+    assert type(driver.regions()[0].source) is kind
+    assert read(driver, 0x5FFF, 2) == page_byte(0x5000) + page_byte(0x6000)
+    assert read(driver, 0x100000, 1) == page_byte(512 * KIB)
+    assert read(driver, 0xFD001000, 1) == page_byte(0x1000)
+    driver.close()
+
+
+@pytest.mark.parametrize("options", [(), ("-fake", "private")])
+def test_a_write_is_seen_by_another_context(start: Start, options: tuple[str, ...]) -> None:
+    start(NAME, *options)
+    writer, reader = opened(), opened()
+    region = writer.regions()[0]
+    region.source.write_from(region.offset + 0x1FFE, memoryview(b"four"))
+    assert read(reader, 0x1FFE, 4) == b"four"
+    writer.close()
+    reader.close()
+
+
+def test_the_map_is_read_again_and_replaced_as_a_whole(start: Start) -> None:
+    start(NAME)
+    driver = opened()
+    before = driver.regions()
+    assert driver.memory_map()[0] == MemoryRange(0, 448 * KIB, RAM)
+    assert driver.regions() is not before
+    assert driver.regions() == before
+    driver.close()
+
+
+def test_a_map_that_changes_while_it_is_read_is_read_again(start: Start) -> None:
+    start(NAME, "-fake", "move=gpa2hva")
+    driver = opened()
+    assert type(driver.regions()[0].source) is HostMapping
+    driver.close()
+
+
+def test_a_map_that_never_holds_still_is_an_error(start: Start) -> None:
+    start(NAME, "-fake", "vanish=gpa2hva")
+    with pytest.raises(IoError, match="keeps changing"):
+        opened()
+
+
+def test_a_closed_driver_is_an_error(start: Start) -> None:
+    start(NAME)
+    driver = opened()
+    driver.close()
+    with pytest.raises(InvalidContextError):
+        read(driver, 0, 1)
+    with pytest.raises(InvalidContextError):
+        driver.pause()
+
+
+def test_nothing_stays_open_after_close(start: Start) -> None:
+    start(NAME)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        driver = opened()
+        region = driver.regions()[0]
+        region.source.write_from(region.offset, memoryview(b"x"))
+        driver.close()
+    del driver, region
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+# ------------------------------------------------------------------------------------------- run state and registers
+
+
+def test_pause_tells_whether_the_machine_ran(start: Start) -> None:
+    start(NAME)
+    driver = opened()
+    assert driver.pause() is True
+    assert driver.pause() is False
+    driver.resume()
+    driver.resume()
+    assert driver.pause() is True
+    driver.close()
+
+
+def test_a_machine_that_starts_stopped_was_not_running(start: Start) -> None:
+    start(NAME, "-S")
+    driver = opened()
+    assert driver.pause() is False
+    driver.close()
+
+
+def test_a_pause_holds_though_the_map_cannot_be_read_after_it(start: Start) -> None:
+    start(NAME, "-fake", "refuse-when-paused=query-memdev")
+    driver = opened()
+    before = driver.regions()
+    assert driver.pause() is True
+    assert driver.regions() is before
+    with pytest.raises(IoError, match="not now"):
+        driver.memory_map()
+    driver.close()
+
+
+def test_vcpus_are_counted_from_0_whatever_qemu_calls_them(start: Start) -> None:
+    start(NAME)
+    driver = opened()
+    assert driver.vcpu_count() == 2
+    assert [driver.read_registers(vcpu).rax for vcpu in range(2)] == [0xAB00, 0xAB04]
+    for vcpu in (-1, 2):
+        with pytest.raises(InvalidArgumentError, match="has 2"):
+            driver.read_registers(vcpu)
+    driver.close()
+
+
+def test_what_qemu_refuses_is_told(start: Start) -> None:
+    start(NAME, "-S", "-fake", "refuse=cont")
+    driver = opened()
+    with pytest.raises(QmpCommandError, match="QEMU refused cont: not now"):
+        driver.resume()
+    driver.close()
+
+
+# ------------------------------------------------------------------------------------------------------------ trouble
+
+
+def test_a_machine_that_ended_is_gone(start: Start) -> None:
+    process = start(NAME, "-fake", "private")
+    driver = opened()
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    calls: list[Callable[[], object]] = [
+        driver.pause,
+        driver.memory_map,
+        driver.vcpu_count,
+        lambda: driver.read_registers(0),
+        lambda: read(driver, 0, 1),
+    ]
+    for call in calls:
+        with pytest.raises(VmGoneError):
+            call()
+    driver.close()
+
+
+@pytest.mark.parametrize("how", ["exit", "leave"])
+def test_a_machine_that_ends_during_a_command_is_gone(start: Start, how: str) -> None:
+    start(NAME, "-fake", f"{how}=stop")
+    driver = opened()
+    with pytest.raises(VmGoneError, match=NAME):
+        driver.pause()
+    driver.close()
+
+
+def test_a_monitor_that_hangs_up_is_unavailable(start: Start) -> None:
+    start(NAME, "-fake", "hangup=stop")
+    driver = opened(timeout="0.5")
+    with pytest.raises(DriverUnavailableError, match="closed the connection"):
+        driver.pause()
+    driver.close()
+
+
+def test_a_command_that_hangs_is_a_timeout(start: Start) -> None:
+    start(NAME, "-fake", "hang=stop")
+    driver = opened(timeout="0.5")
+    started = time.monotonic()
+    with pytest.raises(TimeoutExpiredError, match="no answer"):
+        driver.pause()
+    assert time.monotonic() - started < 3
+    driver.close()
+
+
+def connect(path: Path) -> socket.socket:
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(str(path))
+    assert client.recv(1) == b"{"
+    return client
+
+
+def test_a_monitor_that_another_client_holds_is_told_as_such(start: Start, tmp_path: Path) -> None:
+    start(NAME)
+    driver = opened(timeout="0.2")
+    for _ in range(2):
+        with connect(tmp_path / "0.sock"):
+            for _ in range(4):
+                with pytest.raises(DriverUnavailableError, match="another client holds the monitor"):
+                    driver.pause()
+        time.sleep(0.05)
+    driver.close()
+
+
+def test_the_next_monitor_is_used_when_one_is_held(start: Start, tmp_path: Path) -> None:
+    start(NAME, "-qmp", f"unix:{tmp_path}/second.sock,server=on,wait=off")
+    with connect(tmp_path / "0.sock"):
+        started = time.monotonic()
+        opened().close()
+        assert time.monotonic() - started < 2
+
+
+def test_libvirts_monitor_is_told_as_such(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "0.sock"
+    chardev = f"socket,id=charmonitor,path={path},server=on"
+    start(NAME, "-chardev", chardev, "-mon", "chardev=charmonitor,mode=control")
+    with connect(path), pytest.raises(DriverUnavailableError, match="libvirt holds the monitor"):
+        opened(timeout="0.3")
+
+
+def test_a_stopped_process_is_told_as_such(start: Start) -> None:
+    process = start(NAME)
+    os.kill(process.pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+    with pytest.raises(DriverUnavailableError, match=f"kill -CONT {process.pid}"):
+        opened(timeout="0.3")
+
+
+def test_contexts_and_threads_share_one_monitor(start: Start) -> None:
+    start(NAME)
+    drivers = [opened(timeout="20") for _ in range(2)]
+    errors: list[MicrovmiError] = []
+
+    def work(driver: QemuDriver) -> None:
+        try:
+            for _ in range(5):
+                assert driver.vcpu_count() == 2
+                driver.memory_map()
+        except MicrovmiError as err:
+            errors.append(err)
+
+    threads = [threading.Thread(target=work, args=(driver,)) for driver in drivers * 3]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    for driver in drivers:
+        driver.close()

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Connecting to sockets: names that do not fit, full queues, who is on the other end."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from libmicrovmi_py.errors import DriverUnavailableError, TimeoutExpiredError
+from libmicrovmi_py.transport.deadline import Deadline
+from libmicrovmi_py.transport.unixsock import TcpEndpoint, UnixEndpoint, UnixRow, peer_pid, unix_sockets
+
+
+def rows(path: str) -> list[UnixRow]:
+    return [row for row in unix_sockets() if row.path == path]
+
+
+@pytest.fixture
+def listener(tmp_path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "s"))
+        server.listen(0)
+        yield server
+
+
+def endpoint(listener: socket.socket) -> UnixEndpoint:
+    return UnixEndpoint(listener.getsockname(), listener.getsockname())
+
+
+def test_connects_and_names_the_peer(listener: socket.socket) -> None:
+    with endpoint(listener).connect(Deadline(5)) as sock:
+        assert peer_pid(sock) == os.getpid()
+
+
+def test_a_path_longer_than_an_address_is_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / ("d" * 120)
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("s")
+        server.listen(1)
+        before = len(os.listdir("/proc/self/fd"))
+        with UnixEndpoint(str(folder / "s"), "s").connect(Deadline(5)):
+            assert len(os.listdir("/proc/self/fd")) == before + 1
+        server.accept()[0].close()
+
+
+def test_an_abstract_name_is_reached() -> None:
+    name = f"\0libmicrovmi-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(name)
+        server.listen(1)
+        with UnixEndpoint(name, name.replace("\0", "@")).connect(Deadline(5)) as sock:
+            assert peer_pid(sock) == os.getpid()
+
+
+def test_a_full_queue_is_waited_for_and_then_a_timeout(listener: socket.socket) -> None:
+    with endpoint(listener).connect(Deadline(5)):
+        started = time.monotonic()
+        with pytest.raises(TimeoutExpiredError, match="queue was full"):
+            endpoint(listener).connect(Deadline(0.1))
+        assert 0.1 <= time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize("name", ["missing", "plain"])
+def test_no_socket_there_names_the_path(tmp_path: Path, name: str) -> None:
+    (tmp_path / "plain").write_text("")
+    with pytest.raises(DriverUnavailableError, match=name):
+        UnixEndpoint(str(tmp_path / name), "").connect(Deadline(1))
+
+
+def test_the_table_tells_listening_waiting_and_accepted(listener: socket.socket) -> None:
+    path = listener.getsockname()
+    assert [(row.listening, row.connected) for row in rows(path)] == [(True, False)]
+    with endpoint(listener).connect(Deadline(5)):
+        assert not any(row.inode for row in rows(path) if row.connected)
+        accepted, _ = listener.accept()
+        with accepted:
+            assert [row.inode for row in rows(path) if row.connected] == [os.fstat(accepted.fileno()).st_ino]
+    assert not any(row.connected for row in rows(path))
+
+
+def test_tcp_connects_and_names_what_refuses() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with TcpEndpoint("127.0.0.1", port).connect(Deadline(5)) as sock:
+            assert peer_pid(sock) == 0
+    with pytest.raises(DriverUnavailableError, match=f"127.0.0.1:{port}"):
+        TcpEndpoint("127.0.0.1", port).connect(Deadline(5))
