@@ -30,6 +30,7 @@
  *   Every function may be called from every thread, and one context may be used by many threads at once. Each of the
  *   two cursors moves atomically; calls that name an address do not touch a cursor. microvmi_destroy() may race with
  *   calls on the same context: a call that is under way ends normally, a later one is an invalid-context error.
+ *   A calling thread needs 64 KiB of stack.
  *
  * FORK, SIGNALS, EXIT
  *   After fork() the child cannot use the library: every call fails at once with MICROVMI_ERROR_FORKED (exec is fine).
@@ -277,7 +278,8 @@ bool microvmi_resume(void *context);
 /*
  * Read guest-physical memory at an address. The cursors do not move.
  *
- * physical_address, size: in bytes; any value is accepted, size 0 is a success.
+ * physical_address: in bytes; any value is accepted.
+ * size: in bytes, up to PTRDIFF_MAX; 0 is a success.
  * buffer: at least `size` bytes; may be NULL only when size is 0.
  * bytes_read: NULL, or where to store the length of the valid prefix: the bytes up to the first frame that does not
  *   exist. Always set, 0 on an invalid context or argument. Bytes of the buffer after the prefix are untouched.

@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The example programs: what they write, how they fail, and that no machine stays paused behind them."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PLUGINS = ROOT / "tests" / "plugins"
+FRAME = 4096
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def bin_dir(tmp_path_factory: pytest.TempPathFactory, library_path: Path, include_dir: Path) -> Path:
+    """The programs, built by their own Makefile against an installed library."""
+    prefix = tmp_path_factory.mktemp("prefix")
+    (prefix / "lib").symlink_to(library_path.parent)
+    (prefix / "include").symlink_to(include_dir)
+    copy = prefix / "examples"
+    shutil.copytree(ROOT / "c_tests" / "examples", copy)
+    subprocess.run(["make", "-s", "clean"], cwd=copy, check=True)
+    compiler = shlex.split(os.environ.get("CC") or "cc")[0]
+    flags = "CFLAGS=-O2 -Wall -Wextra -Wpedantic -Werror"
+    subprocess.run(["make", "-s", f"PREFIX={prefix}", f"CC={compiler}", flags], cwd=copy, check=True)
+    return copy
+
+
+@pytest.fixture
+def run(bin_dir: Path, tmp_path: Path) -> Run:
+    """Run a program in a directory of its own, with our plugins and nothing else in the environment."""
+
+    def run(name: str, *arguments: object, code: int = 0, keys: str = "") -> subprocess.CompletedProcess[str]:
+        ended = subprocess.run(
+            [str(bin_dir / name), *map(str, arguments)],
+            cwd=tmp_path,
+            env={"MICROVMI_PLUGIN_PATH": str(PLUGINS)},
+            input=keys,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert ended.returncode == code, ended.stderr
+        return ended
+
+    return run
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Path:
+    """Where the driver of that name notes what happened to its machine."""
+    return tmp_path / "journal"
+
+
+def numbered(first: int, last: int) -> bytes:
+    """Frames of the fake machine, up to but without ``last``."""
+    return b"".join(frame.to_bytes(8, "little") * (FRAME // 8) for frame in range(first, last))
+
+
+class TestMemDump:
+    def test_puts_every_byte_at_its_physical_address(self, run: Run, tmp_path: Path) -> None:
+        run("mem-dump", "vmi://fake/?size=0x900000&holes=0x4000-0x5000,0x7ff000-0x801000&rom=0x2000-0x3000")
+        content = bytearray(numbered(0, 0x900))
+        content[0x4000:0x5000] = bytes(FRAME)
+        content[0x7FF000:0x801000] = bytes(2 * FRAME)
+        assert (tmp_path / "memory.dump").read_bytes() == content
+
+    def test_copies_an_image(self, run: Run, tmp_path: Path) -> None:
+        content = os.urandom(5 << 20) + bytes(3 << 20) + os.urandom(FRAME)
+        (tmp_path / "image").write_bytes(content)
+        run("mem-dump", "-o", "copy", "./image")
+        assert (tmp_path / "copy").read_bytes() == content
+
+    def test_leaves_holes_for_zeros(self, run: Run, tmp_path: Path) -> None:
+        run("mem-dump", "-o", "zeros", "vmi://fake/?size=0x1000000&pattern=zero")
+        status = (tmp_path / "zeros").stat()
+        assert status.st_size == 0x1000000
+        assert status.st_blocks * 512 <= 64 << 10
+
+    def test_is_readable_by_its_owner_only(self, run: Run, tmp_path: Path) -> None:
+        run("mem-dump", "vmi://fake/")
+        assert (tmp_path / "memory.dump").stat().st_mode & 0o777 == 0o600
+
+    def test_shows_no_progress_without_a_terminal(self, run: Run) -> None:
+        ended = run("mem-dump", "vmi://fake/")
+        assert ended.stdout == ""
+        assert ended.stderr.startswith("memory.dump: 1.0 MiB of memory, ")
+        assert ended.stderr.count("\n") == 1
+        assert "%" not in ended.stderr
+
+    def test_is_silent_when_asked_to_be(self, run: Run) -> None:
+        ended = run("mem-dump", "-q", "vmi://fake/")
+        assert ended.stdout + ended.stderr == ""
+
+    def test_pauses_and_resumes(self, run: Run, journal: Path) -> None:
+        run("mem-dump", f"vmi://journal/?size=0x3000&path={journal}")
+        assert journal.read_text().split() == ["pause", "resume", "close"]
+
+    def test_names_the_address_it_cannot_read_and_leaves_nothing(self, run: Run, journal: Path, tmp_path: Path) -> None:
+        ended = run("mem-dump", f"vmi://journal/?size=0x9000&broken=0x5000&path={journal}", code=1)
+        assert "cannot read memory at 0x5000: the frame at 0x5000 is broken" in ended.stderr
+        assert journal.read_text().split() == ["pause", "resume", "close"]
+        assert os.listdir(tmp_path) == ["journal"]
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    def test_interrupted_resumes_and_leaves_nothing(
+        self, bin_dir: Path, journal: Path, tmp_path: Path, number: signal.Signals
+    ) -> None:
+        uri = f"vmi://journal/?size=0x8000000&delay=0.0002&path={journal}"
+        env = {"MICROVMI_PLUGIN_PATH": str(PLUGINS)}
+        with subprocess.Popen([str(bin_dir / "mem-dump"), "-q", uri], cwd=tmp_path, env=env) as program:
+            while not list(tmp_path.glob("memory.dump.*")) or not journal.exists():
+                assert program.poll() is None
+                time.sleep(0.01)
+            program.send_signal(number)
+            assert program.wait(30) == 128 + number
+        assert journal.read_text().split() == ["pause", "resume", "close"]
+        assert os.listdir(tmp_path) == ["journal"]
+
+    def test_keeps_an_older_dump_until_the_new_one_is_complete(self, run: Run, journal: Path, tmp_path: Path) -> None:
+        (tmp_path / "memory.dump").write_text("older")
+        run("mem-dump", f"vmi://journal/?size=0x9000&broken=0x5000&path={journal}", code=1)
+        assert (tmp_path / "memory.dump").read_text() == "older"
+        run("mem-dump", "vmi://fake/")
+        assert (tmp_path / "memory.dump").stat().st_size == 1 << 20
+
+    @pytest.mark.parametrize(
+        ("arguments", "text"),
+        [
+            (["no-such-machine"], "cannot open no-such-machine: no suitable microvmi driver available"),
+            (["/no/such/image"], "cannot open /no/such/image: "),
+            (["vmi://fake/?size=1"], "cannot open vmi://fake/?size=1: "),
+            (["-o", "/no/such/directory/dump", "vmi://fake/"], "/no/such/directory/dump"),
+            (["-o", "/dev/null", "vmi://fake/"], "/dev/null: exists and is not a regular file"),
+        ],
+    )
+    def test_says_what_went_wrong(self, run: Run, tmp_path: Path, arguments: list[str], text: str) -> None:
+        ended = run("mem-dump", *arguments, code=1)
+        assert ended.stdout == ""
+        assert ended.stderr.startswith("mem-dump: ")
+        assert text in ended.stderr
+        assert os.listdir(tmp_path) == []
+
+
+def registers(text: str) -> dict[str, int]:
+    """``name value`` lines as a mapping."""
+    return {name: int(value, 0) for name, value in (line.split() for line in text.splitlines() if line)}
+
+
+class TestRegsDump:
+    def test_prints_one_vcpu(self, run: Run) -> None:
+        found = registers(run("regs-dump", "vmi://fake/?vcpus=3", 1).stdout)
+        assert len(found) == 1 + 30 + 8 * 3 + 2 * 2
+        assert found["vcpu"] == 1
+        assert found["rip"] == 0xFFF0
+        assert found["rflags"] == 2
+        assert (found["cs.base"], found["cs.limit"], found["cs.selector"]) == (0xFFFF0000, 0xFFFF, 0xF000)
+        assert found["idt.limit"] == 0xFFFF
+
+    def test_prints_all_vcpus(self, run: Run) -> None:
+        parts = run("regs-dump", "vmi://fake/?vcpus=3").stdout.split("\n\n")
+        assert [registers(part)["vcpu"] for part in parts] == [0, 1, 2]
+
+    def test_pauses_and_resumes(self, run: Run, journal: Path) -> None:
+        run("regs-dump", f"vmi://journal/?path={journal}", code=1)
+        assert journal.read_text().split() == ["pause", "resume", "close"]
+
+    def test_says_which_vcpus_there_are(self, run: Run) -> None:
+        ended = run("regs-dump", "vmi://fake/?vcpus=2", 2, code=1)
+        assert ended.stdout == ""
+        assert ended.stderr == "regs-dump: no vCPU 2: the machine has 2, numbered from 0\n"
+
+    def test_says_that_an_image_has_no_registers(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "image").write_bytes(bytes(FRAME))
+        ended = run("regs-dump", "./image", code=1)
+        assert ended.stdout == ""
+        assert ended.stderr.startswith("regs-dump: cannot get the number of vCPUs: ")
+
+
+class TestPause:
+    def test_waits_for_enter(self, run: Run, journal: Path) -> None:
+        ended = run("pause", f"vmi://journal/?path={journal}", keys="not yet\n")
+        assert ended.stdout == "paused; press Enter to let it run\nrunning\n"
+        assert journal.read_text().split() == ["pause", "resume", "close"]
+
+    def test_waits_for_a_time(self, run: Run, journal: Path) -> None:
+        start = time.monotonic()
+        ended = run("pause", "-t", "0.3", f"vmi://journal/?path={journal}")
+        assert time.monotonic() - start >= 0.3
+        assert ended.stdout == "paused for 0.3 s\nrunning\n"
+        assert journal.read_text().split() == ["pause", "resume", "close"]
+
+    def test_may_leave_the_resume_to_the_library(self, run: Run, journal: Path) -> None:
+        run("pause", "--keep", "-t", "0", f"vmi://journal/?path={journal}")
+        assert journal.read_text().split()[:2] == ["pause", "resume"]
+
+    def test_interrupted_resumes(self, bin_dir: Path, journal: Path) -> None:
+        env = {"MICROVMI_PLUGIN_PATH": str(PLUGINS)}
+        command = [str(bin_dir / "pause"), "-t", "60", f"vmi://journal/?path={journal}"]
+        with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL) as program:
+            while not journal.exists():
+                assert program.poll() is None
+                time.sleep(0.01)
+            program.send_signal(signal.SIGINT)
+            assert program.wait(30) == 130
+        assert journal.read_text().split() == ["pause", "resume", "close"]
+
+    def test_says_that_an_image_cannot_be_paused(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "image").write_bytes(bytes(FRAME))
+        ended = run("pause", "./image", code=1)
+        assert ended.stdout == ""
+        assert ended.stderr.startswith("pause: cannot pause ./image: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("mem-dump", []),
+        ("mem-dump", ["-x", "vmi://fake/"]),
+        ("mem-dump", ["vmi://fake/", "vmi://fake/"]),
+        ("mem-dump", ["-o"]),
+        ("regs-dump", []),
+        ("regs-dump", ["vmi://fake/", "first"]),
+        ("regs-dump", ["vmi://fake/", "-1"]),
+        ("regs-dump", ["vmi://fake/", "65536"]),
+        ("pause", []),
+        ("pause", ["-t", "soon", "vmi://fake/"]),
+        ("pause", ["-t", "nan", "vmi://fake/"]),
+        ("pause", ["--kept", "vmi://fake/"]),
+    ],
+)
+def test_a_wrong_command_line_is_told_apart(run: Run, name: str, arguments: list[str]) -> None:
+    ended = run(name, *arguments, code=2)
+    assert ended.stdout == ""
+    assert f"usage: {name} " in ended.stderr
+
+
+@pytest.mark.parametrize("name", ["mem-dump", "regs-dump", "pause"])
+def test_help_is_no_error(run: Run, name: str) -> None:
+    assert run(name, "-h").stdout.startswith(f"usage: {name} ")
