@@ -13,6 +13,7 @@ PY ?= $(VENV)/bin/python
 READY := $(if $(filter $(VENV)/%,$(PY)),$(VENV)/.ready)
 LIB := $(BUILD)/lib/libmicrovmi.so
 PRIVATE := $(BUILD)/lib/libmicrovmi
+NEXT := $(BUILD)/lib/libmicrovmi.next
 NATIVE := libmicrovmi_py/_native
 
 C_SOURCES := $(wildcard $(NATIVE)/*.c $(NATIVE)/*.h) include/libmicrovmi.h
@@ -88,13 +89,16 @@ $(LIB): $(BUILD)/embed.c $(C_SOURCES) $(NATIVE)/exports.map $(NATIVE)/pythonflag
 	    $(CC) $(CPPFLAGS) $(CFLAGS) $(LIB_CFLAGS) -o $@ $< $(LDFLAGS) $(LIB_LDFLAGS) $$flags
 
 # Our Python modules and cffi, as the library finds them: nothing of this tree or the venv is needed at run time.
+# Made aside and put in place at once, for programs that start meanwhile.
 $(PRIVATE)/.ready: $(PY_SOURCES) | $(READY)
-	@rm -rf $(PRIVATE)
-	@mkdir -p $(PRIVATE)
-	cp -R libmicrovmi_py $(PRIVATE)/
+	@rm -rf $(NEXT)
+	@mkdir -p $(NEXT)
+	cp -R libmicrovmi_py $(NEXT)/
 	$(PY) -c 'import cffi, pycparser, _cffi_backend; from os.path import dirname; \
-	    print(dirname(cffi.__file__), dirname(pycparser.__file__), _cffi_backend.__file__)' | xargs cp -R -t $(PRIVATE)
-	@rm -rf $(addprefix $(PRIVATE)/libmicrovmi_py/,_native lib include)
-	@find $(PRIVATE) -name __pycache__ -prune -exec rm -rf {} +
-	$(PY) -m compileall -q --invalidation-mode unchecked-hash $(PRIVATE)
-	@touch $@
+	    print(dirname(cffi.__file__), dirname(pycparser.__file__), _cffi_backend.__file__)' | xargs cp -R -t $(NEXT)
+	@rm -rf $(addprefix $(NEXT)/libmicrovmi_py/,_native lib include)
+	@find $(NEXT) -name __pycache__ -prune -exec rm -rf {} +
+	$(PY) -m compileall -q -d libmicrovmi --invalidation-mode unchecked-hash $(NEXT)
+	@touch $(NEXT)/.ready
+	@rm -rf $(PRIVATE)
+	@mv $(NEXT) $(PRIVATE)

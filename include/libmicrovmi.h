@@ -284,7 +284,8 @@ bool microvmi_resume(void *context);
  * bytes_read: NULL, or where to store the length of the valid prefix: the bytes up to the first frame that does not
  *   exist. Always set, 0 on an invalid context or argument. Bytes of the buffer after the prefix are untouched.
  *
- * Returns true only if all bytes were read.
+ * Returns true only if all bytes were read. Memory that is mapped into this process stays readable after the machine
+ * has ended; other memory is then a VM-gone error.
  * Errors: not mapped (a hole, or beyond the machine's memory), VM gone, permission, I/O.
  */
 bool microvmi_read_physical(void *context, uint64_t physical_address, uint8_t *buffer, size_t size,

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The guest's kernel and its busybox, out of Debian packages: no root, nothing installed, fetched once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+KERNEL = "linux-image-cloud-amd64"
+INSTALLED_BUSYBOX = (Path("/bin/busybox"), Path("/usr/bin/busybox"))
+
+
+class Unobtainable(Exception):
+    """A file that no package would give; the text says why."""
+
+
+def cache_directory() -> Path:
+    """Where fetched files stay: the user's cache, or build/live-cache when the home cannot be written."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    for directory in (Path(base) / "libmicrovmi", ROOT / "build" / "live-cache"):
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(directory, os.W_OK):
+            return directory
+    raise Unobtainable("no directory for the guest's kernel: neither the user's cache nor build/ can be written")
+
+
+def kernel() -> Path:
+    """The guest's kernel: the file MICROVMI_LIVE_KERNEL names, or Debian's small one for clouds."""
+    given = os.environ.get("MICROVMI_LIVE_KERNEL")
+    if given:
+        return Path(given)
+    cached = sorted(cache_directory().glob("vmlinuz-*"))
+    return cached[-1] if cached else _fetch(KERNEL, "boot/vmlinuz-")
+
+
+def busybox() -> Path:
+    """A statically linked busybox."""
+    for path in (*INSTALLED_BUSYBOX, cache_directory() / "busybox"):
+        if path.exists() and _is_static(path):
+            return path
+    return _fetch("busybox-static", "bin/busybox")
+
+
+def _is_static(path: Path) -> bool:
+    """Whether no program interpreter (ld.so) is named in the first page of an ELF file."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    return head.startswith(b"\x7fELF") and b"ld-linux" not in head
+
+
+def _fetch(package: str, prefix: str) -> Path:
+    """Download a package and put its file whose path begins with ``prefix`` into the cache, whole or not at all."""
+    with tempfile.TemporaryDirectory(dir=cache_directory()) as work:
+        archive = _download(package, Path(work))
+        found = _unpack(archive, prefix, Path(work))
+        return found.replace(cache_directory() / found.name)
+
+
+def _download(package: str, target: Path) -> Path:
+    """Fetch a package by the system's package lists, or by fresh ones of our own where those are missing or too old."""
+    lists = target / "lists"
+    lists.mkdir()
+    own = ["-o", f"Dir::State::lists={lists}", "-o", f"Dir::Cache={target}"]
+    try:
+        _download_with([], package, target)
+    except Unobtainable:
+        _run(["apt-get", *own, "-q", "update"])
+        _download_with(own, package, target)
+    return next(target.glob("*.deb"))
+
+
+def _download_with(options: list[str], package: str, target: Path) -> None:
+    _run(["apt-get", *options, "-q", "download", _concrete(options, package)], cwd=target)
+
+
+def _concrete(options: list[str], package: str) -> str:
+    """The package itself, or for the kernel's metapackage the one with the kernel, on which it depends."""
+    if package != KERNEL:
+        return package
+    for line in _run(["apt-cache", *options, "depends", package]).splitlines():
+        key, _, value = line.strip().partition(": ")
+        if key == "Depends" and value.startswith("linux-image-"):
+            return value
+    raise Unobtainable(f"{package} depends on no kernel")
+
+
+def _unpack(archive: Path, prefix: str, target: Path) -> Path:
+    content = target / "content.tar"
+    with content.open("wb") as stream:
+        subprocess.run(["dpkg-deb", "--fsys-tarfile", archive], stdout=stream, check=True, timeout=120)
+    with tarfile.open(content) as tar:
+        for member in tar:
+            source = tar.extractfile(member) if member.name.removeprefix("./").startswith(prefix) else None
+            if source is not None:
+                path = target / Path(member.name).name
+                with source, path.open("wb") as file:
+                    shutil.copyfileobj(source, file)
+                path.chmod(0o755)
+                return path
+    raise Unobtainable(f"{archive.name} holds no {prefix}")
+
+
+def _run(command: list[str], cwd: Path | None = None) -> str:
+    environment = {**os.environ, "LC_ALL": "C"}
+    try:
+        done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=180)
+    except FileNotFoundError:
+        raise Unobtainable(f"no {command[0]}: set MICROVMI_LIVE_KERNEL to the file of a kernel") from None
+    except subprocess.TimeoutExpired:
+        raise Unobtainable(f"{' '.join(command)}: no end after 180 s") from None
+    if done.returncode != 0:
+        raise Unobtainable(f"{' '.join(command)}: {done.stderr.strip()[-300:]}")
+    return done.stdout
