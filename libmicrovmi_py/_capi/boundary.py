@@ -6,6 +6,7 @@ from __future__ import annotations
 import _thread
 import functools
 import logging
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -50,11 +51,17 @@ def _report(err: BaseException) -> None:
     if isinstance(err, MicrovmiError):
         code, text = err.code, _text_of(err)
     elif isinstance(err, KeyboardInterrupt):
-        _thread.interrupt_main()
+        _hand_on_interrupt()
         text = "interrupted"
     else:
         _log.debug("unexpected error", exc_info=err)
     lib.mvi_set_error(code, text.encode("utf-8", "backslashreplace"))
+
+
+def _hand_on_interrupt() -> None:
+    """A host that is a Python gets its interrupt after the call; an embedded one handles no signals."""
+    if "_signal" in sys.modules:
+        _thread.interrupt_main()
 
 
 def _text_of(err: BaseException) -> str:
