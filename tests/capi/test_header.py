@@ -147,7 +147,10 @@ def test_a_client_of_upstream_0_4_0_builds_and_links(compiler: str, library_path
 
 
 def test_compilers_of_both_languages_are_there() -> None:
-    assert {COMPILERS[compiler] for compiler, _ in BUILDS} == {"c", "c++"}
+    found = {COMPILERS[compiler] for compiler, _ in BUILDS}
+    if "c++" not in found and not os.environ.get("CI"):
+        pytest.skip("no C++ compiler, so the header was read by C ones only; to enable: apt-get install g++")
+    assert found == {"c", "c++"}
 
 
 def test_cffi_takes_the_declarations() -> None:
