@@ -95,23 +95,33 @@ static void mvi_make_python_global(void)
         (void)dlopen(info.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_GLOBAL);
 }
 
+static char mvi_python[32]; /* the version of the Python in this process, "3.11.2" */
+static pthread_once_t mvi_python_once = PTHREAD_ONCE_INIT;
+
+/* Before Python 3.12 every call of Py_GetVersion() writes its buffer anew: it is called by one thread, once. */
+static void mvi_ask_version(void)
+{
+    const char *version = Py_GetVersion();
+
+    snprintf(mvi_python, sizeof mvi_python, "%.*s", (int)strcspn(version, " "), version);
+}
+
 static bool mvi_same_python(void)
 {
     size_t length = strlen(MVI_PYTHON_VERSION);
 
-    return strncmp(Py_GetVersion(), MVI_PYTHON_VERSION, length) == 0 && Py_GetVersion()[length] == '.';
+    pthread_once(&mvi_python_once, mvi_ask_version);
+    return strncmp(mvi_python, MVI_PYTHON_VERSION, length) == 0 && mvi_python[length] == '.';
 }
 
 /* The host may be, or have loaded, another Python: its functions take the place of ours. */
 static bool mvi_check_version(void)
 {
-    const char *version = Py_GetVersion();
-
     if (mvi_same_python())
         return true;
-    mvi_boot_fail("this process runs Python %.*s, and this libmicrovmi.so was built for Python " MVI_PYTHON_VERSION
+    mvi_boot_fail("this process runs Python %s, and this libmicrovmi.so was built for Python " MVI_PYTHON_VERSION
                   ": build it for that Python, or use it from another process",
-                  (int)strcspn(version, " "), version);
+                  mvi_python);
     return false;
 }
 
