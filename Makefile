@@ -12,6 +12,7 @@ VENV := $(BUILD)/venv
 PY ?= $(VENV)/bin/python
 READY := $(if $(filter $(VENV)/%,$(PY)),$(VENV)/.ready)
 LIB := $(BUILD)/lib/libmicrovmi.so
+MODULE := libmicrovmi_py/_hot.abi3.so
 PRIVATE := $(BUILD)/lib/libmicrovmi
 NEXT := $(BUILD)/lib/libmicrovmi.next
 NATIVE := libmicrovmi_py/_native
@@ -19,10 +20,10 @@ NATIVE := libmicrovmi_py/_native
 C_SOURCES := $(wildcard $(NATIVE)/*.c $(NATIVE)/*.h) include/libmicrovmi.h
 PY_SOURCES := $(shell find libmicrovmi_py -name '*.py')
 WARNINGS := -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers
-LIB_CFLAGS := -std=gnu11 -fPIC -fvisibility=hidden -pthread $(WARNINGS) -Iinclude -I$(NATIVE)
+LIB_CFLAGS := -std=gnu11 -fPIC -fvisibility=hidden -ftls-model=initial-exec -pthread $(WARNINGS) -Iinclude -I$(NATIVE)
 LIB_LDFLAGS := -shared -Wl,-z,nodelete -Wl,-z,lazy -Wl,--no-undefined -Wl,--version-script=$(NATIVE)/exports.map
 
-.PHONY: help demo lib test check lint install uninstall clean
+.PHONY: help demo lib test sanitize check lint install uninstall clean
 
 help: ## show this help
 	@echo "libmicrovmi: look into a running virtual machine from outside."
@@ -34,10 +35,16 @@ help: ## show this help
 demo: lib ## build, then look into a memory image, a made-up machine and (with QEMU) a real one
 	@$(PY) c_tests/demo.py
 
-lib: $(LIB) $(PRIVATE)/.ready ## build build/lib/libmicrovmi.so
+lib: $(LIB) $(MODULE) $(PRIVATE)/.ready ## build build/lib/libmicrovmi.so
 
 test: lib ## build and run all tests
 	@$(PY) -m pytest
+
+sanitize: lib ## run the thread tests under ThreadSanitizer and valgrind, which have to be there
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/tsan PY=$(PY) CFLAGS='-O1 -g -fsanitize=thread -Wno-tsan' \
+	    $(BUILD)/tsan/lib/libmicrovmi.so $(BUILD)/tsan/lib/libmicrovmi/.ready
+	@MICROVMI_CHECKER=thread MICROVMI_LIBRARY=$(BUILD)/tsan/lib/libmicrovmi.so $(PY) -m pytest tests/threads
+	@MICROVMI_CHECKER=memory $(PY) -m pytest tests/threads
 
 check: test lint ## test, lint and types
 
@@ -66,7 +73,7 @@ uninstall: ## remove what install laid down
 	    "$(DESTDIR)$(INCLUDEDIR)/libmicrovmi.h"
 
 clean: ## remove build/
-	rm -rf $(BUILD)
+	rm -rf $(BUILD) $(MODULE)
 
 $(VENV)/.ready: .ci/setup
 	@.ci/setup $(PYTHON)
@@ -81,12 +88,17 @@ $(VENV)/.lint: $(READY)
 
 $(BUILD)/embed.c: build_embed.py libmicrovmi_py/header.py libmicrovmi_py/version.py $(C_SOURCES) | $(READY)
 	@mkdir -p $(@D)
-	$(PY) build_embed.py $@
+	$(PY) build_embed.py $@ $(BUILD)/hot_module.c
 
 $(LIB): $(BUILD)/embed.c $(C_SOURCES) $(NATIVE)/exports.map $(NATIVE)/pythonflags.py | $(READY)
 	@mkdir -p $(@D)
 	flags=$$($(PY) $(NATIVE)/pythonflags.py) && \
 	    $(CC) $(CPPFLAGS) $(CFLAGS) $(LIB_CFLAGS) -o $@ $< $(LDFLAGS) $(LIB_LDFLAGS) $$flags
+
+# The same C functions for Python programs that use the package without the library.
+$(MODULE): $(BUILD)/embed.c $(C_SOURCES) $(NATIVE)/pythonflags.py | $(READY)
+	flags=$$($(PY) $(NATIVE)/pythonflags.py includes) && \
+	    $(CC) $(CPPFLAGS) $(CFLAGS) $(LIB_CFLAGS) -o $@ $(BUILD)/hot_module.c $(LDFLAGS) -shared $$flags
 
 # Our Python modules and cffi, as the library finds them: nothing of this tree or the venv is needed at run time.
 # Made aside and put in place at once, for programs that start meanwhile.
@@ -96,7 +108,7 @@ $(PRIVATE)/.ready: $(PY_SOURCES) | $(READY)
 	cp -R libmicrovmi_py $(NEXT)/
 	$(PY) -c 'import cffi, pycparser, _cffi_backend; from os.path import dirname; \
 	    print(dirname(cffi.__file__), dirname(pycparser.__file__), _cffi_backend.__file__)' | xargs cp -R -t $(NEXT)
-	@rm -rf $(addprefix $(NEXT)/libmicrovmi_py/,_native lib include)
+	@rm -rf $(addprefix $(NEXT)/libmicrovmi_py/,_native lib include _hot.abi3.so)
 	@find $(NEXT) -name __pycache__ -prune -exec rm -rf {} +
 	$(PY) -m compileall -q -d libmicrovmi --invalidation-mode unchecked-hash $(NEXT)
 	@touch $(NEXT)/.ready

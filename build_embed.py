@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turns include/libmicrovmi.h and libmicrovmi_py/_native/*.c into the C source of libmicrovmi.so.
 
-Usage: build_embed.py OUTPUT.c. It compiles nothing; the Makefile does.
+Usage: build_embed.py LIBRARY.c MODULE.c. The second one is a Python module of the same C functions, for Python programs
+that use the package without the library. It compiles nothing; the Makefile does.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import sysconfig
 from pathlib import Path
@@ -19,9 +21,13 @@ from libmicrovmi_py.version import __version__
 ROOT = Path(__file__).resolve().parent
 NATIVE = ROOT / "libmicrovmi_py" / "_native"
 
+PROTOTYPE = re.compile(r"^[\w ]+[ *](microvmi_|rs_)\w+\([^;{]*\);", re.MULTILINE)
+
 SHARED_WITH_PYTHON = """
 void mvi_set_error(int32_t code, const char *text);
 void mvi_context_describe(void *context, int32_t driver_type, const char *driver_name);
+bool mvi_context_publish(uintptr_t context, struct mvi_table *table, struct mvi_cursor *plain,
+                         struct mvi_cursor *padded);
 """
 
 
@@ -51,6 +57,7 @@ def embedding() -> cffi.FFI:
     """The library as cffi sees it: the header, the functions written in Python, and what they call back."""
     ffi = cffi.FFI()
     ffi.cdef(declarations(ROOT / "include" / "libmicrovmi.h"))
+    ffi.cdef((NATIVE / "hot.h").read_text())
     ffi.cdef('extern "Python+C" {\n' + (NATIVE / "callbacks.h").read_text() + "}")
     ffi.cdef(SHARED_WITH_PYTHON)
     ffi.embedding_api("")
@@ -59,5 +66,15 @@ def embedding() -> cffi.FFI:
     return ffi
 
 
+def module() -> cffi.FFI:
+    """Direct access to memory as a Python module."""
+    ffi = cffi.FFI()
+    ffi.cdef(PROTOTYPE.sub("", declarations(ROOT / "include" / "libmicrovmi.h")))
+    ffi.cdef((NATIVE / "hot.h").read_text())
+    ffi.set_source("libmicrovmi_py._hot", '#include "hot.c"')
+    return ffi
+
+
 if __name__ == "__main__":
     embedding().emit_c_code(sys.argv[1])
+    module().emit_c_code(sys.argv[2])

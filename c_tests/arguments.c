@@ -252,7 +252,7 @@ static void counts_that_nobody_asked_for(void *vm)
 
 static void positions_and_numbers(void *vm)
 {
-    static const int nonsense[] = {-1, 3, 4, 99, INT32_MAX, INT32_MIN};
+    static const int nonsense[] = {-1, 5, 99, INT32_MAX, INT32_MIN};
     static const uint16_t no_vcpu[] = {2, 3, 255, UINT16_MAX};
     struct Registers registers;
     uint64_t position = 77;

@@ -4,6 +4,7 @@
  *   ended         the first call comes from a thread that then ends
  *   small STACK   every call comes from a thread with that many KiB of stack
  *   destroy       threads use machines that another thread destroys; nothing may wait for ever
+ *   late IMAGE    a thread calls from a destructor of its own, when the library's part of the thread has gone
  *   underway URI  a slow read is under way when its machine is destroyed: it ends normally
  */
 #include <pthread.h>
@@ -118,6 +119,55 @@ static void destroyed_under_use(void)
     microvmi_destroy(atomic_load(&current));
 }
 
+static pthread_key_t late_key;
+static _Atomic(int) late_calls;
+
+static void fail_and_succeed(void *vm)
+{
+    uint8_t byte;
+
+    CHECK(!microvmi_read_physical(vm, UINT64_MAX, &byte, 1, NULL));
+    CHECK(microvmi_last_error_code() == MICROVMI_ERROR_NOT_MAPPED && microvmi_last_error()[0] != '\0');
+    CHECK(microvmi_read_physical(vm, 0x1000, &byte, 1, NULL) && byte == 1);
+    CHECK(microvmi_last_error_code() == MICROVMI_OK);
+}
+
+static void call_late(void *vm)
+{
+    CHECK(microvmi_last_error()[0] == '\0');
+    fail_and_succeed(vm);
+    atomic_fetch_add(&late_calls, 1);
+}
+
+static void *leave_with_an_error(void *vm)
+{
+    uint8_t byte;
+
+    fail_and_succeed(vm);
+    CHECK(!microvmi_read_physical(vm, UINT64_MAX, &byte, 1, NULL));
+    CHECK(pthread_setspecific(late_key, vm) == 0);
+    return NULL;
+}
+
+/* Destructors run in the order of their keys: the library's come first. */
+static void called_at_the_end_of_a_thread(const char *image)
+{
+    pthread_t threads[4];
+    void *vm = open_or_fail(image);
+    int i;
+
+    fail_and_succeed(vm);
+    CHECK(pthread_key_create(&late_key, call_late) == 0);
+    for (i = 0; i < 4; i++) {
+        CHECK(pthread_create(&threads[i], NULL, leave_with_an_error, vm) == 0);
+    }
+    for (i = 0; i < 4; i++) {
+        CHECK(pthread_join(threads[i], NULL) == 0);
+    }
+    CHECK(atomic_load(&late_calls) == 4);
+    microvmi_destroy(vm);
+}
+
 #define SLOW_SIZE (16 * PAGE_SIZE)
 
 static void *read_slowly(void *vm)
@@ -160,10 +210,12 @@ int main(int argc, char **argv)
         run_thread(open_read_close, (size_t)atoi(argv[2]) * 1024);
     } else if (strcmp(mode, "destroy") == 0) {
         destroyed_under_use();
+    } else if (strcmp(mode, "late") == 0 && argc == 3) {
+        called_at_the_end_of_a_thread(argv[2]);
     } else if (strcmp(mode, "underway") == 0 && argc == 3) {
         destroyed_under_a_slow_read(argv[2]);
     } else {
-        FAIL("usage: threads ended|small STACK|destroy|underway URI");
+        FAIL("usage: threads ended|small STACK|destroy|late IMAGE|underway URI");
     }
     return 0;
 }

@@ -27,10 +27,11 @@
  *   that are returned directly belong to the library. Everything passed in may be freed as soon as the call returns.
  *
  * THREADS
- *   Every function may be called from every thread, and one context may be used by many threads at once. Each of the
- *   two cursors moves atomically; calls that name an address do not touch a cursor. microvmi_destroy() may race with
- *   calls on the same context: a call that is under way ends normally, a later one is an invalid-context error.
- *   A calling thread needs 64 KiB of stack.
+ *   Every function may be called from every thread, and one context may be used by many threads at once. A read that a
+ *   mapping, one system call or a kept page can serve takes no lock and no Python. Each of the two cursors moves
+ *   atomically; calls that name an address do not touch a cursor. microvmi_destroy() may race with calls on the same
+ *   context: a call that is under way ends normally and is waited for, a later one is an invalid-context error. A
+ *   calling thread needs 64 KiB of stack.
  *
  * FORK, SIGNALS, EXIT
  *   After fork() the child cannot use the library: every call fails at once with MICROVMI_ERROR_FORKED (exec is fine).
@@ -268,6 +269,8 @@ void microvmi_destroy(void *context);
 /*
  * Stop all vCPUs. Pausing a paused machine is a success. The machine runs again at microvmi_resume(), and at the
  * latest when the context is destroyed or the process exits normally, unless it was already stopped before.
+ * Until then, pages that are read of memory that is not mapped into this process are kept (16 MiB; parameter `cache` of
+ * microvmi_open(), 0 for none): what others write to the machine meanwhile, or let it do, is not seen.
  * Errors: not supported (a dump file), VM gone, timeout, driver unavailable (somebody else holds the control channel).
  */
 bool microvmi_pause(void *context);
@@ -374,7 +377,8 @@ const char *microvmi_build_info(void);
  * Open a virtual machine that a text names.
  *
  * uri: UTF-8, one of
- *   vmi://DRIVER/?key=value&key=value   DRIVER: qemu, dump, fake, kvm, ...; empty to try all. Values are percent-decoded.
+ *   vmi://DRIVER/?key=value&key=value   DRIVER: qemu, dump, fake, kvm, ...; empty to try all. Values are
+ *                                       percent-decoded.
  *                                       Keys of every driver: vm_name. Others: docs/drivers.md. Upstream's keys
  *                                       kvm_unix_socket, memflow_connector_name and memflow_connector_args are known.
  *   a path to a memory image            the same as vmi://dump/?path=...
@@ -402,6 +406,8 @@ const char *microvmi_get_driver_name(void *context);
  *
  * offset, whence: as lseek: SEEK_SET (0, from the start), SEEK_CUR (1, from the cursor), SEEK_END (2, from the maximum
  *   address). The result saturates at 0 and at the maximum address for every offset; that is no error.
+ *   SEEK_DATA (3) and SEEK_HOLE (4) of Linux move to the first byte at or after the address `offset` that may hold
+ *   something, or that does not exist or is known to be zero; to the maximum address if there is none.
  * position: NULL, or where to store the new position. Untouched on failure.
  *
  * Errors: invalid context, invalid argument (another whence).
@@ -453,6 +459,49 @@ bool microvmi_padded_read(void *context, uint8_t *buffer, size_t size, uint64_t 
  */
 bool microvmi_read_physical_padded(void *context, uint64_t physical_address, uint8_t *buffer, size_t size,
                                    uint64_t *bytes_read);
+
+/* ================================================================================================================
+ * MANY READS AT ONCE, MEMORY WITHOUT A COPY (since 0.5.0)
+ * ============================================================================================================= */
+
+/* One read of a batch. This layout is final. */
+struct microvmi_read_request {
+    uint64_t physical_address; /* in: as in microvmi_read_physical() */
+    uint8_t *buffer;           /* in: at least `size` bytes */
+    size_t size;               /* in: bytes, up to PTRDIFF_MAX */
+    uint64_t bytes_read;       /* out: the length of the valid prefix */
+    int32_t error;             /* out: enum microvmi_error, 0 when all bytes were read */
+    uint32_t reserved;         /* not used */
+};
+typedef struct microvmi_read_request microvmi_read_request;
+
+/*
+ * Do many reads in as few system calls or trips to the hypervisor as can be. The cursors do not move.
+ *
+ * requests: `count` requests, done in order; each gets its own result. Buffers should not overlap.
+ *
+ * Returns true only if every read was whole; otherwise the thread's error is that of the first one that was not.
+ * Errors: invalid argument (NULL; then no request was touched), and those of microvmi_read_physical().
+ */
+bool microvmi_read_physical_batch(void *context, struct microvmi_read_request *requests, size_t count);
+
+/*
+ * A pointer straight into the guest's memory, to be read from: what the guest writes is seen at once.
+ *
+ * physical_address, size: a range that exists in one piece of the host's memory; size is at least 1.
+ * pointer: where to store the address of the first byte. It stays valid until microvmi_unmap_physical(), also after
+ *   microvmi_destroy(). Untouched on failure.
+ *
+ * Touching a page that the guest never touched makes the host allocate it. Errors: invalid argument, not mapped, not
+ * supported (this memory is not mapped by the library: private RAM of another process, a driver of frames).
+ */
+bool microvmi_map_physical(void *context, uint64_t physical_address, size_t size, const uint8_t **pointer);
+
+/*
+ * Give back a pointer of microvmi_map_physical(), once for each time it was handed out. NULL is accepted.
+ * Errors: invalid argument (not such a pointer).
+ */
+bool microvmi_unmap_physical(const uint8_t *pointer);
 
 /* ================================================================================================================
  * ABOUT THE MACHINE (since 0.5.0)

@@ -7,7 +7,7 @@ import atexit
 import logging
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -20,9 +20,9 @@ from libmicrovmi_py.drivers.base import (
     SupportsVcpus,
 )
 from libmicrovmi_py.drivers.registry import open_driver
-from libmicrovmi_py.errors import InvalidContextError, MicrovmiError, NotSupportedError
+from libmicrovmi_py.errors import InvalidArgumentError, InvalidContextError, MicrovmiError, NotSupportedError
 from libmicrovmi_py.memory import Memory, PaddedMemory, PhysicalMemory
-from libmicrovmi_py.memory.physical import read_exactly
+from libmicrovmi_py.memory.batch import Result
 from libmicrovmi_py.model import DriverType, MemoryKind, MemoryRange, Registers
 from libmicrovmi_py.params import Parameters
 
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
 _log = logging.getLogger(__name__)
+CACHE_SIZE = 16 << 20
+"""Bytes of pages kept of a paused machine unless the parameter ``cache`` says otherwise."""
+
 _Capability = TypeVar("_Capability")
 
 
@@ -45,7 +48,8 @@ class Microvmi:
 
     def __init__(self, vm_name: str | None = None, *, driver: str | None = None, **parameters: object) -> None:
         values = {key: None if value is None else str(value) for key, value in parameters.items()}
-        self._attach(open_driver(Parameters({"vm_name": vm_name, **values}, driver=driver)))
+        params = Parameters({"vm_name": vm_name, **values}, driver=driver)
+        self._attach(open_driver(params), _cache_size(params))
 
     @classmethod
     def open(cls, uri: str) -> Microvmi:
@@ -55,16 +59,19 @@ class Microvmi:
     @classmethod
     def from_parameters(cls, params: Parameters) -> Microvmi:
         """Open what parsed parameters name."""
-        return cls.from_driver(open_driver(params))
+        return cls.from_driver(open_driver(params), cache=_cache_size(params))
 
     @classmethod
-    def from_driver(cls, driver: Driver) -> Microvmi:
-        """Put the whole on top of an open driver, and own it from now on."""
+    def from_driver(cls, driver: Driver, *, cache: int = CACHE_SIZE) -> Microvmi:
+        """Put the whole on top of an open driver, and own it from now on.
+
+        While this object keeps the machine paused, up to ``cache`` bytes of pages that were read are kept, 0 for none.
+        """
         machine = cls.__new__(cls)
-        machine._attach(driver)
+        machine._attach(driver, cache)
         return machine
 
-    def _attach(self, driver: Driver) -> None:
+    def _attach(self, driver: Driver, cache: int) -> None:
         self.driver = driver
         self.driver_type: DriverType = driver.type
         self.memory = Memory(driver)
@@ -72,6 +79,13 @@ class Microvmi:
         self._physical = PhysicalMemory(driver)
         self._run_lock = threading.Lock()
         self._closed = False
+        self._cache_size = cache
+        self.table_changed: Callable[[], None] = _nobody
+
+    @property
+    def physical(self) -> PhysicalMemory:
+        """Memory by address."""
+        return self._physical
 
     # -------------------------------------------------------------------------------------------- memory by address
 
@@ -90,7 +104,7 @@ class Microvmi:
     def read_physical_exactly_into(self, address: int, buffer: WriteableBuffer) -> None:
         """Fill ``buffer``; ``NotMappedError`` (with ``completed``, the valid prefix) unless all of it exists."""
         self._check_open()
-        read_exactly(self._physical, address, memoryview(buffer).cast("B"))
+        self._physical.read_exactly_into(address, memoryview(buffer).cast("B"))
 
     def read_physical_into(self, address: int, buffer: WriteableBuffer) -> int:
         """Fill ``buffer`` up to the first byte that does not exist and return that length, 0 included."""
@@ -101,6 +115,25 @@ class Microvmi:
         """Fill ``buffer``; what does not exist is zeros."""
         self._check_open()
         self._physical.read_padded_into(address, memoryview(buffer).cast("B"))
+
+    def read_physical_batch(self, requests: Sequence[tuple[int, WriteableBuffer]]) -> list[Result]:
+        """Fill many (address, buffer) pairs in as few trips as can be.
+
+        A result each: ``done``, the length of the valid prefix, and ``error``, ``None`` if that is all.
+        """
+        self._check_open()
+        return self._physical.read_batch([(address, memoryview(buffer).cast("B")) for address, buffer in requests])
+
+    def map_physical(self, address: int, size: int) -> memoryview:
+        """The guest's memory itself, read-only, without a copy; it stays valid as long as anybody holds it.
+
+        Raises ``NotSupportedError`` where memory is not mapped into this process, ``NotMappedError`` unless the range
+        (of at least one byte) exists in one piece.
+        """
+        self._check_open()
+        if size < 1:
+            raise InvalidArgumentError(f"size is {size}: at least 1 byte can be mapped")
+        return self._physical.view(address, size)
 
     def write_physical(self, address: int, data: ReadableBuffer) -> None:
         """Write ``data`` at ``address``, all or nothing."""
@@ -135,13 +168,20 @@ class Microvmi:
         with self._run_lock:
             if driver.pause():
                 _paused[id(self)] = (self, os.getpid())
+                self._keep_pages(self._cache_size)
 
     def resume(self) -> None:
         """Let all vCPUs run, whoever stopped them."""
         driver = self._capable(SupportsPause, "resume the machine")
         with self._run_lock:
+            self._keep_pages(0)
             driver.resume()
             _paused.pop(id(self), None)
+
+    def _keep_pages(self, size: int) -> None:
+        """C has to know before the machine runs again: what it reads from then on is not what it has kept."""
+        self._physical.keep_pages(size)
+        self.table_changed()
 
     def close(self) -> None:
         """Resume the machine if this object paused it, and release everything. Closing again does nothing.
@@ -158,10 +198,12 @@ class Microvmi:
                 self.memory.close()
                 self.padded_memory.close()
                 self.driver.close()
+                self.table_changed = _nobody
 
     def _resume_own(self) -> None:
         _, pid = _paused.pop(id(self), (None, 0))
         if pid == os.getpid() and isinstance(self.driver, SupportsPause):
+            self._keep_pages(0)
             self.driver.resume()
 
     def __enter__(self) -> Microvmi:
@@ -184,6 +226,17 @@ class Microvmi:
         if not isinstance(self.driver, capability):
             raise NotSupportedError(f"the {self.driver.name} driver cannot {action}")
         return self.driver
+
+
+def _cache_size(params: Parameters) -> int:
+    size = params.integer("cache", CACHE_SIZE)
+    if size < 0:
+        raise InvalidArgumentError(f"cache={size}: not a number of bytes")
+    return size
+
+
+def _nobody() -> None:
+    """Nobody reads through tables without asking."""
 
 
 _paused: dict[int, tuple[Microvmi, int]] = {}

@@ -13,6 +13,9 @@ SCHEME = "vmi"
 FROZEN_KEYS = ("vm_name", "kvm_unix_socket", "memflow_connector_name", "memflow_connector_args")
 """Keys of upstream's ``vmi://`` handler and of ``DriverInitParamsFFI``; every driver may be handed them."""
 
+COMMON_KEYS = {"cache": "bytes of pages to keep while the machine is paused (default 16 MiB, 0: none)"}
+"""Keys that are not for the driver, with one line of help each."""
+
 
 class Parameters(Mapping[str, str]):
     """Keys and values for a driver, with the driver's name where one was given.

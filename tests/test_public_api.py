@@ -18,7 +18,7 @@ NAMES = {
 MACHINE = {
     *("open", "from_parameters", "from_driver", "close", "pause", "resume", "max_addr", "memory_map", "vcpu_count"),
     *("read_physical", "read_physical_into", "read_physical_exactly_into", "read_physical_padded_into"),
-    *("write_physical", "read_registers"),
+    *("write_physical", "read_registers", "read_physical_batch", "map_physical", "physical"),
 }
 STREAM = {"max_addr", "seek", "tell", "readinto", "readall", "write", "readable", "writable", "seekable", "close"}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from _libmicrovmi import ffi, lib
 
-from libmicrovmi_py._capi import convert, handles, log
+from libmicrovmi_py._capi import convert, handles, log, mapped
 from libmicrovmi_py._capi.boundary import exported, on_machine
 from libmicrovmi_py.drivers.registry import open_driver
 from libmicrovmi_py.errors import AccessError
@@ -59,6 +59,29 @@ def mvi_py_read(machine: Microvmi, padded: bool, address: int, buffer: Any, size
         done[0] = err.completed
         raise
     done[0] = size
+
+
+@on_machine
+def mvi_py_read_batch(machine: Microvmi, requests: Any, count: int) -> None:
+    rows = requests[0:count]
+    results = machine.read_physical_batch(
+        [(row.physical_address, convert.buffer(row.buffer, row.size)) for row in rows]
+    )
+    for row, (done, error) in zip(rows, results, strict=True):
+        row.bytes_read, row.error = done, error.code if error else 0
+    for _, error in results:
+        if error is not None:
+            raise error
+
+
+@on_machine
+def mvi_py_map(machine: Microvmi, address: int, size: int, pointer: Any) -> None:
+    pointer[0] = mapped.add(machine.map_physical(address, size))
+
+
+@exported
+def mvi_py_unmap(pointer: Any) -> None:
+    mapped.remove(pointer)
 
 
 @on_machine

@@ -7,15 +7,37 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from _libmicrovmi import ffi, lib
+
 from libmicrovmi_py.errors import InvalidContextError
+from libmicrovmi_py.memory.direct import Table
+from libmicrovmi_py.memory.native import native
 from libmicrovmi_py.microvmi import Microvmi
 
 
 class _Handle:
-    def __init__(self, machine: Microvmi) -> None:
+    def __init__(self, context: int, machine: Microvmi) -> None:
+        self.context = context
         self.machine = machine
         self.users = 0
         self.idle = threading.Condition(_lock)
+        self._published: Table | None = None
+        self._publishing = threading.Lock()
+
+    def publish(self) -> None:
+        """Let C read through the machine's present table; the one before goes when its last reader is done."""
+        if self.machine.physical.table() is self._published:
+            return
+        with self._publishing:
+            table = self.machine.physical.table()
+            if table is self._published:
+                return
+            cursors = (self.machine.memory.cursor, self.machine.padded_memory.cursor)
+            pointers = [native().ffi.NULL if table is None else table.pointer, *(cursor.pointer for cursor in cursors)]
+            kinds = ("struct mvi_table *", "struct mvi_cursor *", "struct mvi_cursor *")
+            addresses = [int(native().ffi.cast("uintptr_t", pointer)) for pointer in pointers]
+            if lib.mvi_context_publish(self.context, *map(ffi.cast, kinds, addresses)):
+                self._published = table  # else the one before may be in use until the context's end is over
 
 
 _lock = threading.Lock()
@@ -25,7 +47,9 @@ _handles: dict[int, _Handle] = {}
 def add(context: int, machine: Microvmi) -> None:
     """From now on ``context`` stands for ``machine``."""
     with _lock:
-        _handles[context] = _Handle(machine)
+        _handles[context] = handle = _Handle(context, machine)
+    machine.table_changed = handle.publish
+    handle.publish()
 
 
 @contextmanager
@@ -38,6 +62,7 @@ def using(context: int) -> Iterator[Microvmi]:
         handle.users += 1
     try:
         yield handle.machine
+        handle.publish()
     finally:
         with _lock:
             handle.users -= 1

@@ -7,6 +7,7 @@
  * come back as texts; nothing is printed and nothing ends the process.
  */
 #include "internal.h"
+#include "readers.h"
 
 #include <dlfcn.h>
 #include <limits.h>
@@ -209,6 +210,8 @@ static const char mvi_finder[] =
     "        raise\n"
     "    return module\n"
     "def load_backend(directory):\n"
+    "    if '_libmicrovmi' in sys.modules:\n"
+    "        raise ImportError('another libmicrovmi.so is in use in this process, and there can be one')\n"
     "    load('_cffi_backend', directory, True)\n"
     "def load_package(directory, version):\n"
     "    package = load('libmicrovmi_py', directory, False)\n"
@@ -288,10 +291,17 @@ static void *mvi_boot_thread(void *unused)
 
 /* ------------------------------------------------------------------------------------------------------ calls ---- */
 
+/* In a child nothing works any more: the fast way has to find out as well. */
+static void mvi_set_forked(void)
+{
+    __atomic_store_n(&mvi_forked, 1, __ATOMIC_RELEASE);
+    mvi_thread.fast = NULL; /* the child's only thread */
+}
+
 static void mvi_after_fork(void)
 {
     if (pthread_mutex_trylock(&mvi_boot_lock) != 0 || mvi_state != MVI_DOWN)
-        __atomic_store_n(&mvi_forked, 1, __ATOMIC_RELEASE);
+        mvi_set_forked();
     else
         pthread_mutex_unlock(&mvi_boot_lock);
 }

@@ -5,6 +5,8 @@
  * destroyed contexts are told by one comparison, without touching what they might point at.
  */
 #include "internal.h"
+#include "cache.h"
+#include "readers.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -16,11 +18,14 @@
 #define MVI_TAG ((uintptr_t)0x2d << (MVI_SLOT_BITS + MVI_GENERATION_BITS))
 
 struct mvi_slot {
-    uintptr_t token; /* 0 when free; read without the lock */
+    uintptr_t token; /* 0 when not live; read without the lock */
+    bool taken;      /* also after the context's end, until nobody reads through its table any more */
     uint32_t generation;
     int32_t driver_type;
     const char *driver_name; /* lives as long as the process */
-};
+    struct mvi_table *table; /* NULL without direct access; read without the lock, see readers.h */
+    struct mvi_cursor *cursors[2]; /* of the plain and of the padded stream; live as long as a table */
+} __attribute__((aligned(64)));
 
 static struct mvi_slot mvi_slots[MVI_SLOTS];
 static pthread_mutex_t mvi_slots_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -52,12 +57,13 @@ void *mvi_context_new(void)
 
     pthread_mutex_lock(&mvi_slots_lock);
     for (index = 0; index < MVI_SLOTS && token == 0; index++) {
-        if (mvi_slots[index].token != 0)
+        if (mvi_slots[index].taken)
             continue;
         token = mvi_token_for(index);
-        mvi_slots[index].driver_type = MICROVMI_DRIVER_UNKNOWN;
-        mvi_slots[index].driver_name = NULL;
-        mvi_slots_used++;
+        mvi_slots[index].taken = true;
+        __atomic_store_n(&mvi_slots[index].driver_type, MICROVMI_DRIVER_UNKNOWN, __ATOMIC_RELAXED);
+        __atomic_store_n(&mvi_slots[index].driver_name, NULL, __ATOMIC_RELAXED);
+        __atomic_fetch_add(&mvi_slots_used, 1, __ATOMIC_RELAXED);
         __atomic_store_n(&mvi_slots[index].token, token, __ATOMIC_RELEASE);
     }
     pthread_mutex_unlock(&mvi_slots_lock);
@@ -68,16 +74,91 @@ void *mvi_context_new(void)
 
 bool mvi_context_retire(void *context)
 {
+    struct mvi_table *table = NULL;
     bool retired = false;
 
     pthread_mutex_lock(&mvi_slots_lock);
     if (mvi_context_is_live(context)) {
         __atomic_store_n(&mvi_slot_of(context)->token, 0, __ATOMIC_RELEASE);
-        mvi_slots_used--;
+        table = __atomic_exchange_n(&mvi_slot_of(context)->table, NULL, __ATOMIC_ACQ_REL);
+        __atomic_fetch_sub(&mvi_slots_used, 1, __ATOMIC_RELAXED);
         retired = true;
     }
     pthread_mutex_unlock(&mvi_slots_lock);
-    return retired;
+    if (!retired)
+        return false;
+    mvi_table_wait(table);
+    pthread_mutex_lock(&mvi_slots_lock);
+    mvi_slot_of(context)->taken = false;
+    pthread_mutex_unlock(&mvi_slots_lock);
+    return true;
+}
+
+bool mvi_context_publish(uintptr_t context, struct mvi_table *table, struct mvi_cursor *plain,
+                         struct mvi_cursor *padded)
+{
+    struct mvi_slot *slot = mvi_slot_of((void *)context);
+    struct mvi_table *before = NULL;
+    bool live;
+
+    pthread_mutex_lock(&mvi_slots_lock);
+    live = mvi_context_is_live((void *)context);
+    if (live) {
+        /* A context keeps its cursors; they are read without the lock. */
+        if (slot->cursors[0] != plain || slot->cursors[1] != padded) {
+            slot->cursors[0] = plain;
+            slot->cursors[1] = padded;
+        }
+        before = __atomic_exchange_n(&slot->table, table, __ATOMIC_ACQ_REL);
+    }
+    pthread_mutex_unlock(&mvi_slots_lock);
+    mvi_table_wait(before);
+    return live;
+}
+
+/*
+ * The fast way, for words of 8 bytes within the mapping read last. False, with nothing done: not that case, whatever it
+ * is. What a word costs is instructions, the more as they keep the next word's cache miss from starting.
+ */
+static inline bool mvi_context_read_word(void *context, uint64_t address, uint8_t *buffer)
+{
+    struct mvi_slot *slot = mvi_slot_of(context);
+    const struct mvi_table *table = __atomic_load_n(&slot->table, __ATOMIC_ACQUIRE);
+    struct mvi_reader *reader = mvi_thread.fast;
+    const struct mvi_word *word;
+    size_t hit = mvi_thread.last_hit;
+    uint64_t offset;
+
+    if (__builtin_expect(reader == NULL, 0))
+        return false;
+    __atomic_store_n(&reader->used, table, __ATOMIC_RELAXED);
+    __asm__ volatile("" ::: "memory"); /* there is a fast reader: membarrier() is the other half of this fence */
+    if (__builtin_expect(__atomic_load_n(&slot->table, __ATOMIC_ACQUIRE) == table &&
+                             __atomic_load_n(&slot->token, __ATOMIC_ACQUIRE) == (uintptr_t)context && table != NULL,
+                         1) &&
+        __builtin_expect(hit < table->count, 1)) {
+        word = &table->words[hit];
+        offset = address - word->start;
+        if (__builtin_expect(offset < word->span, 1)) {
+            memcpy(buffer, word->bytes + offset, 8);
+            __atomic_store_n(&reader->used, NULL, __ATOMIC_RELEASE);
+            return true;
+        }
+    }
+    __atomic_store_n(&reader->used, NULL, __ATOMIC_RELEASE);
+    return false;
+}
+
+static inline const struct mvi_table *mvi_context_enter(void *context)
+{
+    struct mvi_slot *slot = mvi_slot_of(context);
+
+    return mvi_table_enter(&slot->table, &slot->token, (uintptr_t)context);
+}
+
+static inline struct mvi_cursor *mvi_context_cursor(void *context, bool padded)
+{
+    return mvi_slot_of(context)->cursors[padded];
 }
 
 bool mvi_context_any(void)
@@ -110,18 +191,18 @@ void mvi_context_describe(void *context, int32_t driver_type, const char *driver
 {
     pthread_mutex_lock(&mvi_slots_lock);
     if (mvi_context_is_live(context)) {
-        mvi_slot_of(context)->driver_type = driver_type;
-        mvi_slot_of(context)->driver_name = mvi_intern(driver_name);
+        __atomic_store_n(&mvi_slot_of(context)->driver_type, driver_type, __ATOMIC_RELAXED);
+        __atomic_store_n(&mvi_slot_of(context)->driver_name, mvi_intern(driver_name), __ATOMIC_RELEASE);
     }
     pthread_mutex_unlock(&mvi_slots_lock);
 }
 
 int32_t mvi_context_driver_type(void *context)
 {
-    return mvi_slot_of(context)->driver_type;
+    return __atomic_load_n(&mvi_slot_of(context)->driver_type, __ATOMIC_RELAXED);
 }
 
 const char *mvi_context_driver_name(void *context)
 {
-    return mvi_slot_of(context)->driver_name;
+    return __atomic_load_n(&mvi_slot_of(context)->driver_name, __ATOMIC_ACQUIRE);
 }

@@ -167,10 +167,58 @@ bool microvmi_resume(void *context)
     return mvi_enter(context) && mvi_leave(mvi_py_resume((uintptr_t)context));
 }
 
+/* --------------------------------------------------------------------------------- memory, without Python -------- */
+
+/* The table of a context that has one; mvi_table_leave() ends its use. NULL: the slow way knows what is to be done. */
+static inline const struct mvi_table *mvi_table_of(void *context)
+{
+    return __atomic_load_n(&mvi_forked, __ATOMIC_RELAXED) == 0 ? mvi_context_enter(context) : NULL;
+}
+
+/* The same, if it has regions. */
+static inline const struct mvi_table *mvi_direct(void *context)
+{
+    const struct mvi_table *table = mvi_table_of(context);
+
+    if (table == NULL || !table->by_frames)
+        return table;
+    mvi_table_leave();
+    return NULL;
+}
+
+static __attribute__((noinline)) bool mvi_failed(int32_t code, uint64_t address, size_t size, uint64_t done)
+{
+    char text[160];
+
+    mvi_describe(code, address, size, done, text, sizeof text);
+    mvi_set_error(code, text);
+    return false;
+}
+
+static inline bool mvi_finish(int32_t code, uint64_t address, size_t size, uint64_t done)
+{
+    if (__builtin_expect(code != MICROVMI_OK, 0))
+        return mvi_failed(code, address, size, done);
+    mvi_clear_error();
+    return true;
+}
+
+/* Out of the way of the fast way. */
+static __attribute__((noinline, cold)) bool mvi_succeeded(void)
+{
+    mvi_clear_error();
+    return true;
+}
+
+static inline bool mvi_good_buffer(const void *buffer, size_t size)
+{
+    return __builtin_expect((buffer != NULL || size == 0) && size <= PTRDIFF_MAX, 1);
+}
+
 /* ----------------------------------------------------------------------------------------- memory by address ----- */
 
-static bool mvi_read_at(void *context, bool padded, uint64_t address, uint8_t *buffer, size_t size,
-                        uint64_t *bytes_read)
+static __attribute__((noinline)) bool mvi_read_by_python(void *context, bool padded, uint64_t address, uint8_t *buffer,
+                                                         size_t size, uint64_t *bytes_read)
 {
     uint64_t done = 0;
     bool read = mvi_enter(context) && mvi_need_buffer(buffer, size) &&
@@ -181,9 +229,40 @@ static bool mvi_read_at(void *context, bool padded, uint64_t address, uint8_t *b
     return read;
 }
 
+static __attribute__((noinline)) bool mvi_read_at(void *context, bool padded, uint64_t address, uint8_t *buffer,
+                                                  size_t size, uint64_t *bytes_read)
+{
+    const struct mvi_table *table = mvi_good_buffer(buffer, size) ? mvi_table_of(context) : NULL;
+    uint64_t done = 0;
+    int32_t code;
+
+    if (table != NULL && table->by_frames) {
+        done = mvi_cached(table, address, buffer, size) ? size : 0;
+        mvi_table_leave();
+        if (done == 0)
+            return mvi_read_by_python(context, padded, address, buffer, size, bytes_read);
+        if (bytes_read != NULL)
+            *bytes_read = done;
+        return mvi_succeeded();
+    }
+    if (__builtin_expect(table == NULL, 0))
+        return mvi_read_by_python(context, padded, address, buffer, size, bytes_read);
+    code = mvi_table_read(table, padded, address, buffer, size, &done);
+    mvi_table_leave();
+    if (bytes_read != NULL)
+        *bytes_read = done;
+    return mvi_finish(code, address, size, done);
+}
+
 bool microvmi_read_physical(void *context, uint64_t physical_address, uint8_t *buffer, size_t size,
                             uint64_t *bytes_read)
 {
+    if (__builtin_expect(size == 8 && buffer != NULL, 1) &&
+        __builtin_expect(mvi_context_read_word(context, physical_address, buffer), 1)) {
+        if (bytes_read != NULL)
+            *bytes_read = 8;
+        return __builtin_expect(mvi_thread.code == MICROVMI_OK, 1) || mvi_succeeded();
+    }
     return mvi_read_at(context, false, physical_address, buffer, size, bytes_read);
 }
 
@@ -195,16 +274,71 @@ bool microvmi_read_physical_padded(void *context, uint64_t physical_address, uin
 
 bool microvmi_write_physical(void *context, uint64_t physical_address, uint8_t *buffer, size_t size)
 {
+    const struct mvi_table *table = mvi_good_buffer(buffer, size) ? mvi_direct(context) : NULL;
+    int32_t code = MVI_ASK_PYTHON;
+    uint64_t done = 0;
+
+    if (table != NULL) {
+        code = mvi_table_write(table, physical_address, buffer, size, &done);
+        mvi_table_leave();
+    }
+    if (code != MVI_ASK_PYTHON)
+        return mvi_finish(code, physical_address, size, done);
     return mvi_enter(context) && mvi_need_buffer(buffer, size) &&
            mvi_leave(mvi_py_write((uintptr_t)context, physical_address, buffer, size));
 }
 
+bool microvmi_read_physical_batch(void *context, struct microvmi_read_request *requests, size_t count)
+{
+    const struct mvi_table *table;
+    size_t index;
+    bool all;
+
+    if (count != 0 && !mvi_need(requests, "requests"))
+        return false;
+    for (index = 0; index < count; index++)
+        if (!mvi_good_buffer(requests[index].buffer, requests[index].size))
+            return mvi_need_buffer(requests[index].buffer, requests[index].size);
+    table = mvi_direct(context);
+    if (table == NULL)
+        return mvi_enter(context) && mvi_leave(mvi_py_read_batch((uintptr_t)context, requests, count));
+    all = mvi_table_read_batch(table, requests, count);
+    mvi_table_leave();
+    for (index = 0; !all && requests[index].error == MICROVMI_OK; index++)
+        ;
+    return all ? mvi_finish(MICROVMI_OK, 0, 0, 0)
+               : mvi_failed(requests[index].error, requests[index].physical_address, requests[index].size,
+                            requests[index].bytes_read);
+}
+
+bool microvmi_map_physical(void *context, uint64_t physical_address, size_t size, const uint8_t **pointer)
+{
+    return mvi_enter(context) && mvi_need(pointer, "pointer") &&
+           mvi_leave(mvi_py_map((uintptr_t)context, physical_address, size, pointer));
+}
+
+bool microvmi_unmap_physical(const uint8_t *pointer)
+{
+    if (mvi_is_forked())
+        return false;
+    mvi_clear_error();
+    return pointer == NULL || (mvi_start() && mvi_leave(mvi_py_unmap(pointer)));
+}
+
 /* ------------------------------------------------------------------------------------------------- the streams --- */
 
-static bool mvi_stream_seek(void *context, bool padded, int64_t offset, int whence, uint64_t *position)
+static bool mvi_stream_seek_in(void *context, bool padded, int64_t offset, int whence, uint64_t *position)
 {
+    const struct mvi_table *table = whence >= SEEK_SET && whence <= SEEK_HOLE ? mvi_direct(context) : NULL;
     uint64_t result = 0;
 
+    if (table != NULL) {
+        (void)mvi_stream_seek(mvi_context_cursor(context, padded), table, offset, whence, &result);
+        mvi_table_leave();
+        if (position != NULL)
+            *position = result;
+        return mvi_finish(MICROVMI_OK, 0, 0, 0);
+    }
     if (!mvi_enter(context) || !mvi_leave(mvi_py_stream_seek((uintptr_t)context, padded, offset, whence, &result)))
         return false;
     if (position != NULL)
@@ -214,10 +348,10 @@ static bool mvi_stream_seek(void *context, bool padded, int64_t offset, int when
 
 static bool mvi_stream_tell(void *context, bool padded, uint64_t *position)
 {
-    return mvi_need(position, "position") && mvi_stream_seek(context, padded, 0, SEEK_CUR, position);
+    return mvi_need(position, "position") && mvi_stream_seek_in(context, padded, 0, SEEK_CUR, position);
 }
 
-static bool mvi_stream_read(void *context, bool padded, uint8_t *buffer, size_t size, uint64_t *bytes_read)
+static bool mvi_stream_read_by_python(void *context, bool padded, uint8_t *buffer, size_t size, uint64_t *bytes_read)
 {
     uint64_t done = 0;
     bool read = mvi_enter(context) && mvi_need_buffer(buffer, size) &&
@@ -228,9 +362,24 @@ static bool mvi_stream_read(void *context, bool padded, uint8_t *buffer, size_t 
     return read;
 }
 
+static bool mvi_stream_read_at(void *context, bool padded, uint8_t *buffer, size_t size, uint64_t *bytes_read)
+{
+    const struct mvi_table *table = mvi_good_buffer(buffer, size) ? mvi_direct(context) : NULL;
+    uint64_t done = 0, position = 0;
+    int32_t code;
+
+    if (table == NULL)
+        return mvi_stream_read_by_python(context, padded, buffer, size, bytes_read);
+    code = mvi_stream_read(mvi_context_cursor(context, padded), table, padded, buffer, size, &position, &done);
+    mvi_table_leave();
+    if (bytes_read != NULL)
+        *bytes_read = done;
+    return mvi_finish(code, position, size, done);
+}
+
 bool microvmi_seek(void *context, int64_t offset, int whence, uint64_t *position)
 {
-    return mvi_stream_seek(context, false, offset, whence, position);
+    return mvi_stream_seek_in(context, false, offset, whence, position);
 }
 
 bool microvmi_tell(void *context, uint64_t *position)
@@ -240,7 +389,7 @@ bool microvmi_tell(void *context, uint64_t *position)
 
 bool microvmi_read(void *context, uint8_t *buffer, size_t size, uint64_t *bytes_read)
 {
-    return mvi_stream_read(context, false, buffer, size, bytes_read);
+    return mvi_stream_read_at(context, false, buffer, size, bytes_read);
 }
 
 bool microvmi_write(void *context, const uint8_t *buffer, size_t size, uint64_t *bytes_written)
@@ -256,7 +405,7 @@ bool microvmi_write(void *context, const uint8_t *buffer, size_t size, uint64_t 
 
 bool microvmi_padded_seek(void *context, int64_t offset, int whence, uint64_t *position)
 {
-    return mvi_stream_seek(context, true, offset, whence, position);
+    return mvi_stream_seek_in(context, true, offset, whence, position);
 }
 
 bool microvmi_padded_tell(void *context, uint64_t *position)
@@ -266,7 +415,7 @@ bool microvmi_padded_tell(void *context, uint64_t *position)
 
 bool microvmi_padded_read(void *context, uint8_t *buffer, size_t size, uint64_t *bytes_read)
 {
-    return mvi_stream_read(context, true, buffer, size, bytes_read);
+    return mvi_stream_read_at(context, true, buffer, size, bytes_read);
 }
 
 /* ------------------------------------------------------------------------------------------ about the machine ---- */

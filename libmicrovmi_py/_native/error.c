@@ -8,31 +8,34 @@
 #include <stdlib.h>
 #include <string.h>
 
-static __thread struct {
-    int32_t code;
-    char *text; /* heap, freed when the thread ends; NULL stands for "" */
-} mvi_error;
-
 static pthread_key_t mvi_error_key;
 static pthread_once_t mvi_error_once = PTHREAD_ONCE_INIT;
 
-static void mvi_error_make_key(void)
+/* At the thread's end; a destructor of the host's may still call. */
+static void mvi_error_drop(void *text)
 {
-    (void)pthread_key_create(&mvi_error_key, free);
+    mvi_thread.code = MICROVMI_OK;
+    mvi_thread.text = NULL;
+    free(text);
 }
 
-static void mvi_error_keep(int32_t code, char *text)
+static void mvi_error_make_key(void)
+{
+    (void)pthread_key_create(&mvi_error_key, mvi_error_drop);
+}
+
+static __attribute__((noinline)) void mvi_error_keep(int32_t code, char *text)
 {
     pthread_once(&mvi_error_once, mvi_error_make_key);
-    free(mvi_error.text);
-    mvi_error.code = code;
-    mvi_error.text = text;
+    free(mvi_thread.text);
+    mvi_thread.code = code;
+    mvi_thread.text = text;
     (void)pthread_setspecific(mvi_error_key, text);
 }
 
 void mvi_clear_error(void)
 {
-    if (mvi_error.code != MICROVMI_OK)
+    if (mvi_thread.code != MICROVMI_OK)
         mvi_error_keep(MICROVMI_OK, NULL);
 }
 
@@ -55,10 +58,10 @@ void mvi_set_errorf(int32_t code, const char *format, ...)
 
 const char *microvmi_last_error(void)
 {
-    return mvi_error.text != NULL ? mvi_error.text : "";
+    return mvi_thread.text != NULL ? mvi_thread.text : "";
 }
 
 enum microvmi_error microvmi_last_error_code(void)
 {
-    return (enum microvmi_error)mvi_error.code;
+    return (enum microvmi_error)mvi_thread.code;
 }

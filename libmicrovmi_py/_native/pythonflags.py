@@ -9,8 +9,13 @@ import sysconfig
 COMPILER_DEFAULTS = ("/lib", "/usr/lib", "/lib64", "/usr/lib64")
 
 
+def includes() -> list[str]:
+    """Include directories: all that a Python module takes."""
+    return [f"-I{path}" for path in sorted({sysconfig.get_path("include"), sysconfig.get_path("platinclude")})]
+
+
 def flags() -> list[str]:
-    """Include directories, library directory with a run path where it needs one, and the shared libpython."""
+    """Those, the library directory with a run path where it needs one, and the shared libpython."""
     library, directory = sysconfig.get_config_var("LDLIBRARY"), sysconfig.get_config_var("LIBDIR")
     if not library or not library.endswith(".so"):
         version = sysconfig.get_python_version()
@@ -21,9 +26,8 @@ def flags() -> list[str]:
     search = [f"-L{directory}"]
     if not any(directory == place or directory.startswith(place + "/") for place in COMPILER_DEFAULTS):
         search.append(f"-Wl,-rpath,{directory}")
-    includes = {sysconfig.get_path("include"), sysconfig.get_path("platinclude")}
-    return [*(f"-I{path}" for path in sorted(includes)), *search, f"-l{library[3:-3]}"]
+    return [*includes(), *search, f"-l{library[3:-3]}"]
 
 
 if __name__ == "__main__":
-    print(*flags())
+    print(*(includes() if sys.argv[1:] == ["includes"] else flags()))

@@ -18,6 +18,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 from libmicrovmi_py.errors import InvalidArgumentError
 from libmicrovmi_py.model import DriverType, MemoryKind, MemoryRange, Registers
 from libmicrovmi_py.params import Parameters
+from libmicrovmi_py.transport.reach import Reach
 
 
 class Driver(abc.ABC):
@@ -76,18 +77,22 @@ class SupportsFrameWrites(Protocol):
         """
 
 
+@runtime_checkable
+class SupportsFrameBatches(Protocol):
+    """Reading many frames in one trip to the hypervisor."""
+
+    def read_frames(self, requests: Sequence[tuple[int, int, memoryview]]) -> Sequence[bool]:
+        """:meth:`SupportsFrames.read_frame` for each (frame, offset, buffer); ``False`` for one that does not exist."""
+
+
 class Source(Protocol):
     """Bytes that back regions: a host mapping, or the memory of a process."""
 
-    @property
-    def writable(self) -> bool:
-        """Whether :meth:`write_from` may be called."""
+    def reach(self) -> Reach:
+        """How C reads them, and writes them once they were opened for that."""
 
-    def read_into(self, offset: int, buffer: memoryview) -> None:
-        """Fill ``buffer`` from ``offset`` in this source."""
-
-    def write_from(self, offset: int, data: memoryview) -> None:
-        """Write ``data`` at ``offset`` in this source."""
+    def open_for_writing(self) -> None:
+        """See to it that :meth:`reach` allows writing. Raises ``ReadOnlyError`` or ``PermissionDeniedError``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +113,11 @@ class Region:
 
 @runtime_checkable
 class SupportsRegions(Protocol):
-    """Memory that can be reached directly; takes the place of frames."""
+    """Memory that can be reached directly, in C; takes the place of frames."""
+
+    @property
+    def max_addr(self) -> int:
+        """As :attr:`Driver.max_addr`."""
 
     def regions(self) -> Sequence[Region]:
         """All memory, sorted by ``start``, not overlapping.

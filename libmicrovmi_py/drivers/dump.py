@@ -70,8 +70,8 @@ def _path_in(vm_name: str | None) -> str | None:
 
 
 def _format_of(mapping: HostMapping) -> str | None:
-    start = bytearray(min(16, mapping.size))
-    mapping.read_into(0, memoryview(start))
+    view = mapping.reach().view
+    start = bytes(view[:16]) if view else b""
     return next((name for magic, name in _FORMATS.items() if start.startswith(magic)), None)
 
 

@@ -20,7 +20,7 @@ from libmicrovmi_py import drivers as _package
 from libmicrovmi_py.drivers.base import Driver
 from libmicrovmi_py.errors import DriverUnavailableError, InvalidArgumentError, MicrovmiError, NoDriverError
 from libmicrovmi_py.model import DriverType
-from libmicrovmi_py.params import FROZEN_KEYS, Parameters
+from libmicrovmi_py.params import COMMON_KEYS, FROZEN_KEYS, Parameters
 
 ENTRY_POINT_GROUP = "libmicrovmi.drivers"
 
@@ -84,13 +84,13 @@ def _open_any(params: Parameters) -> Driver:
 
 
 def _unknown_keys(driver: type[Driver], params: Parameters) -> set[str]:
-    return set(params) - {*FROZEN_KEYS, *driver.parameters}
+    return set(params) - {*FROZEN_KEYS, *COMMON_KEYS, *driver.parameters}
 
 
 def _open_one(driver: type[Driver], params: Parameters) -> Driver:
     unknown = _unknown_keys(driver, params)
     if unknown:
-        wrong, known = ", ".join(sorted(unknown)), ", ".join(["vm_name", *driver.parameters])
+        wrong, known = ", ".join(sorted(unknown)), ", ".join(["vm_name", *COMMON_KEYS, *driver.parameters])
         raise InvalidArgumentError(f"the {driver.name} driver has no parameter {wrong}; it has {known}")
     opened = driver.open(params)
     _log.info("opened with driver %s, %#x bytes", driver.name, opened.max_addr)

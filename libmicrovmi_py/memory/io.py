@@ -5,17 +5,45 @@ from __future__ import annotations
 
 import abc
 import io
-import threading
 from typing import TYPE_CHECKING
 
 from libmicrovmi_py.drivers.base import Driver
 from libmicrovmi_py.errors import AccessError, InvalidArgumentError, NotMappedError
-from libmicrovmi_py.memory.physical import PhysicalMemory, read_exactly
+from libmicrovmi_py.memory.native import native
+from libmicrovmi_py.memory.physical import PhysicalMemory
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
 _CHUNK = 1 << 20
+_SEEK_DATA, _SEEK_HOLE = 3, 4  # as os has them on Linux
+
+
+class Cursor:
+    """A position and its lock, in C: what C callers move without Python is the same cursor.
+
+    As a context manager it holds the lock; ``position`` may be set only then.
+    """
+
+    def __init__(self) -> None:
+        ffi, self._lib = native()
+        self.pointer = ffi.gc(self._lib.mvi_cursor_new(), self._lib.mvi_cursor_free)
+
+    def __enter__(self) -> Cursor:
+        self._lib.mvi_cursor_lock(self.pointer)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lib.mvi_cursor_unlock(self.pointer)
+
+    @property
+    def position(self) -> int:
+        """Bytes from address 0."""
+        return int(self._lib.mvi_cursor_get(self.pointer))
+
+    @position.setter
+    def position(self, value: int) -> None:
+        self._lib.mvi_cursor_set(self.pointer, value)
 
 
 class _MemoryStream(io.RawIOBase):
@@ -24,10 +52,13 @@ class _MemoryStream(io.RawIOBase):
     Closing a stream leaves the driver open. Positions are guest-physical addresses in bytes.
     """
 
+    _padded = False
+
     def __init__(self, driver: Driver) -> None:
         self._memory = PhysicalMemory(driver)
-        self._lock = threading.Lock()
-        self._position = 0
+        self._cursor = Cursor()
+        direct = self._memory.direct
+        self._read_directly = direct.stream_reader(self._cursor.pointer, self._padded) if direct else None
 
     @property
     def max_addr(self) -> int:
@@ -41,31 +72,48 @@ class _MemoryStream(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Move the cursor and return it; every offset is accepted, the result stays within 0 and the maximum."""
+        """Move the cursor and return it; every offset is accepted, the result stays within 0 and the maximum.
+
+        Besides the usual, ``os.SEEK_DATA`` and ``os.SEEK_HOLE`` move to the first byte at or after the address
+        ``offset`` that may hold something, or that does not exist or is known to be zero.
+        """
         self._check_open()
-        with self._lock:
-            starts = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.max_addr}
-            if whence not in starts:
-                raise InvalidArgumentError(f"whence is {whence}: use 0 (start), 1 (current) or 2 (end)")
-            self._position = min(max(starts[whence] + offset, 0), self.max_addr)
-            return self._position
+        with self._cursor as cursor:
+            cursor.position = min(max(self._target(cursor.position, offset, whence), 0), self.max_addr)
+            return cursor.position
+
+    def _target(self, position: int, offset: int, whence: int) -> int:
+        if whence in (_SEEK_DATA, _SEEK_HOLE):
+            return self._memory.find(offset, whence == _SEEK_HOLE)
+        starts = {io.SEEK_SET: 0, io.SEEK_CUR: position, io.SEEK_END: self.max_addr}
+        if whence not in starts:
+            raise InvalidArgumentError(f"whence is {whence}: use 0 (start), 1 (current), 2 (end), 3 (data) or 4 (hole)")
+        return starts[whence] + offset
 
     def tell(self) -> int:
         self._check_open()
-        return self._position
+        return self._cursor.position
+
+    @property
+    def cursor(self) -> Cursor:
+        """The position and its lock."""
+        return self._cursor
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         """Read at the cursor, move it and return the count: 0 only at the maximum address or for an empty buffer."""
+        if self._read_directly is not None:
+            return self._read_directly(buffer)
         self._check_open()
         view = memoryview(buffer).cast("B")
-        with self._lock:
-            view = view[: max(self.max_addr - self._position, 0)]
+        with self._cursor as cursor:
+            position = cursor.position
+            view = view[: max(self.max_addr - position, 0)]
             try:
-                done = self._read(self._position, view)
+                done = self._read(position, view)
             except AccessError as err:
-                self._position += err.completed
+                cursor.position = position + err.completed
                 raise
-            self._position += done
+            cursor.position = position + done
         return done
 
     def readall(self) -> bytes:
@@ -82,6 +130,11 @@ class _MemoryStream(io.RawIOBase):
             content += memoryview(chunk)[:done]
             if done == 0:
                 return bytes(content)
+
+    def close(self) -> None:
+        """Close the stream and leave the driver open."""
+        self._read_directly = None
+        super().close()
 
     def _check_open(self) -> None:
         if self.closed:
@@ -109,24 +162,27 @@ class Memory(_MemoryStream):
         """
         self._check_open()
         view = memoryview(data).cast("B")
-        with self._lock:
+        with self._cursor as cursor:
+            position = cursor.position
             try:
-                self._memory.write_from(self._position, view)
+                self._memory.write_from(position, view)
             except AccessError as err:
-                self._position += err.completed
+                cursor.position = position + err.completed
                 raise
-            self._position += len(view)
+            cursor.position = position + len(view)
         return len(view)
 
     def _read(self, address: int, view: memoryview) -> int:
         done = self._memory.read_into(address, view)
         if done == 0 and len(view) > 0:
-            read_exactly(self._memory, address, view)
+            self._memory.read_exactly_into(address, view)
         return done
 
 
 class PaddedMemory(_MemoryStream):
     """The padded stream: memory that does not exist reads as zeros. It cannot be written."""
+
+    _padded = True
 
     def write(self, data: ReadableBuffer, /) -> int:
         raise io.UnsupportedOperation("padded memory cannot be written: use the plain memory")

@@ -11,20 +11,20 @@ import threading
 from libmicrovmi_py.errors import (
     InvalidContextError,
     IoError,
-    NotMappedError,
     PermissionDeniedError,
     ReadOnlyError,
 )
 from libmicrovmi_py.model import PAGE_SIZE
 from libmicrovmi_py.transport.fds import OwnedFd
+from libmicrovmi_py.transport.reach import Reach
 
 
 class HostMapping:
     """``size`` bytes of a regular file from byte ``offset``, mapped shared: what others write is seen at once.
 
     Mapped for reading only; the first write makes a second, writable mapping. A mapping goes when the last user of it
-    does, so that closing is safe while another thread reads. A file that became shorter is an error, not a SIGBUS, as
-    far as a check before each access can tell; a file system that is full when a hole is touched cannot be told.
+    does, so that closing is safe while another thread reads. Touching what is gone of a file that became shorter ends
+    the process (SIGBUS), as does a hole on a file system that is full: reads do not look first.
     """
 
     def __init__(self, fd: OwnedFd, offset: int, size: int, *, writable: bool) -> None:
@@ -56,66 +56,43 @@ class HostMapping:
         except (OSError, ValueError) as err:
             raise IoError(f"{target}: cannot be mapped: {getattr(err, 'strerror', None) or err}") from err
 
-    @property
-    def buffer(self) -> memoryview:
-        """All ``size`` bytes, read-only and without a copy; whoever holds it keeps the mapping. For C to take its
-        address from. Raises ``InvalidContextError`` after ``close()``.
+    def reach(self) -> Reach:
+        """The mapping, and the writable one once there is one. Whoever holds it keeps the pages.
+
+        Raises ``InvalidContextError`` after ``close()``.
         """
-        return self._window().view
+        with self._lock:
+            readable, fd = self._readable, self._fd
+            if readable is None:
+                raise InvalidContextError("the machine was closed")
+            writable = self._changeable.view if self._changeable else None
+            return Reach(view=readable.view, writable=writable, fd=fd, offset=self._offset)
 
-    def read_into(self, offset: int, buffer: memoryview) -> None:
-        """Fill ``buffer`` from ``offset``.
+    def open_for_writing(self) -> None:
+        """Make the writable mapping.
 
-        Raises ``NotMappedError`` past the end, ``IoError`` if the file was cut, ``InvalidContextError`` once closed.
-        """
-        window = self._window()
-        self._check(window, offset, len(buffer))
-        buffer[:] = window.view[offset : offset + len(buffer)]
-
-    def write_from(self, offset: int, data: memoryview) -> None:
-        """Write ``data`` at ``offset``.
-
-        Raises as :meth:`read_into`, ``ReadOnlyError``, and ``PermissionDeniedError`` if the file may only be read.
+        Raises ``ReadOnlyError``, ``PermissionDeniedError`` if the file may only be read, ``InvalidContextError`` once
+        closed.
         """
         if not self.writable:
-            raise ReadOnlyError("this file is open for reading only", requested=len(data))
-        window = self._window_for_writing()
-        self._check(window, offset, len(data))
-        window.view[offset : offset + len(data)] = data
+            raise ReadOnlyError("this machine's memory cannot be written: it is open read-only")
+        with self._lock:
+            if self._fd is None:
+                raise InvalidContextError("the machine was closed")
+            if self._changeable is None:
+                self._changeable = self._map_for_writing(self._fd)
 
     def close(self) -> None:
         """Release the file; an access under way in another thread ends normally."""
         with self._lock:
             self._fd = self._readable = self._changeable = None
 
-    def _window(self) -> _Window:
-        window = self._readable
-        if window is None:
-            raise InvalidContextError("the machine was closed")
-        return window
-
-    def _window_for_writing(self) -> _Window:
-        with self._lock:
-            self._window()
-            if self._changeable is None:
-                self._changeable = self._map_for_writing()
-            return self._changeable
-
-    def _map_for_writing(self) -> _Window:
-        assert self._fd is not None
+    def _map_for_writing(self, readable: OwnedFd) -> _Window:
         try:
-            fd = OwnedFd.open(f"/proc/self/fd/{self._fd.number}", os.O_RDWR)
+            fd = OwnedFd.open(f"/proc/self/fd/{readable.number}", os.O_RDWR)
             return _Window(fd, self._offset, self.size, mmap.PROT_READ | mmap.PROT_WRITE)
-        except PermissionError as err:
+        except OSError as err:
             raise PermissionDeniedError(f"the file behind this memory cannot be written: {err.strerror}") from err
-        except (OSError, ValueError) as err:
-            raise IoError(f"the file behind this memory cannot be mapped for writing: {err}") from err
-
-    def _check(self, window: _Window, offset: int, size: int) -> None:
-        if offset < 0 or offset + size > self.size:
-            raise NotMappedError(f"{size} bytes at {offset:#x} reach past {self.size:#x} bytes", requested=size)
-        if window.pages.size() < self._offset + offset + size:
-            raise IoError("the file behind this memory became shorter", requested=size)
 
 
 class _Window:

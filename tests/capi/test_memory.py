@@ -119,7 +119,7 @@ def test_seek_saturates(lib: Any, context: int, stream: str, offset: int, whence
 
 def test_seek_and_tell_check_their_arguments(lib: Any, context: int) -> None:
     position = c_uint64(77)
-    for whence in (-1, 3, 1 << 30):
+    for whence in (-1, 5, 1 << 30):
         assert not lib.microvmi_seek(context, 0, whence, byref(position))
         assert lib.microvmi_last_error_code() == INVALID_ARGUMENT
         assert position.value == 77

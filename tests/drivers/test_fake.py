@@ -54,7 +54,7 @@ def test_the_maximum_address_is_the_end_of_ram() -> None:
         ("holes=0x1000", "0x1000 is not START-END"),
         ("holes=0x1000-0x1000", "0x1000-0x1000 is not START-END"),
         ("rom=0x1000-0x1800", "0x1000-0x1800 is not START-END"),
-        ("colour=red", "no parameter colour; it has vm_name, size"),
+        ("colour=red", "no parameter colour; it has vm_name, cache, size"),
     ],
 )
 def test_wrong_parameters_are_named(query: str, complaint: str) -> None:

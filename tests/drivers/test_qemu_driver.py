@@ -28,6 +28,7 @@ from libmicrovmi_py.errors import (
     TimeoutExpiredError,
     VmGoneError,
 )
+from libmicrovmi_py.memory.direct import DirectMemory
 from libmicrovmi_py.model import MemoryKind, MemoryRange
 from libmicrovmi_py.params import Parameters
 from libmicrovmi_py.transport.mapping import HostMapping
@@ -88,9 +89,8 @@ def opened(vm_name: str = NAME, **parameters: str) -> QemuDriver:
 
 
 def read(driver: QemuDriver, address: int, size: int) -> bytes:
-    region = next(region for region in driver.regions() if region.start <= address < region.end)
     content = bytearray(size)
-    region.source.read_into(region.offset + address - region.start, memoryview(content))
+    assert DirectMemory(driver).read_into(address, memoryview(content)) == size
     return bytes(content)
 
 
@@ -196,8 +196,7 @@ def test_memory_is_mapped_where_shared_and_read_from_the_process_else(
 def test_a_write_is_seen_by_another_context(start: Start, options: tuple[str, ...]) -> None:
     start(NAME, *options)
     writer, reader = opened(), opened()
-    region = writer.regions()[0]
-    region.source.write_from(region.offset + 0x1FFE, memoryview(b"four"))
+    DirectMemory(writer).write_from(0x1FFE, memoryview(b"four"))
     assert read(reader, 0x1FFE, 4) == b"four"
     writer.close()
     reader.close()
@@ -241,10 +240,9 @@ def test_nothing_stays_open_after_close(start: Start) -> None:
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
         driver = opened()
-        region = driver.regions()[0]
-        region.source.write_from(region.offset, memoryview(b"x"))
+        DirectMemory(driver).write_from(0, memoryview(b"x"))
         driver.close()
-    del driver, region
+    del driver
     assert len(os.listdir("/proc/self/fd")) == before
 
 

@@ -53,7 +53,7 @@ def test_seek_saturates_from_everywhere(stream: Stream, before: int, offset: int
     assert stream.tell() == expected
 
 
-@pytest.mark.parametrize("whence", [-1, 3, 4])
+@pytest.mark.parametrize("whence", [-1, 5, 6])
 def test_another_whence_is_refused_and_moves_nothing(stream: Stream, whence: int) -> None:
     place(stream, 7)
     with pytest.raises(InvalidArgumentError, match=f"whence is {whence}"):

@@ -12,9 +12,9 @@ from libmicrovmi_py.drivers.base import Driver, Region
 from libmicrovmi_py.drivers.fake import FakeDriver
 from libmicrovmi_py.errors import InvalidArgumentError, NotMappedError, ReadOnlyError, VmGoneError
 from libmicrovmi_py.memory import PhysicalMemory
-from libmicrovmi_py.memory.physical import read_exactly
 from libmicrovmi_py.model import PAGE_SIZE, MemoryKind
 from libmicrovmi_py.params import Parameters
+from libmicrovmi_py.transport.reach import Reach
 
 # Frames 0-1 RAM, 2 a hole, 3 RAM, 4 ROM, 5-7 a hole, 8 RAM.
 LAYOUT = {0: 2, 3: 1, 4: 1, 8: 1}
@@ -40,16 +40,20 @@ EXPECTED = b"".join(
 
 @dataclass
 class Bytes:
-    """A source of regions over a bytearray."""
+    """A source of regions over a bytearray; to be written only when it was opened for that."""
 
     content: bytearray
     writable: bool = True
+    opened: bool = False
 
-    def read_into(self, offset: int, buffer: memoryview) -> None:
-        buffer[:] = self.content[offset : offset + len(buffer)]
+    def reach(self) -> Reach:
+        view = memoryview(self.content)
+        return Reach(view=view.toreadonly(), writable=view if self.opened else None)
 
-    def write_from(self, offset: int, data: memoryview) -> None:
-        self.content[offset : offset + len(data)] = data
+    def open_for_writing(self) -> None:
+        if not self.writable:
+            raise ReadOnlyError("open read-only")
+        self.opened = True
 
 
 class RegionDriver(Driver):
@@ -159,7 +163,7 @@ def test_addresses_have_64_bits(memory: PhysicalMemory, address: int) -> None:
 
 def test_reading_exactly_tells_the_prefix_and_the_address(memory: PhysicalMemory) -> None:
     with pytest.raises(NotMappedError, match=r"no memory at physical address 0x2000 \(16 of 32 bytes") as caught:
-        read_exactly(memory, 2 * PAGE_SIZE - 16, memoryview(bytearray(32)))
+        memory.read_exactly_into(2 * PAGE_SIZE - 16, memoryview(bytearray(32)))
     assert (caught.value.address, caught.value.requested, caught.value.completed) == (2 * PAGE_SIZE, 32, 16)
 
 

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Direct access to memory; needs no Python, so that it can be built into the library and into a Python module. */
+#ifndef MVI_DIRECT_H
+#define MVI_DIRECT_H
+
+#pragma GCC visibility push(default)
+#include "libmicrovmi.h"
+#pragma GCC visibility pop
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "hot.h"
+
+#define MVI_ASK_PYTHON (-1)
+
+/* All that a thread has of its own, in one place, which the fast way reaches by one look-up. */
+struct mvi_thread {
+    struct mvi_reader *reader; /* readers.h; NULL before the first direct access */
+    struct mvi_reader *fast;   /* the same where a reader needs no fence, and not in a forked child */
+    size_t last_hit;           /* hot.c: the region found last; a guess, checked before it is used */
+    int32_t code;              /* error.c: the error of the last call, */
+    char *text;                /* and its text: heap, freed when the thread ends; NULL stands for "" */
+};
+static __thread struct mvi_thread mvi_thread;
+
+/* Where words of 8 bytes can be read in a mapping: their addresses from `start` on, `span` of them, 0 elsewhere. */
+struct mvi_word {
+    uint64_t start;
+    uint64_t span;
+    const uint8_t *bytes;
+    uint64_t unused; /* 32 bytes: the index is a shift */
+};
+
+/*
+ * For each region with a file a byte a chunk: not 0 once the chunk is known to have no hole. It stays true, as what is
+ * read through a mapping is not a hole any more; a guest that gives memory back only makes it less useful.
+ */
+struct mvi_table {
+    uint64_t max_address;
+    size_t count;
+    bool by_frames;          /* the memory of a driver of frames: only what is cached can be read here */
+    struct mvi_cache *cache; /* NULL unless the machine is paused; the maker's, not the table's */
+    struct mvi_word *words;  /* beside `regions`, what the fast way needs of them */
+    uint8_t **dense;
+    uint32_t *buckets;       /* an index of `regions` by address: the first that ends behind the bucket's start */
+    unsigned bucket_shift;
+    uint64_t last;           /* the last byte of all regions */
+    struct mvi_region regions[];
+};
+
+/* Asking a file for its holes costs as much as copying some pages: only a large read asks. */
+#define MVI_SPARSE_FROM (64u << 10)
+
+#endif

@@ -1,0 +1,91 @@
+/*
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Direct access to guest memory, without Python: read by cffi and by the C compiler alike. C callers and the Python
+ * classes go through the same functions. Results are numbers of enum microvmi_error, 0 for success.
+ */
+
+/* A piece of guest memory that can be reached directly: through a mapping of ours, or in another process. */
+struct mvi_region {
+    uint64_t start;         /* guest-physical address */
+    uint64_t size;          /* bytes, at least 1 */
+    const uint8_t *bytes;   /* the mapping; NULL for another process */
+    uint8_t *writable;      /* the mapping to write through; NULL where there is none (yet) */
+    uint64_t offset;        /* of the first byte, in `fd` */
+    int32_t fd;             /* the file mapped (-1: none, or no holes to find), or /proc/PID/mem */
+    int32_t write_fd;       /* /proc/PID/mem opened for writing, -1 where it is not (yet) */
+    int32_t pid;            /* of the other process */
+    int32_t pidfd;          /* the same as a descriptor, -1 where the system has none */
+    uint32_t kind;          /* enum microvmi_memory_kind */
+};
+
+struct mvi_table;
+struct mvi_cache;
+struct mvi_cursor;
+
+/*
+ * An immutable table of regions, ascending and apart. What its regions point at, and the cache (NULL: none), have to
+ * outlive it. `by_frames` with no regions: the memory of a driver of frames, of which only cached pages can be read.
+ */
+struct mvi_table *mvi_table_new(const struct mvi_region *regions, size_t count, uint64_t max_address,
+                                struct mvi_cache *cache, bool by_frames);
+void mvi_table_free(struct mvi_table *table);
+
+/*
+ * Read at an address; *done is the length of the valid prefix. MICROVMI_ERROR_NOT_MAPPED where a plain read meets a
+ * hole; a padded one fills holes with zeros.
+ */
+int32_t mvi_table_read(const struct mvi_table *table, bool padded, uint64_t address, uint8_t *buffer, size_t size,
+                       uint64_t *done);
+
+/*
+ * Write at an address, all or nothing. MVI_ASK_PYTHON (-1) where something has to be opened for writing first; nothing
+ * was written then. *done tells how much was written, and after a refusal how much in front could have been.
+ */
+int32_t mvi_table_write(const struct mvi_table *table, uint64_t address, const uint8_t *data, size_t size,
+                        uint64_t *done);
+
+/*
+ * Pages of a paused machine, up to `size` bytes of them (at least one). What is put there with an epoch taken before
+ * the page was read is left out if something was dropped since. A get has to lie within one page; false: not there.
+ */
+struct mvi_cache *mvi_cache_new(size_t size);
+void mvi_cache_free(struct mvi_cache *cache);
+uint64_t mvi_cache_epoch(const struct mvi_cache *cache);
+bool mvi_cache_get(struct mvi_cache *cache, uint64_t address, uint8_t *buffer, size_t size);
+void mvi_cache_put(struct mvi_cache *cache, uint64_t epoch, uint64_t page, const uint8_t *bytes);
+void mvi_cache_drop(struct mvi_cache *cache, uint64_t address, size_t size);
+
+/* Many reads in as few system calls as can be. True if all were whole. */
+bool mvi_table_read_batch(const struct mvi_table *table, struct microvmi_read_request *requests, size_t count);
+
+/* The first byte at or after `address` that may not be zero (hole = false), or that does not exist or is known to be
+ * zero (hole = true); the maximum address if there is none. */
+uint64_t mvi_table_find(const struct mvi_table *table, uint64_t address, bool hole);
+
+/* What a result means, as one line: `room` bytes at `text` take it. */
+void mvi_describe(int32_t code, uint64_t address, size_t size, uint64_t done, char *text, size_t room);
+
+/* A stream's cursor: 0 to the maximum address, guarded by a lock. */
+struct mvi_cursor *mvi_cursor_new(void);
+void mvi_cursor_free(struct mvi_cursor *cursor);
+void mvi_cursor_lock(struct mvi_cursor *cursor);
+void mvi_cursor_unlock(struct mvi_cursor *cursor);
+uint64_t mvi_cursor_get(const struct mvi_cursor *cursor);
+void mvi_cursor_set(struct mvi_cursor *cursor, uint64_t position);
+
+/* Move a cursor, as microvmi_seek(). *position is where it is then. MICROVMI_ERROR_INVALID_ARGUMENT: another whence. */
+int32_t mvi_stream_seek(struct mvi_cursor *cursor, const struct mvi_table *table, int64_t offset, int32_t whence,
+                        uint64_t *position);
+
+/*
+ * mvi_stream_read() for Python: the count, or the code as a negative number; the position and the count of a failure
+ * are then told by mvi_stream_failure() in the same thread.
+ */
+int64_t mvi_stream_take(struct mvi_cursor *cursor, const struct mvi_table *table, bool padded, uint8_t *buffer,
+                        size_t size);
+void mvi_stream_failure(uint64_t *position, uint64_t *done);
+
+/* Read at a cursor, up to the maximum address, and move it by *done; *position is where it was. */
+int32_t mvi_stream_read(struct mvi_cursor *cursor, const struct mvi_table *table, bool padded, uint8_t *buffer,
+                        size_t size, uint64_t *position, uint64_t *done);

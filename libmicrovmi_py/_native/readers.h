@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Who is using which table: a table that was replaced, or whose context was destroyed, is released when no thread
+ * reads through it any more.
+ *
+ * Every thread says which table it is about to use, and looks whether that is still the published one; whoever takes a
+ * table back first unpublishes it, then waits until no thread says so. The store of the reader must not pass its second
+ * look: the waiting side sees to that for all threads at once with membarrier(), so that a read pays no fence.
+ */
+#ifndef MVI_READERS_H
+#define MVI_READERS_H
+
+#include "direct.h"
+
+#include <linux/membarrier.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* One a thread; never freed, as other threads look at it, but used again after the thread's end. */
+struct mvi_reader {
+    const struct mvi_table *used; /* NULL between calls */
+    struct mvi_reader *next;
+    int taken;
+} __attribute__((aligned(64)));
+
+static struct mvi_reader *mvi_readers; /* only ever grows */
+static pthread_key_t mvi_reader_key;
+static pthread_once_t mvi_reader_once = PTHREAD_ONCE_INIT;
+static bool mvi_light; /* the kernel puts a fence into every thread when asked */
+
+static void mvi_reader_leave(void *reader)
+{
+    mvi_thread.reader = NULL; /* a destructor of the host's may still call, and then takes another one */
+    __atomic_store_n(&((struct mvi_reader *)reader)->taken, 0, __ATOMIC_RELEASE);
+}
+
+static void mvi_readers_set_up(void)
+{
+    (void)pthread_key_create(&mvi_reader_key, mvi_reader_leave);
+}
+
+__attribute__((constructor)) static void mvi_readers_register(void)
+{
+    mvi_light = syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
+}
+
+static struct mvi_reader *mvi_take_reader(void)
+{
+    struct mvi_reader *reader;
+    int is_free = 0;
+
+    for (reader = __atomic_load_n(&mvi_readers, __ATOMIC_ACQUIRE); reader != NULL; reader = reader->next, is_free = 0)
+        if (__atomic_compare_exchange_n(&reader->taken, &is_free, 1, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+            return reader;
+    if (posix_memalign((void **)&reader, 64, sizeof *reader) != 0)
+        return NULL;
+    reader->used = NULL;
+    reader->taken = 1;
+    reader->next = __atomic_load_n(&mvi_readers, __ATOMIC_RELAXED);
+    while (!__atomic_compare_exchange_n(&mvi_readers, &reader->next, reader, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+        ;
+    return reader;
+}
+
+static __attribute__((noinline)) bool mvi_become_reader(void)
+{
+    pthread_once(&mvi_reader_once, mvi_readers_set_up);
+    mvi_thread.reader = mvi_take_reader();
+    mvi_thread.fast = mvi_light ? mvi_thread.reader : NULL;
+    if (mvi_thread.reader != NULL)
+        (void)pthread_setspecific(mvi_reader_key, mvi_thread.reader);
+    return mvi_thread.reader != NULL;
+}
+
+static inline void mvi_fence(void)
+{
+    if (__builtin_expect(mvi_light, 1))
+        __asm__ volatile("" ::: "memory");
+    else
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
+
+/* Take part in the use of *place, if `still` holds what it should; NULL if not. mvi_table_leave() ends it. */
+static inline const struct mvi_table *mvi_table_enter(struct mvi_table *const *place, const uintptr_t *still,
+                                                      uintptr_t expected)
+{
+    const struct mvi_table *table = __atomic_load_n(place, __ATOMIC_ACQUIRE);
+
+    if (table == NULL || (mvi_thread.reader == NULL && !mvi_become_reader()))
+        return NULL;
+    __atomic_store_n(&mvi_thread.reader->used, table, __ATOMIC_RELAXED);
+    mvi_fence();
+    if (__builtin_expect(__atomic_load_n(place, __ATOMIC_ACQUIRE) == table &&
+                             __atomic_load_n(still, __ATOMIC_ACQUIRE) == expected,
+                         1))
+        return table;
+    __atomic_store_n(&mvi_thread.reader->used, NULL, __ATOMIC_RELEASE);
+    return NULL;
+}
+
+static inline void mvi_table_leave(void)
+{
+    __atomic_store_n(&mvi_thread.reader->used, NULL, __ATOMIC_RELEASE);
+}
+
+/* Wait until no thread uses a table that was unpublished before. */
+static void mvi_table_wait(const struct mvi_table *table)
+{
+    struct mvi_reader *reader;
+
+    if (table == NULL)
+        return;
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    if (mvi_light)
+        (void)syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+    for (reader = __atomic_load_n(&mvi_readers, __ATOMIC_ACQUIRE); reader != NULL; reader = reader->next)
+        while (__atomic_load_n(&reader->used, __ATOMIC_ACQUIRE) == table)
+            sched_yield();
+}
+
+#endif

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Memory of drivers that tell regions: an immutable table in C, which does the reading and writing without Python."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from libmicrovmi_py.drivers.base import Region, SupportsRegions
+from libmicrovmi_py.errors import (
+    AccessError,
+    IoError,
+    NotMappedError,
+    NotSupportedError,
+    PermissionDeniedError,
+    ReadOnlyError,
+    VmGoneError,
+)
+from libmicrovmi_py.memory.batch import Request, Result, not_mapped
+from libmicrovmi_py.memory.cache import PageCache
+from libmicrovmi_py.memory.native import native
+from libmicrovmi_py.model import U64_MAX
+from libmicrovmi_py.transport.reach import Reach
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+_ASK_PYTHON = -1
+_ERRORS: dict[int, type[AccessError]] = {
+    kind.code: kind for kind in (NotMappedError, PermissionDeniedError, VmGoneError, IoError, ReadOnlyError)
+}
+
+
+class Table:
+    """The regions of one moment, and everything that they point at: hold it while C uses its pointer."""
+
+    def __init__(
+        self, regions: Sequence[Region], max_addr: int, cache: PageCache | None = None, *, by_frames: bool = False
+    ) -> None:
+        """``by_frames`` and no regions: the memory of a driver of frames, of which C reads what is cached."""
+        ffi, lib = native()
+        rows = ffi.new("struct mvi_region[]", max(len(regions), 1))
+        self._kept = cache, [_fill(row, region) for row, region in zip(rows, regions, strict=False)]
+        pages = cache.pointer if cache else ffi.NULL
+        table = lib.mvi_table_new(rows, len(regions), max_addr, pages, by_frames)
+        if table == ffi.NULL:
+            raise MemoryError(f"no memory for a table of {len(regions)} regions")
+        self.pointer: Any = ffi.gc(table, lib.mvi_table_free)
+
+
+def _fill(row: Any, region: Region) -> Reach:
+    """Describe ``region`` in a ``struct mvi_region``; what has to stay alive for it."""
+    reach = region.source.reach()
+    row.start, row.size, row.kind = region.start, region.size, region.kind
+    row.offset = reach.offset + region.offset
+    row.fd = reach.fd.number if reach.fd else -1
+    row.write_fd = reach.writer.number if reach.writer else -1
+    row.pid = reach.pid
+    row.pidfd = reach.pidfd.number if reach.pidfd else -1
+    row.bytes = _address(reach.view, region.offset)
+    row.writable = _address(reach.writable, region.offset)
+    return reach
+
+
+def _address(view: memoryview | None, offset: int) -> Any:
+    """Where the bytes are, which stay there as long as the view lives.
+
+    Nothing is kept of cffi's: a view that somebody exports crashes CPython when it is garbage in a cycle.
+    """
+    ffi, _ = native()
+    return ffi.NULL if view is None else ffi.from_buffer("uint8_t[]", view) + offset
+
+
+class DirectMemory:
+    """Memory by address over a driver's regions; the table follows the driver's regions."""
+
+    def __init__(self, driver: SupportsRegions) -> None:
+        self._driver = driver
+        self._regions: Sequence[Region] | None = None
+        self._table = Table((), 0)
+        self._cache: PageCache | None = None
+        self._lock = threading.Lock()
+
+    def table(self) -> Table:
+        """The table for the driver's present regions; made anew when they are others."""
+        if self._driver.regions() is not self._regions:
+            self._make_table()
+        return self._table
+
+    def _make_table(self) -> None:
+        with self._lock:
+            regions = self._driver.regions()
+            self._table = Table(regions, self._driver.max_addr, self._cache)
+            self._regions = regions
+
+    def use_cache(self, cache: PageCache | None) -> None:
+        """From now on keep pages in ``cache``, or none."""
+        self._cache = cache
+        self._make_table()
+
+    def read_into(self, address: int, buffer: memoryview) -> int:
+        """As ``PhysicalMemory.read_into``."""
+        code, done = self._read(False, address, buffer)
+        if code and code != NotMappedError.code:
+            raise _error(code, address, len(buffer), done)
+        return done
+
+    def read_padded_into(self, address: int, buffer: memoryview) -> None:
+        """As ``PhysicalMemory.read_padded_into``."""
+        code, done = self._read(True, address, buffer)
+        if code:
+            raise _error(code, address, len(buffer), done)
+
+    def _read(self, padded: bool, address: int, buffer: memoryview) -> tuple[int, int]:
+        ffi, lib = native()
+        done = ffi.new("uint64_t *")
+        table = self.table()
+        target = ffi.from_buffer("uint8_t[]", buffer, require_writable=True)
+        code = lib.mvi_table_read(table.pointer, padded, address, target, len(buffer), done)
+        return code, done[0]
+
+    def write_from(self, address: int, data: memoryview) -> None:
+        """As ``PhysicalMemory.write_from``; the first write opens the memory for writing."""
+        code, done = self._write(address, data)
+        if code == _ASK_PYTHON:
+            self._open_for_writing(address, len(data))
+            code, done = self._write(address, data)
+        if code:
+            refused = code in (NotMappedError.code, ReadOnlyError.code)
+            raise _error(code, address + done, len(data), 0) if refused else _error(code, address, len(data), done)
+
+    def _write(self, address: int, data: memoryview) -> tuple[int, int]:
+        ffi, lib = native()
+        done = ffi.new("uint64_t *")
+        table = self.table()
+        code = lib.mvi_table_write(table.pointer, address, ffi.from_buffer("uint8_t[]", data), len(data), done)
+        return code, done[0]
+
+    def _open_for_writing(self, address: int, size: int) -> None:
+        for region in self._driver.regions():
+            if region.start < address + size and address < region.end:
+                region.source.open_for_writing()
+        self._make_table()
+
+    def stream_reader(self, cursor: Any, padded: bool) -> Callable[[WriteableBuffer], int]:
+        """A function that reads at a cursor, in one call of C, and moves it; as ``Memory.readinto``.
+
+        What it needs is bound once: small reads are asked for often.
+        """
+        ffi, lib = native()
+        from_buffer, characters, take = ffi.from_buffer, ffi.typeof("uint8_t[]"), lib.mvi_stream_take
+        regions = self._driver.regions
+
+        def read(buffer: WriteableBuffer) -> int:
+            table = self._table if regions() is self._regions else self.table()
+            target = from_buffer(characters, buffer, True)
+            size = len(target)
+            done: int = take(cursor, table.pointer, padded, target, size)
+            if done < 0:
+                self._raise_failure(-done, size)
+            return done
+
+        return read
+
+    def _raise_failure(self, code: int, size: int) -> None:
+        ffi, lib = native()
+        position, done = ffi.new("uint64_t *"), ffi.new("uint64_t *")
+        lib.mvi_stream_failure(position, done)
+        raise _error(code, position[0], size, done[0])
+
+    def read_batch(self, requests: Sequence[Request]) -> list[Result]:
+        """As ``PhysicalMemory.read_batch``."""
+        ffi, lib = native()
+        rows = ffi.new("struct microvmi_read_request[]", max(len(requests), 1))
+        buffers = [ffi.from_buffer("uint8_t[]", view, require_writable=True) for _, view in requests]
+        for row, (address, view), buffer in zip(rows, requests, buffers, strict=False):
+            row.physical_address, row.buffer, row.size = address, buffer, len(view)
+        table = self.table()
+        lib.mvi_table_read_batch(table.pointer, rows, len(requests))
+        return [_result(row) for row in rows[0 : len(requests)]]
+
+    def view(self, address: int, size: int) -> memoryview:
+        """The bytes themselves, read-only: ``NotMappedError``, ``NotSupportedError`` where they are not mapped here."""
+        for region in self._driver.regions():
+            if region.start <= address and address + size <= region.end:
+                mapped = region.source.reach().view
+                if mapped is None:
+                    raise NotSupportedError("this memory is another process's, not mapped here: read it instead")
+                begin = region.offset + address - region.start
+                return mapped[begin : begin + size].toreadonly()
+        if self.read_into(address, memoryview(bytearray(1))):
+            raise NotMappedError(f"{size} bytes at {address:#x} are not in one piece", address=address, requested=size)
+        raise not_mapped(address, size, 0)
+
+    def find(self, address: int, hole: bool) -> int:
+        """The first byte at or after ``address`` that may hold something, or that is a hole; the maximum if none."""
+        table = self.table()
+        return int(native().lib.mvi_table_find(table.pointer, address, hole))
+
+
+def _result(row: Any) -> Result:
+    error = _error(row.error, row.physical_address, row.size, row.bytes_read) if row.error else None
+    return Result(row.bytes_read, error)
+
+
+def _error(code: int, address: int, size: int, done: int) -> AccessError:
+    ffi, lib = native()
+    text = ffi.new("char[]", 160)
+    lib.mvi_describe(code, address & U64_MAX, size, done, text, len(text))
+    kind = _ERRORS.get(code, IoError)
+    return kind(ffi.string(text).decode(), address=address + done, requested=size, completed=done)

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Memory of drivers that read frame by frame: the loops over frames, partial counts, padding, checks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from libmicrovmi_py.drivers.base import (
+    Driver,
+    SupportsFrameBatches,
+    SupportsFrames,
+    SupportsFrameWrites,
+    SupportsMemoryMap,
+)
+from libmicrovmi_py.errors import AccessError, IoError, NotMappedError, ReadOnlyError
+from libmicrovmi_py.memory.batch import Request, Result, read_one, result
+from libmicrovmi_py.memory.cache import PageCache
+from libmicrovmi_py.memory.direct import Table
+from libmicrovmi_py.model import PAGE_SIZE, PHYSICAL_BITS, MemoryKind, MemoryRange
+
+_ZEROS = memoryview(bytes(1 << 20))
+
+
+class _Piece(NamedTuple):
+    """The part of an access within one frame; ``begin`` and ``end`` are offsets in the access."""
+
+    begin: int
+    end: int
+    frame: int
+    offset: int
+
+
+def _pieces(address: int, size: int) -> Iterator[_Piece]:
+    begin, size = 0, min(size, (1 << PHYSICAL_BITS) - address)
+    while begin < size:
+        frame, offset = divmod(address + begin, PAGE_SIZE)
+        end = min(begin + PAGE_SIZE - offset, size)
+        yield _Piece(begin, end, frame, offset)
+        begin = end
+
+
+class FrameMemory:
+    """Memory by address over a driver's frames."""
+
+    def __init__(self, driver: Driver, frames: SupportsFrames) -> None:
+        self._driver = driver
+        self._frames = frames
+        self._cache: PageCache | None = None
+        self._table: Table | None = None
+
+    def table(self) -> Table | None:
+        """What C can read by itself: the pages of the cache; ``None`` without one."""
+        return self._table
+
+    def use_cache(self, cache: PageCache | None) -> None:
+        """From now on keep pages in ``cache``, or none."""
+        self._table = Table((), self._driver.max_addr, cache, by_frames=True) if cache else None
+        self._cache = cache
+
+    def _fetch(self, cache: PageCache, address: int, buffer: memoryview) -> None:
+        """A small read: out of the cache, or else the whole frame, which is kept."""
+        if cache.get(address, buffer):
+            return
+        frame, offset = divmod(address, PAGE_SIZE)
+        epoch, content = cache.epoch, bytearray(PAGE_SIZE)
+        self._frames.read_frame(frame, 0, memoryview(content))
+        cache.put(epoch, frame, content)
+        buffer[:] = memoryview(content)[offset : offset + len(buffer)]
+
+    def read_into(self, address: int, buffer: memoryview) -> int:
+        """As ``PhysicalMemory.read_into``."""
+        done, cache = 0, self._cache
+        try:
+            if cache is not None and cache.holds(address, len(buffer)):
+                self._fetch(cache, address, buffer)
+                return len(buffer)
+            for piece in _pieces(address, len(buffer)):
+                self._frames.read_frame(piece.frame, piece.offset, buffer[piece.begin : piece.end])
+                done = piece.end
+        except NotMappedError as err:
+            done += err.completed
+        except AccessError as err:
+            raise _stopped(err, address, len(buffer), done) from err
+        return done
+
+    def read_padded_into(self, address: int, buffer: memoryview) -> None:
+        """As ``PhysicalMemory.read_padded_into``."""
+        done = 0
+        try:
+            for piece in _pieces(address, len(buffer)):
+                self._read_or_clear(piece, buffer[piece.begin : piece.end])
+                done = piece.end
+        except AccessError as err:
+            raise _stopped(err, address, len(buffer), done) from err
+        _clear(buffer[done:])
+
+    def _read_or_clear(self, piece: _Piece, buffer: memoryview) -> None:
+        try:
+            self._frames.read_frame(piece.frame, piece.offset, buffer)
+        except NotMappedError:
+            _clear(buffer)
+
+    def read_batch(self, requests: Sequence[Request]) -> list[Result]:
+        """As ``PhysicalMemory.read_batch``: one trip for a driver that can, else one a frame."""
+        if not isinstance(self._frames, SupportsFrameBatches):
+            return [read_one(self.read_into, request) for request in requests]
+        pieces = [
+            (index, piece) for index, (address, view) in enumerate(requests) for piece in _pieces(address, len(view))
+        ]
+        exists = self._frames.read_frames(
+            [(piece.frame, piece.offset, requests[index][1][piece.begin : piece.end]) for index, piece in pieces]
+        )
+        done = [0] * len(requests)
+        for (index, piece), there in zip(pieces, exists, strict=True):
+            if there and done[index] == piece.begin:
+                done[index] = piece.end
+        return [result(request, length) for request, length in zip(requests, done, strict=True)]
+
+    def write_from(self, address: int, data: memoryview) -> None:
+        """As ``PhysicalMemory.write_from``."""
+        frames = self._frames
+        if not isinstance(frames, SupportsFrameWrites):
+            raise ReadOnlyError("this driver cannot write memory", address=address)
+        pieces = list(_pieces(address, len(data)))
+        self._check_write(pieces, address, len(data))
+        done = 0
+        try:
+            for piece in pieces:
+                frames.write_frame(piece.frame, piece.offset, data[piece.begin : piece.end])
+                done = piece.end
+        except AccessError as err:
+            raise _stopped(err, address, len(data), done) from err
+        finally:
+            if self._cache is not None:
+                self._cache.drop(address, len(data))
+
+    def _check_write(self, pieces: Sequence[_Piece], address: int, size: int) -> None:
+        end = 0
+        for piece in pieces:
+            try:
+                self._frames.read_frame(piece.frame, piece.offset, memoryview(bytearray(1)))
+            except NotMappedError:
+                break
+            end = piece.end
+        if end != size:
+            hole = f"no memory at physical address {address + end:#x} ({end} of {size} bytes before it)"
+            raise NotMappedError(hole, address=address + end, requested=size)
+        if len(pieces) > 1:
+            self._check_rom(address, address + size)
+
+    def _check_rom(self, start: int, end: int) -> None:
+        """A driver refuses a read-only frame by itself, but perhaps after others were written."""
+        for known in self._ranges():
+            if known.kind is MemoryKind.ROM and known.start < end and start < known.end:
+                first = max(start, known.start)
+                raise ReadOnlyError(f"physical address {first:#x} is read-only memory", address=first)
+
+    def _ranges(self) -> Sequence[MemoryRange]:
+        return self._driver.memory_map() if isinstance(self._driver, SupportsMemoryMap) else ()
+
+    def find(self, address: int, hole: bool) -> int:
+        """As ``DirectMemory.find``; a driver that knows no ranges has no holes."""
+        maximum = self._driver.max_addr
+        ranges = self._ranges() or (MemoryRange(0, maximum),)
+        for known in ranges:
+            if address < known.end:
+                if not hole:
+                    return min(max(address, known.start), maximum)
+                if address < known.start:
+                    break
+                address = known.end
+        return min(address, maximum) if hole else maximum
+
+
+def _stopped(err: AccessError, address: int, size: int, done: int) -> AccessError:
+    """The same error, telling where in the whole access it came up."""
+    kind = IoError if isinstance(err, NotMappedError) else type(err)
+    done += err.completed
+    return kind(str(err), address=address + done, requested=size, completed=done)
+
+
+def _clear(buffer: memoryview) -> None:
+    for start in range(0, len(buffer), len(_ZEROS)):
+        piece = buffer[start : start + len(_ZEROS)]
+        piece[:] = _ZEROS[: len(piece)]
