@@ -23,7 +23,7 @@ WARNINGS := -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers
 LIB_CFLAGS := -std=gnu11 -fPIC -fvisibility=hidden -ftls-model=initial-exec -pthread $(WARNINGS) -Iinclude -I$(NATIVE)
 LIB_LDFLAGS := -shared -Wl,-z,nodelete -Wl,-z,lazy -Wl,--no-undefined -Wl,--version-script=$(NATIVE)/exports.map
 
-.PHONY: help demo lib test sanitize check lint install uninstall clean
+.PHONY: help demo lib test sanitize bench check lint install uninstall clean
 
 help: ## show this help
 	@echo "libmicrovmi: look into a running virtual machine from outside."
@@ -45,6 +45,9 @@ sanitize: lib ## run the thread tests under ThreadSanitizer and valgrind, which 
 	    $(BUILD)/tsan/lib/libmicrovmi.so $(BUILD)/tsan/lib/libmicrovmi/.ready
 	@MICROVMI_CHECKER=thread MICROVMI_LIBRARY=$(BUILD)/tsan/lib/libmicrovmi.so $(PY) -m pytest tests/threads
 	@MICROVMI_CHECKER=memory $(PY) -m pytest tests/threads
+
+bench: lib ## measure against memcpy and the system calls; writes docs/benchmarks.md and .svg
+	@$(PY) c_tests/bench/bench.py
 
 check: test lint ## test, lint and types
 
