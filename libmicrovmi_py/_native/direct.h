@@ -52,4 +52,9 @@ struct mvi_table {
 /* Asking a file for its holes costs as much as copying some pages: only a large read asks. */
 #define MVI_SPARSE_FROM (64u << 10)
 
+static inline size_t mvi_smaller(uint64_t first, uint64_t second)
+{
+    return (size_t)(first < second ? first : second);
+}
+
 #endif

@@ -78,12 +78,18 @@ void mvi_cursor_set(struct mvi_cursor *cursor, uint64_t position);
 int32_t mvi_stream_seek(struct mvi_cursor *cursor, const struct mvi_table *table, int64_t offset, int32_t whence,
                         uint64_t *position);
 
+/* What a stream of a Python program reads with, handed over at once. */
+struct mvi_stream {
+    struct mvi_cursor *cursor;
+    const struct mvi_table *table;
+    bool padded;
+};
+
 /*
  * mvi_stream_read() for Python: the count, or the code as a negative number; the position and the count of a failure
  * are then told by mvi_stream_failure() in the same thread.
  */
-int64_t mvi_stream_take(struct mvi_cursor *cursor, const struct mvi_table *table, bool padded, uint8_t *buffer,
-                        size_t size);
+int64_t mvi_stream_take(const struct mvi_stream *stream, uint8_t *buffer, size_t size);
 void mvi_stream_failure(uint64_t *position, uint64_t *done);
 
 /* Read at a cursor, up to the maximum address, and move it by *done; *position is where it was. */

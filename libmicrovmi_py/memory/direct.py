@@ -48,6 +48,9 @@ class Table:
             raise MemoryError(f"no memory for a table of {len(regions)} regions")
         self.pointer: Any = ffi.gc(table, lib.mvi_table_free)
 
+    def release(self, _: object) -> None:
+        """The end of something of C's that had to keep this table; as its destructor it does."""
+
 
 def _fill(row: Any, region: Region) -> Reach:
     """Describe ``region`` in a ``struct mvi_region``; what has to stay alive for it."""
@@ -81,6 +84,7 @@ class DirectMemory:
         self._table = Table((), 0)
         self._cache: PageCache | None = None
         self._lock = threading.Lock()
+        self._forget: list[Callable[[], None]] = []
 
     def table(self) -> Table:
         """The table for the driver's present regions; made anew when they are others."""
@@ -93,6 +97,8 @@ class DirectMemory:
             regions = self._driver.regions()
             self._table = Table(regions, self._driver.max_addr, self._cache)
             self._regions = regions
+            for forget in self._forget:
+                forget()
 
     def use_cache(self, cache: PageCache | None) -> None:
         """From now on keep pages in ``cache``, or none."""
@@ -146,21 +152,36 @@ class DirectMemory:
     def stream_reader(self, cursor: Any, padded: bool) -> Callable[[WriteableBuffer], int]:
         """A function that reads at a cursor, in one call of C, and moves it; as ``Memory.readinto``.
 
-        What it needs is bound once: small reads are asked for often.
+        What it needs is bound until the table changes: small reads are asked for often.
         """
         ffi, lib = native()
         from_buffer, characters, take = ffi.from_buffer, ffi.typeof("uint8_t[]"), lib.mvi_stream_take
         regions = self._driver.regions
+        known: Sequence[Region] | None = None
+        stream: Any = None
+
+        def bind() -> None:
+            nonlocal known, stream
+            self.table()
+            with self._lock:
+                made = ffi.new("struct mvi_stream *", (cursor, self._table.pointer, padded))
+                stream, known = ffi.gc(made, self._table.release), self._regions
+
+        def forget() -> None:
+            nonlocal known
+            known = None
 
         def read(buffer: WriteableBuffer) -> int:
-            table = self._table if regions() is self._regions else self.table()
+            if regions() is not known:
+                bind()
             target = from_buffer(characters, buffer, True)
             size = len(target)
-            done: int = take(cursor, table.pointer, padded, target, size)
+            done: int = take(stream, target, size)
             if done < 0:
                 self._raise_failure(-done, size)
             return done
 
+        self._forget.append(forget)
         return read
 
     def _raise_failure(self, code: int, size: int) -> None:

@@ -58,7 +58,9 @@ class _MemoryStream(io.RawIOBase):
         self._memory = PhysicalMemory(driver)
         self._cursor = Cursor()
         direct = self._memory.direct
-        self._read_directly = direct.stream_reader(self._cursor.pointer, self._padded) if direct else None
+        if direct is not None:
+            # Until close(), the way without Python takes the place of the method: a call less.
+            vars(self)["readinto"] = direct.stream_reader(self._cursor.pointer, self._padded)
 
     @property
     def max_addr(self) -> int:
@@ -101,8 +103,6 @@ class _MemoryStream(io.RawIOBase):
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         """Read at the cursor, move it and return the count: 0 only at the maximum address or for an empty buffer."""
-        if self._read_directly is not None:
-            return self._read_directly(buffer)
         self._check_open()
         view = memoryview(buffer).cast("B")
         with self._cursor as cursor:
@@ -133,7 +133,7 @@ class _MemoryStream(io.RawIOBase):
 
     def close(self) -> None:
         """Close the stream and leave the driver open."""
-        self._read_directly = None
+        vars(self).pop("readinto", None)
         super().close()
 
     def _check_open(self) -> None:

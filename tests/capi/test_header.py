@@ -11,6 +11,7 @@ from pathlib import Path
 
 import cffi
 import pytest
+from needs import missing
 
 from libmicrovmi_py.errors import InvalidArgumentError
 from libmicrovmi_py.header import declarations, find_header, preprocess, read_header
@@ -148,8 +149,8 @@ def test_a_client_of_upstream_0_4_0_builds_and_links(compiler: str, library_path
 
 def test_compilers_of_both_languages_are_there() -> None:
     found = {COMPILERS[compiler] for compiler, _ in BUILDS}
-    if "c++" not in found and not os.environ.get("CI"):
-        pytest.skip("no C++ compiler, so the header was read by C ones only; to enable: apt-get install g++")
+    if "c++" not in found:
+        missing("no C++ compiler, so the header was read by C ones only; to enable: apt-get install g++")
     assert found == {"c", "c++"}
 
 

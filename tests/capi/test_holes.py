@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from needs import missing
 
 DATA, HOLE = 3, 4
 INVALID_ARGUMENT = 1
@@ -50,7 +51,7 @@ def context(request: pytest.FixtureRequest, opened: Callable[[str], int], tmp_pa
         file.write(b"\x01" * (END - AFTER))
         file.flush()
         if os.lseek(file.fileno(), 0, os.SEEK_HOLE) != GAP:
-            pytest.skip("the file system of the temporary directory knows no holes")
+            missing("the file system of the temporary directory knows no holes; to enable: set TMPDIR to another")
     return opened(str(path))
 
 

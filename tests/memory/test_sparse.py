@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from needs import missing
 
 from libmicrovmi_py import Microvmi
 from libmicrovmi_py.model import PAGE_SIZE
@@ -61,7 +62,7 @@ PATTERNS: dict[str, Pattern] = {
 def in_memory() -> Iterator[Path]:
     """A directory on a file system that allocates pages one by one when they are touched."""
     if not os.access("/dev/shm", os.W_OK):
-        pytest.skip("no /dev/shm to write to")
+        missing("no /dev/shm to write to; to enable: mount a tmpfs there")
     with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
         yield Path(directory)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from needs import missing
 
 from libmicrovmi_py.drivers.base import Region, Source
 from libmicrovmi_py.errors import (
@@ -195,8 +196,9 @@ def test_closed_process_memory_is_an_error() -> None:
         write(memory, 0, b"x")
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="changes the user")
 def test_a_process_of_another_user_says_what_is_needed() -> None:
+    if os.getuid() != 0:
+        missing("becomes another user; to enable: run as root")
     program = (
         "import os, sys\n"
         "from libmicrovmi_py.errors import PermissionDeniedError\n"

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Making a table of regions, and finding an address in it. */
+#ifndef MVI_TABLE_H
+#define MVI_TABLE_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "direct.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* What is known of a file's holes is known by chunks of this size (as a power of two). */
+#define MVI_CHUNK_SHIFT 16
+
+static size_t mvi_chunks(const struct mvi_region *region)
+{
+    return (size_t)((region->size - 1) >> MVI_CHUNK_SHIFT) + 1;
+}
+
+static bool mvi_has_file(const struct mvi_region *region)
+{
+    return region->bytes != NULL && region->fd >= 0;
+}
+
+static bool mvi_make_buckets(struct mvi_table *table);
+
+static bool mvi_make_words(struct mvi_table *table)
+{
+    const struct mvi_region *region;
+    size_t index;
+
+    table->words = calloc(table->count + 1, sizeof *table->words);
+    for (index = 0; table->words != NULL && index < table->count; index++) {
+        region = &table->regions[index];
+        table->words[index].start = region->start;
+        table->words[index].span = region->bytes != NULL && region->size >= 8 ? region->size - 7 : 0;
+        table->words[index].bytes = region->bytes;
+    }
+    return table->words != NULL;
+}
+
+struct mvi_table *mvi_table_new(const struct mvi_region *regions, size_t count, uint64_t max_address,
+                                struct mvi_cache *cache, bool by_frames)
+{
+    struct mvi_table *table = malloc(sizeof *table + count * sizeof *regions);
+    size_t index;
+    bool failed;
+
+    if (table == NULL || (table->dense = calloc(count + 1, sizeof *table->dense)) == NULL) {
+        free(table);
+        return NULL;
+    }
+    table->max_address = max_address;
+    table->count = count;
+    table->cache = cache;
+    table->by_frames = by_frames;
+    memcpy(table->regions, regions, count * sizeof *regions);
+    table->buckets = NULL;
+    failed = !mvi_make_words(table) | !mvi_make_buckets(table);
+    for (index = 0; index < count; index++)
+        if (mvi_has_file(&regions[index]))
+            failed |= (table->dense[index] = calloc(mvi_chunks(&regions[index]), 1)) == NULL;
+    if (failed) {
+        mvi_table_free(table);
+        return NULL;
+    }
+    return table;
+}
+
+void mvi_table_free(struct mvi_table *table)
+{
+    size_t index;
+
+    if (table == NULL)
+        return;
+    for (index = 0; index < table->count; index++)
+        free(table->dense[index]);
+    free(table->dense);
+    free(table->buckets);
+    free(table->words);
+    free(table);
+}
+
+/* ------------------------------------------------------------------------------------------------ finding -------- */
+
+static inline bool mvi_holds(const struct mvi_region *region, uint64_t address)
+{
+    return address - region->start < region->size;
+}
+
+static inline uint64_t mvi_last(const struct mvi_region *region)
+{
+    return region->start + (region->size - 1);
+}
+
+/* The first of the regions from `low` on, `high` at the most, that ends behind `address`. */
+static size_t mvi_search_between(const struct mvi_region *regions, size_t low, size_t high, uint64_t address)
+{
+    size_t middle;
+
+    while (low < high) {
+        middle = low + (high - low) / 2;
+        if (mvi_last(&regions[middle]) < address)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* The first region that ends behind `address`: the one that holds it, or the next one after a hole. */
+static size_t mvi_search(const struct mvi_table *table, uint64_t address)
+{
+    size_t bucket, found = table->count;
+
+    if (table->count > 0 && address <= table->last) {
+        bucket = (size_t)(address >> table->bucket_shift);
+        found = mvi_search_between(table->regions, table->buckets[bucket], table->buckets[bucket + 1], address);
+    }
+    mvi_thread.last_hit = found;
+    return found;
+}
+
+/*
+ * Two to four buckets a region over all addresses up to the last byte: where regions are spread evenly, a look-up takes
+ * the same time however many there are; where they are not, it is a binary search within one bucket.
+ */
+static bool mvi_make_buckets(struct mvi_table *table)
+{
+    unsigned bits = 1, width;
+    size_t bucket, buckets;
+
+    if (table->count == 0)
+        return true;
+    table->last = mvi_last(&table->regions[table->count - 1]);
+    while (bits < 20 && (size_t)1 << bits < 2 * table->count)
+        bits++;
+    width = 64 - (unsigned)__builtin_clzll(table->last | 1);
+    table->bucket_shift = width > bits ? width - bits : 0;
+    buckets = (size_t)(table->last >> table->bucket_shift) + 1;
+    table->buckets = malloc((buckets + 1) * sizeof *table->buckets);
+    if (table->buckets == NULL)
+        return false;
+    for (bucket = 0; bucket < buckets; bucket++)
+        table->buckets[bucket] = (uint32_t)mvi_search_between(table->regions, bucket ? table->buckets[bucket - 1] : 0,
+                                                              table->count, (uint64_t)bucket << table->bucket_shift);
+    table->buckets[buckets] = (uint32_t)(table->count - 1);
+    return true;
+}
+
+static inline size_t mvi_first(const struct mvi_table *table, uint64_t address)
+{
+    size_t hit = mvi_thread.last_hit;
+
+    if (__builtin_expect(hit < table->count && mvi_holds(&table->regions[hit], address), 1))
+        return hit;
+    return mvi_search(table, address);
+}
+
+#endif
