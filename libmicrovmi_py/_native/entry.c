@@ -236,18 +236,17 @@ static __attribute__((noinline)) bool mvi_read_at(void *context, bool padded, ui
     uint64_t done = 0;
     int32_t code;
 
-    if (table != NULL && table->by_frames) {
-        done = mvi_cached(table, address, buffer, size) ? size : 0;
-        mvi_table_leave();
-        if (done == 0)
-            return mvi_read_by_python(context, padded, address, buffer, size, bytes_read);
-        if (bytes_read != NULL)
-            *bytes_read = done;
-        return mvi_succeeded();
-    }
     if (__builtin_expect(table == NULL, 0))
         return mvi_read_by_python(context, padded, address, buffer, size, bytes_read);
-    code = mvi_table_read(table, padded, address, buffer, size, &done);
+    if (size > 0 && mvi_cached(table, address, buffer, size)) {
+        done = size;
+        code = MICROVMI_OK;
+    } else if (table->by_frames) {
+        mvi_table_leave();
+        return mvi_read_by_python(context, padded, address, buffer, size, bytes_read);
+    } else {
+        code = mvi_table_read(table, padded, address, buffer, size, &done);
+    }
     mvi_table_leave();
     if (bytes_read != NULL)
         *bytes_read = done;

@@ -41,7 +41,10 @@ class Table:
         """``by_frames`` and no regions: the memory of a driver of frames, of which C reads what is cached."""
         ffi, lib = native()
         rows = ffi.new("struct mvi_region[]", max(len(regions), 1))
-        self._kept = cache, [_fill(row, region) for row, region in zip(rows, regions, strict=False)]
+        reaches = [_fill(row, region) for row, region in zip(rows, regions, strict=False)]
+        if not by_frames and all(reach.view is not None for reach in reaches):
+            cache = None  # a mapping is cheaper than a kept page
+        self._kept = cache, reaches
         pages = cache.pointer if cache else ffi.NULL
         table = lib.mvi_table_new(rows, len(regions), max_addr, pages, by_frames)
         if table == ffi.NULL:
