@@ -15,7 +15,7 @@
  *
  * Prints, fields separated by tabs:
  *   cell SUBJECT COLUMN MIN MEDIAN   nanoseconds per call; a call of "dump" is one reading of everything
- *   number "rate SUBJECT THREADS" N  reads of 4 KiB per second, the best
+ *   number "rate SUBJECT THREADS" N  reads of 4 KiB per second, median
  *   number "gain SUBJECT" N          two threads' rate over one's
  *   number "cached" N                ns for 8 B on a machine that the context itself paused, median
  *   skipped SUBJECT REASON
@@ -163,25 +163,24 @@ static void measure(const struct column *column, double seconds)
     fflush(stdout);
 }
 
-/* One thread and two, the limit and ours in turn. The best rounds count: in others somebody else had a processor. */
+/* One thread and two, the limit and ours in turn; the gain is the median of each round's own. */
 static void measure_threads(const struct subject *measured[2], double seconds)
 {
-    double best[2][2] = {{0}}, rate;
+    double rates[2][2][RATE_ROUNDS], gains[2][RATE_ROUNDS];
     int round, i, threads;
 
     for (round = 0; round < RATE_ROUNDS; round++) {
         for (i = 0; i < 2; i++) {
-            for (threads = 1; threads <= 2; threads++) {
-                rate = scale_rate(measured[i]->read, measured[i]->context, threads, seconds / RATE_ROUNDS, start, end);
-                if (rate > best[i][threads - 1])
-                    best[i][threads - 1] = rate;
-            }
+            for (threads = 1; threads <= 2; threads++)
+                rates[i][threads - 1][round] = scale_rate(measured[i]->read, measured[i]->context, threads,
+                                                          seconds / RATE_ROUNDS, start, end);
+            gains[i][round] = rates[i][1][round] / rates[i][0][round];
         }
     }
     for (i = 0; i < 2; i++) {
-        printf("number\trate %s 1\t%.0f\n", measured[i]->name, best[i][0]);
-        printf("number\trate %s 2\t%.0f\n", measured[i]->name, best[i][1]);
-        printf("number\tgain %s\t%.4f\n", measured[i]->name, best[i][1] / best[i][0]);
+        printf("number\trate %s 1\t%.0f\n", measured[i]->name, median(rates[i][0], RATE_ROUNDS));
+        printf("number\trate %s 2\t%.0f\n", measured[i]->name, median(rates[i][1], RATE_ROUNDS));
+        printf("number\tgain %s\t%.4f\n", measured[i]->name, median(gains[i], RATE_ROUNDS));
     }
 }
 

@@ -72,19 +72,15 @@ def spin(library_path: str, task: Task) -> None:
         "memcpy": (ctypes.cast(scale.limit_memcpy, ctypes.c_void_p), ctypes.addressof(limit)),
         "ours": (ctypes.cast(library.microvmi_read_physical, ctypes.c_void_p), vm.value),
     }
-    alone, beside = dict.fromkeys(subjects, 0.0), dict.fromkeys(subjects, 0.0)
+    kept: dict[str, list[float]] = {name: [] for name in subjects}
     for _ in range(ROUNDS):
-        keep_best(alone, rates(scale, subjects, task))
-        keep_best(beside, beside_a_busy_thread(lambda: rates(scale, subjects, task)))
+        alone = rates(scale, subjects, task)
+        beside = beside_a_busy_thread(lambda: rates(scale, subjects, task))
+        for name, values in kept.items():
+            values.append(beside[name] / alone[name])
     library.microvmi_destroy(vm)
-    for name in subjects:
-        print(f"number\tkept {name}\t{beside[name] / alone[name]:.4f}")
-
-
-def keep_best(best: dict[str, float], new: dict[str, float]) -> None:
-    """The best rounds count: in others somebody else had a processor. Waiting for Python's lock shows in all."""
-    for name, rate in new.items():
-        best[name] = max(best[name], rate)
+    for name, values in kept.items():
+        print(f"number\tkept {name}\t{statistics.median(values):.4f}")
 
 
 def open_machine(library: ctypes.CDLL, uri: str) -> ctypes.c_void_p:
