@@ -44,8 +44,8 @@ READING = """
   reads what `SEEK_DATA` finds; of three times, as of 20 openings, the quickest counts. Growth is that of the blocks of
   the RAM file. Holes that a loop reads are filled with zeros, so the loop over all addresses takes time by the size as
   well.
-- With two threads, or one that spins, the median of 15 short rounds counts. Where `memcpy` itself does not reach the
-  mark either, the promise counts as not measured, unless ours is worse than `memcpy`.
+- With two threads, or one that spins, the median of 15 short rounds counts. What `memcpy` reaches in the same rounds
+  stands beside it, as it tells what the processors had to give.
 - This page is of one run. Figures near their limits, 8 random bytes and `readinto` of 4 KiB above all, can miss
   them in other runs and on busier machines. The limits for "time per byte of data" (1.5) and for opening (1.2) are our
   own.
