@@ -25,6 +25,7 @@ from libmicrovmi_py.errors import (
     TimeoutExpiredError,
     VmGoneError,
 )
+from libmicrovmi_py.events import ALL_VCPUS, Event, EventKind, Intercept, PageAccess, Reply, ReplyAction
 from libmicrovmi_py.memory import Memory, PaddedMemory
 from libmicrovmi_py.microvmi import Microvmi
 from libmicrovmi_py.model import (
@@ -42,13 +43,17 @@ from libmicrovmi_py.params import Parameters
 from libmicrovmi_py.version import __version__
 
 __all__ = [
+    "ALL_VCPUS",
     "PAGE_SHIFT",
     "PAGE_SIZE",
     "AccessError",
     "Driver",
     "DriverType",
     "DriverUnavailableError",
+    "Event",
+    "EventKind",
     "ForkedError",
+    "Intercept",
     "InvalidArgumentError",
     "InvalidContextError",
     "IoError",
@@ -61,10 +66,13 @@ __all__ = [
     "NotMappedError",
     "NotSupportedError",
     "PaddedMemory",
+    "PageAccess",
     "Parameters",
     "PermissionDeniedError",
     "ReadOnlyError",
     "Registers",
+    "Reply",
+    "ReplyAction",
     "SegmentReg",
     "StartupError",
     "SystemTableReg",

@@ -3,40 +3,27 @@
 
 from __future__ import annotations
 
-import atexit
-import logging
-import os
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from libmicrovmi_py.drivers.base import (
-    Driver,
-    SupportsMemoryMap,
-    SupportsPause,
-    SupportsRegions,
-    SupportsRegisters,
-    SupportsVcpus,
-)
+from libmicrovmi_py.control import Control
+from libmicrovmi_py.drivers.base import Driver, SupportsMemoryMap, SupportsRegions
 from libmicrovmi_py.drivers.registry import open_driver
-from libmicrovmi_py.errors import InvalidArgumentError, InvalidContextError, MicrovmiError, NotSupportedError
+from libmicrovmi_py.errors import InvalidArgumentError
 from libmicrovmi_py.memory import Memory, PaddedMemory, PhysicalMemory
 from libmicrovmi_py.memory.batch import Result
-from libmicrovmi_py.model import DriverType, MemoryKind, MemoryRange, Registers
+from libmicrovmi_py.model import DriverType, MemoryKind, MemoryRange
 from libmicrovmi_py.params import Parameters
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
-_log = logging.getLogger(__name__)
 CACHE_SIZE = 16 << 20
 """Bytes of pages kept of a paused machine unless the parameter ``cache`` says otherwise."""
 
-_Capability = TypeVar("_Capability")
 
-
-class Microvmi:
+class Microvmi(Control):
     """An open virtual machine.
 
     ``Microvmi("debian")`` tries every driver; ``Microvmi("debian", driver="qemu", timeout=2)`` names one and hands it
@@ -72,15 +59,10 @@ class Microvmi:
         return machine
 
     def _attach(self, driver: Driver, cache: int) -> None:
-        self.driver = driver
+        self._take_control(driver, PhysicalMemory(driver), cache)
         self.driver_type: DriverType = driver.type
         self.memory = Memory(driver)
         self.padded_memory = PaddedMemory(driver)
-        self._physical = PhysicalMemory(driver)
-        self._run_lock = threading.Lock()
-        self._closed = False
-        self._cache_size = cache
-        self.table_changed: Callable[[], None] = _nobody
 
     @property
     def physical(self) -> PhysicalMemory:
@@ -152,59 +134,22 @@ class Microvmi:
             return tuple(MemoryRange(region.start, region.size, region.kind) for region in driver.regions())
         return (MemoryRange(0, driver.max_addr, MemoryKind.RAM),) if driver.max_addr else ()
 
-    def vcpu_count(self) -> int:
-        """The number of vCPUs."""
-        return self._capable(SupportsVcpus, "tell the number of vCPUs").vcpu_count()
-
-    def read_registers(self, vcpu: int = 0) -> Registers:
-        """The registers of one vCPU, counted from 0; they belong together only while the machine is paused."""
-        return self._capable(SupportsRegisters, "read registers").read_registers(vcpu)
-
-    # ---------------------------------------------------------------------------------------------------- run state
-
-    def pause(self) -> None:
-        """Stop all vCPUs. If they ran before, they run again at :meth:`close` or at the process's end at the latest."""
-        driver = self._capable(SupportsPause, "pause the machine")
-        with self._run_lock:
-            if driver.pause():
-                _paused[id(self)] = (self, os.getpid())
-                self._keep_pages(self._cache_size)
-
-    def resume(self) -> None:
-        """Let all vCPUs run, whoever stopped them."""
-        driver = self._capable(SupportsPause, "resume the machine")
-        with self._run_lock:
-            self._keep_pages(0)
-            driver.resume()
-            _paused.pop(id(self), None)
-
-    def _keep_pages(self, size: int) -> None:
-        """C has to know before the machine runs again: what it reads from then on is not what it has kept."""
-        self._physical.keep_pages(size)
-        self.table_changed()
-
     def close(self) -> None:
-        """Resume the machine if this object paused it, and release everything. Closing again does nothing.
+        """Undo intercepts and a pause of this object, and release everything. Closing again does nothing.
 
-        Raises the ``MicrovmiError`` of a resume that failed, after everything was released.
+        Raises the ``MicrovmiError`` of what could not be undone, after everything was released.
         """
         with self._run_lock:
             if self._closed:
                 return
             self._closed = True
             try:
-                self._resume_own()
+                self._settle()
             finally:
                 self.memory.close()
                 self.padded_memory.close()
                 self.driver.close()
-                self.table_changed = _nobody
-
-    def _resume_own(self) -> None:
-        _, pid = _paused.pop(id(self), (None, 0))
-        if pid == os.getpid() and isinstance(self.driver, SupportsPause):
-            self._keep_pages(0)
-            self.driver.resume()
+                vars(self).pop("table_changed", None)
 
     def __enter__(self) -> Microvmi:
         return self
@@ -217,39 +162,9 @@ class Microvmi:
     def __repr__(self) -> str:
         return f"<Microvmi {self.driver.name}, {'closed' if self._closed else hex(self.driver.max_addr)}>"
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise InvalidContextError("the machine is closed")
-
-    def _capable(self, capability: type[_Capability], action: str) -> _Capability:
-        self._check_open()
-        if not isinstance(self.driver, capability):
-            raise NotSupportedError(f"the {self.driver.name} driver cannot {action}")
-        return self.driver
-
 
 def _cache_size(params: Parameters) -> int:
     size = params.integer("cache", CACHE_SIZE)
     if size < 0:
         raise InvalidArgumentError(f"cache={size}: not a number of bytes")
     return size
-
-
-def _nobody() -> None:
-    """Nobody reads through tables without asking."""
-
-
-_paused: dict[int, tuple[Microvmi, int]] = {}
-"""Machines that were running when their object paused them, with the process that did; kept alive until resumed."""
-
-
-def resume_all() -> None:
-    """Resume what this process paused; for the end of the process."""
-    for machine, _ in list(_paused.values()):
-        try:
-            machine._resume_own()
-        except MicrovmiError as err:
-            _log.error("not resumed: %s", err)
-
-
-atexit.register(resume_all)

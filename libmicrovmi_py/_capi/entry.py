@@ -9,10 +9,11 @@ from _libmicrovmi import ffi, lib
 
 from libmicrovmi_py._capi import convert, handles, log, mapped
 from libmicrovmi_py._capi.boundary import exported, on_machine
+from libmicrovmi_py.control import settle_all
 from libmicrovmi_py.drivers.registry import open_driver
 from libmicrovmi_py.errors import AccessError
 from libmicrovmi_py.memory.io import Memory, PaddedMemory
-from libmicrovmi_py.microvmi import Microvmi, resume_all
+from libmicrovmi_py.microvmi import Microvmi
 from libmicrovmi_py.params import Parameters
 
 
@@ -146,4 +147,4 @@ def mvi_py_log(text: Any) -> None:
 
 @exported
 def mvi_py_exit() -> None:
-    resume_all()
+    settle_all()

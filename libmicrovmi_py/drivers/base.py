@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
 from libmicrovmi_py.errors import InvalidArgumentError
+from libmicrovmi_py.events import Event, Intercept, PageAccess, Reply
 from libmicrovmi_py.model import DriverType, MemoryKind, MemoryRange, Registers
 from libmicrovmi_py.params import Parameters
 from libmicrovmi_py.transport.reach import Reach
@@ -83,6 +84,18 @@ class SupportsFrameBatches(Protocol):
 
     def read_frames(self, requests: Sequence[tuple[int, int, memoryview]]) -> Sequence[bool]:
         """:meth:`SupportsFrames.read_frame` for each (frame, offset, buffer); ``False`` for one that does not exist."""
+
+
+@runtime_checkable
+class SupportsRanges(Protocol):
+    """Reading many adjacent frames in one trip to the hypervisor."""
+
+    def read_range(self, address: int, buffer: memoryview) -> int:
+        """Fill ``buffer`` from a guest-physical address on, across frames, and return the length of the valid prefix.
+
+        It ends where a frame does not exist; bytes after it are as they were. Raises an ``AccessError`` for anything
+        else that fails, with ``completed`` set.
+        """
 
 
 class Source(Protocol):
@@ -159,6 +172,58 @@ class SupportsRegisters(SupportsVcpus, Protocol):
 
     def read_registers(self, vcpu: int) -> Registers:
         """The registers of vCPU ``vcpu``, counted from 0. For the check of the number there is :func:`check_vcpu`."""
+
+
+@runtime_checkable
+class SupportsRegisterWrites(Protocol):
+    """Writing registers."""
+
+    def write_registers(self, vcpu: int, registers: Registers) -> None:
+        """Make ``registers`` those of vCPU ``vcpu``; what the hypervisor does not let one change stays as it is."""
+
+
+@runtime_checkable
+class SupportsPageAccess(Protocol):
+    """Taking from the guest, and giving back, the right to access a page."""
+
+    def get_page_access(self, frame: int) -> PageAccess:
+        """How the guest may access frame ``frame``. Raises ``NotMappedError`` if it does not exist."""
+
+    def set_page_access(self, frame: int, access: PageAccess) -> None:
+        """Allow ``access`` and nothing else; any other access is then an event, once that kind is intercepted."""
+
+
+@runtime_checkable
+class SupportsEvents(Protocol):
+    """Being stopped at what the guest does."""
+
+    def toggle_intercept(self, vcpu: int, intercept: Intercept, enabled: bool) -> None:
+        """Switch an intercept on or off, for one vCPU or for ``ALL_VCPUS``; switching it again to what it is is fine.
+
+        Raises ``NotSupportedError`` for what this hypervisor or processor cannot, ``InvalidArgumentError`` for a vCPU
+        that does not exist, ``DriverUnavailableError`` if somebody else listens to the machine.
+        """
+
+    def listen(self, timeout: float) -> Event | None:
+        """Wait for the next event, ``timeout`` seconds at the most (0: look only); ``None`` if there was none.
+
+        Other methods, of other threads too, must work meanwhile, with what the hypervisor allows. Raises
+        ``VmGoneError``.
+        """
+
+    def reply_event(self, event: Event, reply: Reply) -> None:
+        """Answer an event that :meth:`listen` returned and let its vCPU go on.
+
+        Raises ``InvalidArgumentError`` for an event that is not open (any more), ``NotSupportedError`` for an answer
+        that its kind, or the hypervisor, does not have; the event then stays open.
+        """
+
+    def release_events(self) -> None:
+        """Switch off every intercept, give back page accesses, answer everything that is open with CONTINUE.
+
+        Afterwards the guest runs as if nobody had ever listened. Called at the end of the machine's use, before
+        :meth:`Driver.close`, also at the end of the process, and may be called twice.
+        """
 
 
 def check_vcpu(vcpu: int, count: int) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import Any
 
 from libmicrovmi_py.memory.native import native
-from libmicrovmi_py.model import PAGE_SHIFT
 
 
 class PageCache:
@@ -37,8 +36,3 @@ class PageCache:
     def drop(self, address: int, size: int) -> None:
         """Forget the pages of a range that was written."""
         self._lib.mvi_cache_drop(self.pointer, address, size)
-
-    @staticmethod
-    def holds(address: int, size: int) -> bool:
-        """Whether a read of that size may be served: within one page."""
-        return size > 0 and address >> PAGE_SHIFT == (address + size - 1) >> PAGE_SHIFT

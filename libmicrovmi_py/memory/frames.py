@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from libmicrovmi_py.drivers.base import (
@@ -12,12 +14,16 @@ from libmicrovmi_py.drivers.base import (
     SupportsFrames,
     SupportsFrameWrites,
     SupportsMemoryMap,
+    SupportsRanges,
 )
 from libmicrovmi_py.errors import AccessError, IoError, NotMappedError, ReadOnlyError
 from libmicrovmi_py.memory.batch import Request, Result, read_one, result
 from libmicrovmi_py.memory.cache import PageCache
 from libmicrovmi_py.memory.direct import Table
 from libmicrovmi_py.model import PAGE_SIZE, PHYSICAL_BITS, MemoryKind, MemoryRange
+
+FRAMES_A_TRIP = 1024
+"""So many frames are asked of a driver at once, 4 MiB."""
 
 _ZEROS = memoryview(bytes(1 << 20))
 
@@ -38,6 +44,42 @@ def _pieces(address: int, size: int) -> Iterator[_Piece]:
         end = min(begin + PAGE_SIZE - offset, size)
         yield _Piece(begin, end, frame, offset)
         begin = end
+
+
+_Part = tuple[int, int, bool]
+"""Where a part of an access begins and ends, and whether it exists, and so was read."""
+
+
+def _attempt(read: Callable[[memoryview], None], piece: _Piece, buffer: memoryview) -> _Part:
+    """Read the part of one frame."""
+    try:
+        read(buffer[piece.begin : piece.end])
+    except NotMappedError:
+        return piece.begin, piece.end, False
+    return piece.begin, piece.end, True
+
+
+def _read_batches(frames: SupportsFrameBatches, address: int, buffer: memoryview) -> Iterator[_Part]:
+    pieces = _pieces(address, len(buffer))
+    while trip := list(itertools.islice(pieces, FRAMES_A_TRIP)):
+        found = frames.read_frames(
+            [(piece.frame, piece.offset, buffer[piece.begin : piece.end]) for piece in trip],
+        )
+        for piece, exists in zip(trip, found, strict=True):
+            yield piece.begin, piece.end, exists
+
+
+def _read_ranges(frames: SupportsRanges, address: int, buffer: memoryview) -> Iterator[_Part]:
+    done, size = 0, min(len(buffer), (1 << PHYSICAL_BITS) - address)
+    while done < size:
+        got = frames.read_range(address + done, buffer[done:size])
+        if got > 0:
+            yield done, done + got, True
+        done += got
+        if done < size:
+            hole = next(_pieces(address + done, size - done)).end
+            yield done, done + hole, False
+            done += hole
 
 
 class FrameMemory:
@@ -70,16 +112,12 @@ class FrameMemory:
 
     def read_into(self, address: int, buffer: memoryview) -> int:
         """As ``PhysicalMemory.read_into``."""
-        done, cache = 0, self._cache
+        done = 0
         try:
-            if cache is not None and cache.holds(address, len(buffer)):
-                self._fetch(cache, address, buffer)
-                return len(buffer)
-            for piece in _pieces(address, len(buffer)):
-                self._frames.read_frame(piece.frame, piece.offset, buffer[piece.begin : piece.end])
-                done = piece.end
-        except NotMappedError as err:
-            done += err.completed
+            for _, end, exists in self._read(address, buffer):
+                if not exists:
+                    break
+                done = end
         except AccessError as err:
             raise _stopped(err, address, len(buffer), done) from err
         return done
@@ -88,18 +126,34 @@ class FrameMemory:
         """As ``PhysicalMemory.read_padded_into``."""
         done = 0
         try:
-            for piece in _pieces(address, len(buffer)):
-                self._read_or_clear(piece, buffer[piece.begin : piece.end])
-                done = piece.end
+            for begin, end, exists in self._read(address, buffer):
+                if not exists:
+                    _clear(buffer[begin:end])
+                done = end
         except AccessError as err:
             raise _stopped(err, address, len(buffer), done) from err
         _clear(buffer[done:])
 
-    def _read_or_clear(self, piece: _Piece, buffer: memoryview) -> None:
-        try:
-            self._frames.read_frame(piece.frame, piece.offset, buffer)
-        except NotMappedError:
-            _clear(buffer)
+    def _read(self, address: int, buffer: memoryview) -> Iterator[_Part]:
+        """Read, and tell part by part which exist; in as few trips as the driver can."""
+        frames, cache = self._frames, self._cache
+        if cache is not None and len(buffer) <= PAGE_SIZE:
+            for piece in _pieces(address, len(buffer)):
+                fetch = functools.partial(self._fetch, cache, address + piece.begin)
+                yield _attempt(fetch, piece, buffer)
+        elif (address & (PAGE_SIZE - 1)) + len(buffer) <= PAGE_SIZE:
+            yield from self._read_frames(address, buffer)
+        elif isinstance(frames, SupportsRanges):
+            yield from _read_ranges(frames, address, buffer)
+        elif isinstance(frames, SupportsFrameBatches):
+            yield from _read_batches(frames, address, buffer)
+        else:
+            yield from self._read_frames(address, buffer)
+
+    def _read_frames(self, address: int, buffer: memoryview) -> Iterator[_Part]:
+        for piece in _pieces(address, len(buffer)):
+            read = functools.partial(self._frames.read_frame, piece.frame, piece.offset)
+            yield _attempt(read, piece, buffer)
 
     def read_batch(self, requests: Sequence[Request]) -> list[Result]:
         """As ``PhysicalMemory.read_batch``: one trip for a driver that can, else one a frame."""

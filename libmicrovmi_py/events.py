@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The words of events: what can be intercepted, what happened, how it is answered, and how a page may be accessed.
+
+The numbers are those of the enums of the same names in ``include/libmicrovmi.h``.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from libmicrovmi_py.model import U64_MAX, Registers
+
+ALL_VCPUS = 0xFFFF
+"""In place of a vCPU's number: every vCPU."""
+
+UNKNOWN_ADDRESS = U64_MAX
+"""An address that the hypervisor does not tell."""
+
+
+class EventKind(enum.IntEnum):
+    """What the guest did; the numbers of ``enum microvmi_event_kind``."""
+
+    CR = 1
+    """It writes a control register."""
+    MSR = 2
+    """It writes a model-specific register."""
+    BREAKPOINT = 3
+    """It executes a breakpoint."""
+    PAGE_ACCESS = 4
+    """It accesses a page in a way that was taken from it."""
+    SINGLE_STEP = 5
+    """It executed one instruction."""
+
+
+class PageAccess(enum.IntFlag):
+    """How the guest may access a page, or did; the numbers of ``enum microvmi_page_access``."""
+
+    NONE = 0
+    READ = 1
+    WRITE = 2
+    EXECUTE = 4
+    ALL = 7
+
+
+class ReplyAction(enum.IntEnum):
+    """What becomes of what the guest did; the numbers of ``enum microvmi_reply_action``."""
+
+    CONTINUE = 0
+    """It takes its course: the register is written, the exception of a breakpoint is delivered, the access is done."""
+    RETRY = 1
+    """The vCPU goes on at its instruction pointer, and does it again unless that, or the cause, was changed."""
+    DENY = 2
+    """The register keeps its value, and the guest goes on behind the instruction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intercept:
+    """What the guest is to be stopped at.
+
+    ``number``: the control register (0, 3, 4) or the index of the MSR; 0 for the other kinds.
+    ``address``: BREAKPOINT only. 0: every breakpoint instruction that the guest executes, wherever it is; else the
+    guest-virtual address of one that the hypervisor is to place, unseen by the guest.
+    """
+
+    kind: EventKind
+    number: int = 0
+    address: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What a vCPU did, which is stopped until the event is answered.
+
+    ``id`` names it for the answer, unique among the machine's. CR and MSR: ``number``, ``old_value`` (0 where it is
+    not told) and ``new_value``. BREAKPOINT and SINGLE_STEP: the addresses are those of the instruction. PAGE_ACCESS:
+    both are those of the memory, ``access`` is what was tried. ``instruction_length``: bytes, 0 if unknown.
+    """
+
+    id: int
+    kind: EventKind
+    vcpu: int
+    number: int = 0
+    old_value: int = 0
+    new_value: int = 0
+    physical_address: int = UNKNOWN_ADDRESS
+    virtual_address: int = UNKNOWN_ADDRESS
+    access: PageAccess = PageAccess.NONE
+    instruction_length: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """How an event is answered; ``registers`` become the vCPU's, ``None`` leaves them as they are."""
+
+    action: ReplyAction = ReplyAction.CONTINUE
+    registers: Registers | None = None

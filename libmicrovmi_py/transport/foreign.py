@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Libraries of hypervisors: loaded when a machine is opened that needs them, and called through cffi."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from libmicrovmi_py.errors import DriverUnavailableError
+
+
+class Foreign(NamedTuple):
+    """cffi's two objects for a library: ``ffi`` for types, ``lib`` for functions, which run without Python's lock."""
+
+    ffi: Any
+    lib: Any
+
+
+@functools.cache
+def load(names: Sequence[str], declarations: str) -> Foreign:
+    """Load the first library of ``names`` (a tuple of file names or paths) that is there.
+
+    ``declarations`` are those of the functions and types that are used, as cffi's ``cdef`` takes them. Raises
+    ``DriverUnavailableError`` with the loader's reason. A library stays loaded.
+    """
+    import _cffi_backend
+
+    reasons = []
+    for name in names:
+        try:
+            _cffi_backend.load_library(name)  # cheap: a library that is not there costs no parsing
+        except OSError as err:
+            reasons.append(str(err).removeprefix(f"cannot load library '{name}': "))
+            continue
+        return _declare(name, declarations)
+    raise DriverUnavailableError(f"cannot load {names[0]}: {reasons[0]}; install it, or add its folder to the loader's")
+
+
+def _declare(name: str, declarations: str) -> Foreign:
+    with _without_subprocess():
+        from cffi import FFI
+
+        ffi = FFI()
+        ffi.cdef(declarations)
+    return Foreign(ffi, ffi.dlopen(name))
+
+
+@contextmanager
+def _without_subprocess() -> Iterator[None]:
+    """The parser that cffi uses imports ``subprocess``, for something that is not asked of it.
+
+    That would import ``signal``, which in an embedded Python takes SIGINT from the host. A Python that is the host has
+    it already.
+    """
+    if "signal" in sys.modules or "subprocess" in sys.modules:
+        yield
+        return
+    stand_in = ModuleType("subprocess")
+    vars(stand_in)["check_output"] = None
+    sys.modules["subprocess"] = stand_in
+    try:
+        yield
+    finally:
+        del sys.modules["subprocess"]
