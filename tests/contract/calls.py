@@ -4,10 +4,18 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterator
 from ctypes import byref, c_uint8, c_uint64
 from typing import Any, NamedTuple
+
+import pytest
+from contract.target import Target
+
+from libmicrovmi_py import Microvmi
+from libmicrovmi_py.drivers.base import SupportsPause
+from libmicrovmi_py.errors import NotSupportedError
 
 OK, INVALID_ARGUMENT, INVALID_CONTEXT, UNAVAILABLE, NOT_SUPPORTED, NOT_MAPPED = 0, 1, 2, 4, 5, 6
 READ_ONLY, INTERNAL = 11, 14
@@ -20,7 +28,7 @@ class Answer(NamedTuple):
     """What a read returned: its result, the count, the whole buffer, the thread's error code."""
 
     ok: bool
-    count: int
+    done: int
     content: bytes
     code: int
 
@@ -61,7 +69,7 @@ def check(got: Answer, expected: Answer, what: str) -> None:
     differs = next((index for index, (one, other) in enumerate(pairs) if one != other), None)
     where = "" if differs is None else f", byte {differs:#x} is {got.content[differs]:#x}"
     raise AssertionError(
-        f"{what}: {(got.ok, got.count, got.code)} and not {(expected.ok, expected.count, expected.code)}{where}"
+        f"{what}: {(got.ok, got.done, got.code)} and not {(expected.ok, expected.done, expected.code)}{where}"
     )
 
 
@@ -77,9 +85,27 @@ def error_line(lib: Any) -> str:
     """The thread's error text, which is one line that a person reads."""
     text = str(lib.microvmi_last_error().decode())
     assert text
-    assert text.isprintable(), repr(text)
+    assert not re.search(r"[\x00-\x1f\x7f-\x9f]", text), repr(text)
     assert len(text) < 1000, f"{len(text)} characters: {text[:80]}"
     return text
+
+
+def refuses(driver_name: str, *calls: Callable[[], object]) -> None:
+    """Each call of Python's says in one line that this driver cannot."""
+    for call in calls:
+        with pytest.raises(NotSupportedError) as caught:
+            call()
+        assert str(caught.value).startswith(f"the {driver_name} driver cannot ")
+        assert str(caught.value).isprintable()
+
+
+def runs(target: Target) -> bool:
+    """Whether the machine runs, as another opening of it sees."""
+    with Microvmi.open(target.uri) as machine:
+        assert isinstance(machine.driver, SupportsPause)
+        ran = machine.driver.pause()
+        machine.driver.resume()
+        return ran
 
 
 @contextlib.contextmanager
