@@ -206,6 +206,8 @@ class FrameMemory:
     def write_from(self, address: int, data: memoryview) -> None:
         """As ``PhysicalMemory.write_from``."""
         frames = self._frames
+        if not data:
+            return
         if not isinstance(frames, SupportsFrameWrites):
             raise ReadOnlyError("this driver cannot write memory", address=address)
         pieces = list(_pieces(address, len(data)))
