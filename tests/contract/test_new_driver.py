@@ -12,7 +12,7 @@ import pytest
 if TYPE_CHECKING:
     from programs import Programs
 
-NEW = '''
+NEW = """
 from libmicrovmi_py.drivers.base import Driver
 from libmicrovmi_py.errors import InvalidArgumentError, NotMappedError
 
@@ -37,7 +37,7 @@ class New(Driver):
         pass
 
 DRIVER = New
-'''
+"""
 
 
 @pytest.fixture
