@@ -6,14 +6,18 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Callable
+from ctypes import byref, c_uint32, sizeof
+from types import ModuleType
+from typing import Any
 
 import pytest
-from contract.calls import refuses, runs, within
+from contract.calls import INVALID_CONTEXT, NOT_SUPPORTED, error_line, refuses, runs, within
 from contract.target import Target
 from contract.truth import PAGE, Truth
 
 from libmicrovmi_py import Microvmi
-from libmicrovmi_py.drivers.base import SupportsEvents, SupportsPageAccess, SupportsPause
+from libmicrovmi_py.drivers.base import SupportsEvents, SupportsPageAccess, SupportsPause, SupportsRegisterWrites
 from libmicrovmi_py.errors import InvalidArgumentError, InvalidContextError, NotMappedError, NotSupportedError
 from libmicrovmi_py.events import ALL_VCPUS, Event, EventKind, Intercept, PageAccess
 
@@ -48,6 +52,48 @@ def test_page_accesses_are_changed_and_given_back(target: Target, machine: Micro
 
 
 # -------------------------------------------------------------------------------------------------------------- events
+
+
+def test_c_says_the_same(lib: Any, context: int, stubs: ModuleType, machine: Microvmi) -> None:
+    intercept = stubs.microvmi_intercept(struct_size=sizeof(stubs.microvmi_intercept), kind=EventKind.CR, number=3)
+    event = stubs.microvmi_event(struct_size=sizeof(stubs.microvmi_event))
+    access = c_uint32(77)
+    calls: dict[type, list[Callable[[], bool]]] = {
+        SupportsPageAccess: [
+            lambda: lib.microvmi_get_page_access(context, 0, byref(access)),
+            lambda: lib.microvmi_set_page_access(context, 0, PageAccess.ALL),
+        ],
+        SupportsEvents: [
+            lambda: lib.microvmi_toggle_intercept(context, ALL_VCPUS, byref(intercept), True),
+            lambda: lib.microvmi_listen(context, 0, byref(event)),
+            lambda: lib.microvmi_reply_event(context, byref(event), None),
+        ],
+        SupportsRegisterWrites: [lambda: lib.microvmi_write_registers(context, 0, byref(stubs.Registers()))],
+    }
+    for call in (call for able, some in calls.items() if not isinstance(machine.driver, able) for call in some):
+        assert not call()
+        assert lib.microvmi_last_error_code() == NOT_SUPPORTED
+        assert error_line(lib).startswith(f"the {machine.driver.name} driver cannot ")
+
+
+def test_destroying_ends_a_wait(lib: Any, target: Target, stubs: ModuleType, machine: Microvmi) -> None:
+    if not isinstance(machine.driver, SupportsEvents):
+        return
+    machine.close()  # only one may listen
+    context, codes = lib.microvmi_open(target.uri.encode(), None), []
+
+    def wait() -> None:
+        event = stubs.microvmi_event(struct_size=sizeof(stubs.microvmi_event))
+        assert not lib.microvmi_listen(context, 60_000, byref(event))
+        codes.append(lib.microvmi_last_error_code())
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    time.sleep(0.05)
+    with within(2):
+        lib.microvmi_destroy(context)
+    thread.join(2)
+    assert codes == [INVALID_CONTEXT]
 
 
 def test_a_driver_without_events_says_so(machine: Microvmi) -> None:

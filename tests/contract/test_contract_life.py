@@ -8,7 +8,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from ctypes import byref, c_uint8, c_uint64, c_void_p
+from ctypes import byref, c_uint8, c_uint64, c_void_p, sizeof
 from types import ModuleType
 from typing import Any
 
@@ -48,6 +48,9 @@ def calls_on(lib: Any, stubs: ModuleType, context: int | None) -> list[Callable[
         lambda: lib.microvmi_read_physical_batch(context, (stubs.microvmi_read_request * 1)(), 1),
         lambda: lib.microvmi_get_max_physical_addr(context, byref(number)),
         lambda: lib.microvmi_read_registers(context, 0, byref(stubs.Registers())),
+        lambda: lib.microvmi_write_registers(context, 0, byref(stubs.Registers())),
+        lambda: lib.microvmi_set_page_access(context, 0, 7),
+        lambda: lib.microvmi_listen(context, 0, byref(stubs.microvmi_event(struct_size=sizeof(stubs.microvmi_event)))),
         lambda: lib.microvmi_pause(context),
         lambda: lib.microvmi_resume(context),
     ]
