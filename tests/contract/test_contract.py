@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from contract.stock import drivers, stand_files, stands
+from contract.stock import drivers, drivers_of_the_tree, stand_files, stands
 
 from libmicrovmi_py import Microvmi
 from libmicrovmi_py.drivers.base import Driver, SupportsFrames, SupportsRegions
@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = ROOT / "docs" / "drivers"
 
 each_driver = pytest.mark.parametrize("name", drivers())
+each_of_the_tree = pytest.mark.parametrize("name", drivers_of_the_tree())
 
 
 @each_driver
@@ -51,7 +52,8 @@ def test_a_context_tells_its_driver(lib: Any, context: int, driver: type[Driver]
 
 
 def test_so_does_the_object(machine: Microvmi, driver: type[Driver]) -> None:
-    assert type(machine.driver) is driver
+    assert isinstance(machine.driver, driver)
+    assert machine.driver.name == driver.name
     assert machine.driver_type is driver.type
     assert isinstance(machine.driver, (SupportsRegions, SupportsFrames))
 
@@ -65,7 +67,7 @@ def needs_of(page: str) -> str:
     return found[1] if found else ""
 
 
-@each_driver
+@each_of_the_tree
 def test_every_driver_has_a_page_that_tells_what_it_needs(name: str) -> None:
     page = PAGES / f"{name}.md"
     assert page.exists(), f"write docs/drivers/{name}.md"
@@ -74,7 +76,7 @@ def test_every_driver_has_a_page_that_tells_what_it_needs(name: str) -> None:
     assert "nothing" in needs or "`" in needs, f"docs/drivers/{name}.md names what is needed, but no command for it"
 
 
-@each_driver
+@each_of_the_tree
 def test_the_page_names_every_parameter(name: str) -> None:
     page = (PAGES / f"{name}.md").read_text()
     assert [key for key in drivers()[name].parameters if f"`{key}`" not in page] == []
@@ -97,12 +99,14 @@ def tree() -> list[str]:
     return [name for name in names if not name.startswith(others) and (ROOT / name).is_file()]
 
 
-@each_driver
+@each_of_the_tree
 def test_nothing_else_in_the_tree_names_a_driver(name: str) -> None:
     driver = drivers()[name]
     module = ".".join(driver.__module__.split(".")[:3])
     place = module.replace(".", "/")
     own = (f"{place}.py", f"{place}/", f"docs/drivers/{name}.md")
     names = re.compile(rf"\b(?:{driver.__name__}|drivers[./]{module.rpartition('.')[2]})\b(?!\.md)")
-    found = [path for path in tree() if not path.startswith(own) and names.search((ROOT / path).read_text())]
+    found = [
+        path for path in tree() if not path.startswith(own) and names.search((ROOT / path).read_text(errors="replace"))
+    ]
     assert found == [], f"{driver.__name__} or its module"

@@ -132,11 +132,11 @@ def test_16_mib_from_an_edge_on_cost_milliseconds(lib: Any, context: int, truth:
             assert best_of_3(lambda: lib.microvmi_read_physical(context, address, buffer, len(buffer), None)) < 0.1  # noqa: B023
 
 
-def test_16_padded_mib_cost_no_trip_for_each_missing_frame(lib: Any, context: int, truth: Truth) -> None:
+def test_16_padded_mib_cost_less_than_a_second(lib: Any, context: int, truth: Truth) -> None:
     buffer = (c_uint8 * (16 * MIB))()
     for address in (*(end - 8 for _, end in truth.ranges), *FAR):
         seconds = best_of_3(lambda: lib.microvmi_read_physical_padded(context, address, buffer, len(buffer), None))  # noqa: B023
-        assert seconds < 0.5, hex(address)
+        assert seconds < 1, hex(address)
 
 
 # -------------------------------------------------------------------------------------------------------- many at once
