@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from contract.known import Known
 from contract.stock import Stand, drivers, stands
 from contract.target import Target
 from contract.truth import Truth
@@ -44,9 +45,15 @@ def truth(target: Target) -> Truth:
     return Truth.of(target.pieces)
 
 
+@pytest.fixture(scope="module")
+def known(target: Target) -> Known:
+    """What the machine tells of itself."""
+    return Known.of(target)
+
+
 @pytest.fixture
 def context(lib: Any, target: Target) -> Iterator[int]:
-    """The machine, opened through C."""
+    """The machine, opened through C; not for a test that opens it through Python as well."""
     opened = lib.microvmi_open(target.uri.encode(), None)
     assert opened, lib.microvmi_last_error()
     yield opened
@@ -55,6 +62,6 @@ def context(lib: Any, target: Target) -> Iterator[int]:
 
 @pytest.fixture
 def machine(target: Target) -> Iterator[Microvmi]:
-    """The machine, opened through Python."""
+    """The machine, opened through Python; not for a test that opens it through C as well."""
     with Microvmi.open(target.uri) as opened:
         yield opened
