@@ -20,7 +20,8 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-enum { CODE = 0x2000, RANGES = 16, BREAKPOINTS = 8, FIRST_ID = 4, MSR_COUNT = 16 };
+enum { CODE = 0x2000, RANGES = 16, BREAKPOINTS = 8, FIRST_ID = 4, MSR_COUNT = 32 };
+enum { GDT_LIMIT = 38, READS = 0x5ead }; /* READS: an MSR that tells how many reads of memory there were */
 #define VIRTUAL 0xffff800000000000u
 
 /* CODE: nop, CODE + 1: wrmsr, CODE + 3: mov cr3, rax, CODE + 6: jmp CODE */
@@ -45,6 +46,7 @@ static cpu_page *cpu;
 static uint64_t other[2][REGISTER_COUNT];
 static uint64_t ram_size;
 static uint32_t vcpus;
+static uint64_t reads;
 static uint8_t state;
 
 static uint8_t *find(uint64_t address, uint64_t size)
@@ -168,6 +170,7 @@ static bool single_step(void *user, uint32_t vcpu)
 static bool read_physical(void *user, uint8_t *buffer, uint64_t address, uint32_t size)
 {
     const uint8_t *from = find(address, size);
+    reads++;
     if (from)
         memcpy(buffer, from, size);
     else
@@ -224,7 +227,7 @@ static bool write_register(void *user, uint32_t vcpu, uint16_t id, uint64_t valu
 static bool read_msr(void *user, uint32_t vcpu, uint64_t id, uint64_t *value)
 {
     pthread_mutex_lock(&mutex);
-    *value = vcpu < 2 ? msr(id)->value[vcpu] : 0;
+    *value = id == READS ? reads : vcpu < 2 ? msr(id)->value[vcpu] : 0;
     pthread_mutex_unlock(&mutex);
     return true;
 }
@@ -286,7 +289,7 @@ static void set_registers(void)
     cpu->r15 = 0x15, cpu->cr2 = 0xc2, cpu->cr3 = 0x3000, cpu->cr4 = 0x20;
     for (uint64_t vcpu = 0; vcpu < 2; vcpu++)
         for (uint64_t id = 0; id < REGISTER_COUNT; id++)
-            other[vcpu][id] = 0x100 * (vcpu + 1) + id;
+            other[vcpu][id] = 0x100 * (vcpu + 1) + (id == GDT_LIMIT ? 0x2f : id);
 }
 
 static cpu_page *create_cpu_page(const char *name)
