@@ -95,7 +95,7 @@ class Channel:
 def check_name(name: str) -> None:
     """Raise ``InvalidArgumentError`` for what cannot be a file right in the folder of shared memory objects."""
     if name in (".", "..") or "/" in name or "\0" in name or len(os.fsencode(name)) > _LONGEST_NAME:
-        raise InvalidArgumentError(f"{name!r} cannot be the name of a VirtualBox machine with FDP")
+        raise InvalidArgumentError(f"{name[:80]!r} cannot be the name of a VirtualBox machine with FDP")
 
 
 def _check_object(name: str, size: int) -> OwnedFd:

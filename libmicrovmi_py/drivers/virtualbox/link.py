@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from typing import Any
@@ -18,6 +19,10 @@ _LOOK = 0.1
 
 _TRIES = 50
 """So many times a call is tried to be ended."""
+
+_SIGNALS = "int sigfillset(void *); int pthread_sigmask(int, const void *, void *);"
+_SIGSET_SIZE = 128
+_SIG_SETMASK = 2
 
 _links: dict[tuple[str, tuple[int, int]], Link] = {}
 _links_lock = threading.Lock()
@@ -125,6 +130,7 @@ class Link:
             raise TimeoutExpiredError(f"the machine {self._name} did not answer in time; open it again")
 
     def _watch(self, left: threading.Event) -> None:
+        _leave_signals_to_the_host()
         while not left.wait(_LOOK):
             if 0.0 < self._end < time.monotonic():
                 self._end_call()
@@ -140,7 +146,15 @@ class Link:
 
 
 def _handle(foreign: Foreign, name: str) -> Any:
-    handle = foreign.lib.FDP_OpenSHM(name.encode())
+    handle = foreign.lib.FDP_OpenSHM(os.fsencode(name))
     if not handle:
         raise IoError(f"libFDP cannot open the shared memory of the machine {name}")
     return handle
+
+
+def _leave_signals_to_the_host() -> None:
+    """Block all signals in this thread: a host that waits for them with its own threads would not get them."""
+    libc = load(("libc.so.6",), _SIGNALS)
+    every = libc.ffi.new("char[]", _SIGSET_SIZE)
+    libc.lib.sigfillset(every)
+    libc.lib.pthread_sigmask(_SIG_SETMASK, every, libc.ffi.NULL)

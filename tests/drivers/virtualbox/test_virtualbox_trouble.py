@@ -68,8 +68,9 @@ def test_without_a_driver_it_is_tried_and_gives_its_reason() -> None:
 
 @pytest.mark.parametrize("wrong", ["a/b", "/etc/passwd", "..", ".", "../shm/x", "nul\0byte", "x" * 300])
 def test_names_stay_in_their_folder(library: Path, wrong: str) -> None:
-    with pytest.raises(InvalidArgumentError, match="cannot be the name"):
+    with pytest.raises(InvalidArgumentError) as caught:
         opened(wrong, library)
+    assert len(str(caught.value)) < 200
 
 
 @pytest.mark.parametrize("size", [0, 1, 4096, CHANNEL_SIZE - 1, CHANNEL_SIZE + 1])
@@ -225,6 +226,21 @@ def test_many_threads_share_a_machine(vm: Played) -> None:
         for thread in threads:
             thread.join(60)
     assert wrong == []
+
+
+def test_the_thread_of_an_open_machine_takes_no_signals(vm: Played) -> None:
+    with Microvmi.open(vm.uri):
+        thread = [thread for thread in threading.enumerate() if thread.name == "libmicrovmi-fdp"][-1]
+        end = time.monotonic() + 5
+        while blocked(thread) != {1, 2, 3, 10, 12, 14, 15} and time.monotonic() < end:
+            time.sleep(0.01)
+        assert blocked(thread) == {1, 2, 3, 10, 12, 14, 15}
+
+
+def blocked(thread: threading.Thread) -> set[int]:
+    status = Path(f"/proc/self/task/{thread.native_id}/status").read_text()
+    mask = int(status.partition("SigBlk:")[2].split()[0], 16)
+    return {number for number in (1, 2, 3, 10, 12, 14, 15) if mask >> number - 1 & 1}
 
 
 def test_waiting_costs_no_processor(vm: Played) -> None:
