@@ -170,17 +170,15 @@ class Debugger:
         with self._lock:
             if self._open is None or event.id != self._open.id:
                 raise InvalidArgumentError(f"event {event.id} is not open (any more)")
-            kind = self._open.kind
+            kind, rip = self._open.kind, self._machine.register(0, abi.RIP)
             _check_reply(kind, reply.action)
             if reply.registers is not None:
                 registers.write(self._machine, reply.registers)
             if reply.action is ReplyAction.DENY:
-                rip = self._machine.register(0, abi.RIP)
                 self._machine.order("FDP_WriteRegister", 0, abi.RIP, rip + self._open.instruction_length)
-            before = kind in (EventKind.BREAKPOINT, EventKind.MSR)
-            moved = reply.registers is not None and hits.identify(self._machine, self._armed) is None
+            stays = self._machine.register(0, abi.RIP) == rip and kind in (EventKind.BREAKPOINT, EventKind.MSR)
             self._open = None
-            self._step_over = before and reply.action is ReplyAction.CONTINUE and not moved
+            self._step_over = stays and reply.action is ReplyAction.CONTINUE
             self._go()
 
     def release(self) -> None:

@@ -79,6 +79,17 @@ def test_a_machine_paused_by_others_stays_paused(vm: Played) -> None:
     assert vm.state() == PAUSED
 
 
+def test_a_machine_paused_by_others_is_not_stepped(vm: Played) -> None:
+    vm.order("FDP_Pause")
+    with Microvmi.open(vm.uri) as machine:
+        before = machine.read_registers()
+        machine.toggle_intercept(STEP)
+        assert machine.listen(0.02) is None
+        machine.toggle_intercept(STEP, False)
+        assert machine.read_registers() == before
+    assert vm.state() == PAUSED
+
+
 def test_closing_lets_a_machine_run_that_was_paused_here(vm: Played) -> None:
     with Microvmi.open(vm.uri) as machine:
         machine.pause()
@@ -151,6 +162,17 @@ def test_a_reply_with_registers_moves_the_guest(machine: Microvmi) -> None:
     machine.reply_event(expect(machine))
     assert expect(machine).id == 3
     assert machine.read_registers().rbx == 0x100002
+
+
+def test_a_guest_that_is_moved_onto_a_breakpoint_stops_there(machine: Microvmi) -> None:
+    machine.toggle_intercept(BREAKPOINT)
+    event = expect(machine)
+    machine.toggle_intercept(Intercept(EventKind.BREAKPOINT, address=CODE))
+    wanted = machine.read_registers()
+    wanted.rip = CODE
+    machine.reply_event(event, Reply(registers=wanted))
+    assert expect(machine).virtual_address == CODE
+    assert machine.read_registers().rbx == wanted.rbx
 
 
 def test_a_write_to_an_msr_is_told_before_it_is_done(vm: Played, machine: Microvmi) -> None:
