@@ -98,6 +98,17 @@ class SupportsRanges(Protocol):
         """
 
 
+@runtime_checkable
+class SupportsRangeWrites(SupportsFrameWrites, Protocol):
+    """Writing many adjacent frames in one trip to the hypervisor."""
+
+    def write_range(self, address: int, data: memoryview) -> None:
+        """Write ``data`` from a guest-physical address on, across frames, all of which were found to exist.
+
+        Raises an ``AccessError`` with ``completed`` set.
+        """
+
+
 class Source(Protocol):
     """Bytes that back regions: a host mapping, or the memory of a process."""
 

@@ -16,6 +16,7 @@ from libmicrovmi_py.drivers.base import (
     SupportsFrameWrites,
     SupportsMemoryMap,
     SupportsRanges,
+    SupportsRangeWrites,
 )
 from libmicrovmi_py.errors import AccessError, IoError, NotMappedError, ReadOnlyError
 from libmicrovmi_py.memory.batch import Request, Result, read_one, result
@@ -214,6 +215,9 @@ class FrameMemory:
         self._check_write(pieces, address, len(data))
         done = 0
         try:
+            if isinstance(frames, SupportsRangeWrites) and len(pieces) > 1:
+                frames.write_range(address, data)
+                return
             for piece in pieces:
                 frames.write_frame(piece.frame, piece.offset, data[piece.begin : piece.end])
                 done = piece.end
@@ -224,18 +228,29 @@ class FrameMemory:
                 self._cache.drop(address, len(data))
 
     def _check_write(self, pieces: Sequence[_Piece], address: int, size: int) -> None:
-        end = 0
-        for piece in pieces:
-            try:
-                self._frames.read_frame(piece.frame, piece.offset, memoryview(bytearray(1)))
-            except NotMappedError:
-                break
-            end = piece.end
+        end = self._existing(pieces, address)
         if end != size:
             hole = f"no memory at physical address {address + end:#x} ({end} of {size} bytes before it)"
             raise NotMappedError(hole, address=address + end, requested=size)
         if len(pieces) > 1:
             self._check_rom(address, address + size)
+
+    def _existing(self, pieces: Sequence[_Piece], address: int) -> int:
+        """The length of the prefix that exists: read in large parts where a driver can, else a byte of each frame."""
+        end, frames = 0, self._frames
+        if isinstance(frames, SupportsRanges) and len(pieces) > 1:
+            size = pieces[-1].end
+            scratch = memoryview(bytearray(min(size, FRAMES_A_TRIP * PAGE_SIZE)))
+            while end < size and (got := frames.read_range(address + end, scratch[: size - end])):
+                end += got
+            return end
+        for piece in pieces:
+            try:
+                frames.read_frame(piece.frame, piece.offset, memoryview(bytearray(1)))
+            except NotMappedError:
+                break
+            end = piece.end
+        return end
 
     def _check_rom(self, start: int, end: int) -> None:
         """A driver refuses a read-only frame by itself, but perhaps after others were written."""

@@ -88,13 +88,39 @@ class RegionDriver(Driver):
         pass
 
 
+class RangeDriver(FakeDriver):
+    """The same machine, with adjacent frames in one trip; ``writes`` counts those of writes."""
+
+    writes = 0
+
+    def read_range(self, address: int, buffer: memoryview) -> int:
+        done = 0
+        while done < len(buffer):
+            frame, offset = divmod(address + done, PAGE_SIZE)
+            end = min(done + PAGE_SIZE - offset, len(buffer))
+            try:
+                self.read_frame(frame, offset, buffer[done:end])
+            except NotMappedError:
+                break
+            done = end
+        return done
+
+    def write_range(self, address: int, data: memoryview) -> None:
+        assert address % PAGE_SIZE + len(data) > PAGE_SIZE
+        self.writes += 1
+        for at in range(address, address + len(data)):
+            self.write_frame(at // PAGE_SIZE, at % PAGE_SIZE, data[at - address : at - address + 1])
+
+
 def make_driver(kind: str) -> Driver:
+    if kind == "ranges":
+        return RangeDriver(make_memory(), rom=[ROM_FRAME * PAGE_SIZE])
     if kind == "regions":
         return RegionDriver.open(Parameters())
     return FakeDriver(make_memory(), rom=[ROM_FRAME * PAGE_SIZE])
 
 
-@pytest.fixture(params=["frames", "regions"])
+@pytest.fixture(params=["frames", "ranges", "regions"])
 def memory(request: pytest.FixtureRequest) -> PhysicalMemory:
     return PhysicalMemory(make_driver(request.param))
 
@@ -170,6 +196,15 @@ def test_reading_exactly_tells_the_prefix_and_the_address(memory: PhysicalMemory
 def test_a_write_lands_across_frames(memory: PhysicalMemory) -> None:
     memory.write_from(PAGE_SIZE - 2, memoryview(b"abcd"))
     assert read(memory, PAGE_SIZE - 3, 6) == EXPECTED[PAGE_SIZE - 3 : PAGE_SIZE - 2] + b"abcd" + b"\x12"
+
+
+def test_a_write_across_frames_is_one_trip_where_a_driver_can() -> None:
+    driver = RangeDriver(make_memory())
+    memory = PhysicalMemory(driver)
+    memory.write_from(PAGE_SIZE - 2, memoryview(b"abcd"))
+    memory.write_from(8, memoryview(b"one frame"))
+    assert driver.writes == 1
+    assert read(memory, 8, 9) == b"one frame"
 
 
 @pytest.mark.parametrize(

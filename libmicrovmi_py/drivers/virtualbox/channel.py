@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The shared memory of a machine, looked at beside libFDP, which checks nothing of it and waits for ever."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+import time
+
+from libmicrovmi_py.drivers.virtualbox.abi import (
+    ANSWER_LOCK,
+    ANSWER_PRESENT,
+    ANSWER_SIZE,
+    ANSWER_STATUS,
+    CHANNEL_SIZE,
+    CPU_SIZE,
+    LOCK,
+    REQUEST_LOCK,
+    REQUEST_PRESENT,
+    STATE_LOCK,
+)
+from libmicrovmi_py.errors import DriverUnavailableError, InvalidArgumentError, PermissionDeniedError
+from libmicrovmi_py.transport.deadline import Deadline
+from libmicrovmi_py.transport.fds import OwnedFd
+
+_FOLDER = "/dev/shm"
+_LONGEST_NAME = 255 - len("CPU_")
+_LOOK = 0.001
+
+
+class Channel:
+    """The object of a machine, mapped. ``key`` tells one object from another."""
+
+    def __init__(self, name: str) -> None:
+        """Raises ``DriverUnavailableError`` for a machine without one, ``PermissionDeniedError``.
+
+        Nothing is written, and nothing that is no such object is opened.
+        """
+        check_name(name)
+        _check_object(f"CPU_{name}", CPU_SIZE)
+        fd = _check_object(name, CHANNEL_SIZE)
+        status = os.fstat(fd.number)
+        self.key = (status.st_dev, status.st_ino)
+        self._bytes = mmap.mmap(fd.number, CHANNEL_SIZE)
+
+    @property
+    def held(self) -> bool:
+        """Whether some client is in a request."""
+        return self._bytes[LOCK] != 0
+
+    def settle(self, limit: float) -> bool:
+        """Wait until no client is in a request; ``False`` if what is in the channel was left by one that died.
+
+        Raises ``DriverUnavailableError`` if a request waits there that nobody takes.
+        """
+        deadline, before = Deadline(limit), self._flags()
+        while self.held:
+            time.sleep(_LOOK)
+            now = self._flags()
+            if now != before:
+                deadline, before = Deadline(limit), now
+            elif deadline.expired:
+                if self._bytes[REQUEST_PRESENT]:
+                    raise DriverUnavailableError("a request of another program waits there, and nobody takes it")
+                return False
+        return not (self._bytes[REQUEST_PRESENT] or self._bytes[ANSWER_PRESENT])
+
+    def _flags(self) -> tuple[int, ...]:
+        return tuple(self._bytes[at] for at in (LOCK, REQUEST_PRESENT, ANSWER_PRESENT))
+
+    def answer(self) -> None:
+        """Answer in the machine's place, with a failure of one byte, to end a request that nobody answers."""
+        self._bytes[REQUEST_PRESENT] = 0
+        self._bytes[ANSWER_SIZE : ANSWER_SIZE + 4] = (1).to_bytes(4, "little")
+        self._bytes[ANSWER_STATUS] = 0
+        self._bytes[ANSWER_PRESENT] = 1
+        self._unlock()
+
+    def clear(self) -> None:
+        """Leave neither a request nor an answer nor a lock."""
+        self._bytes[REQUEST_PRESENT] = 0
+        self._bytes[ANSWER_PRESENT] = 0
+        self._unlock()
+
+    def _unlock(self) -> None:
+        for at in (STATE_LOCK, REQUEST_LOCK, ANSWER_LOCK, LOCK):
+            self._bytes[at] = 0
+
+    def close(self) -> None:
+        """Give the mapping back."""
+        self._bytes.close()
+
+
+def check_name(name: str) -> None:
+    """Raise ``InvalidArgumentError`` for what cannot be a file right in the folder of shared memory objects."""
+    if name in (".", "..") or "/" in name or "\0" in name or len(os.fsencode(name)) > _LONGEST_NAME:
+        raise InvalidArgumentError(f"{name[:80]!r} cannot be the name of a VirtualBox machine with FDP")
+
+
+def _check_object(name: str, size: int) -> OwnedFd:
+    path = f"{_FOLDER}/{name}"
+    try:
+        fd = OwnedFd.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except PermissionError as err:
+        raise PermissionDeniedError(f"{path}: {err.strerror}; run as the user who runs VirtualBox") from err
+    except OSError as err:
+        reason = f"no machine of that name with FDP: {path}: {err.strerror}"
+        raise DriverUnavailableError(f"{reason}; start it with a VirtualBox that has FDP") from err
+    status = os.fstat(fd.number)
+    if not stat.S_ISREG(status.st_mode) or status.st_size != size:
+        raise DriverUnavailableError(f"{path} is no shared memory of FDP: {status.st_size} bytes, not {size}")
+    return fd

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Calls into libFDP: one at a time, with a time limit."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import Any
+
+from libmicrovmi_py.drivers.virtualbox.abi import DECLARATIONS
+from libmicrovmi_py.drivers.virtualbox.channel import Channel
+from libmicrovmi_py.errors import DriverUnavailableError, IoError, TimeoutExpiredError
+from libmicrovmi_py.transport.deadline import Deadline
+from libmicrovmi_py.transport.foreign import Foreign, load
+
+_LOOK = 0.1
+"""Seconds after which the calls under way are looked at."""
+
+_TRIES = 50
+"""So many times a call is tried to be ended."""
+
+_SIGNALS = "int sigfillset(void *); int pthread_sigmask(int, const void *, void *);"
+_SIGSET_SIZE = 128
+_SIG_SETMASK = 2
+
+_links: dict[tuple[str, tuple[int, int]], Link] = {}
+_links_lock = threading.Lock()
+
+
+class Link:
+    """A machine's channel, one in a process for all that have the machine open.
+
+    It stays when the last of them is closed: libFDP does not give back what a handle mapped, so a handle for each
+    opening would be 20 MiB of addresses for each. A call that is not answered waits for ever in libFDP, where nothing
+    can reach it but an answer; so a thread looks at the call under way, and gives that answer when its time is over.
+    The link is then broken: an answer that comes later would be taken for the next one's.
+    """
+
+    def __init__(self, foreign: Foreign, handle: Any, channel: Channel, name: str) -> None:
+        self.ffi = foreign.ffi
+        self._lib = foreign.lib
+        self._handle = handle
+        self._channel = channel
+        self._name = name
+        self._lock = threading.Lock()
+        self._joining = threading.Lock()
+        self._users = 0
+        self._end = 0.0
+        self._broken = False
+        self._left = threading.Event()
+
+    @classmethod
+    def open(cls, name: str, library: str, limit: float) -> Link:
+        """The link of a machine; each has to be given back by :meth:`leave`.
+
+        Raises ``DriverUnavailableError`` for a machine that is not there or does not answer within ``limit`` seconds,
+        ``PermissionDeniedError``, ``InvalidArgumentError`` for a name that cannot be one.
+        """
+        channel = Channel(name)
+        foreign = load((library,), DECLARATIONS)
+        with _links_lock:
+            key = (library, channel.key)
+            if key in _links:
+                channel.close()
+            else:
+                _links[key] = cls(foreign, _handle(foreign, name), channel, name)
+            link = _links[key]
+        link._join(limit)
+        return link
+
+    def _join(self, limit: float) -> None:
+        with self._joining:
+            if self._users == 0:
+                self._prepare(limit)
+                self._left = threading.Event()
+                threading.Thread(target=self._watch, args=(self._left,), name="libmicrovmi-fdp", daemon=True).start()
+            self._users += 1
+
+    def _prepare(self, limit: float) -> None:
+        try:
+            quiet = self._channel.settle(limit)
+        except DriverUnavailableError as err:
+            raise DriverUnavailableError(f"the machine {self._name} does not answer: {err}; is it running?") from err
+        if self._broken or not quiet:
+            self._lib.FDP_Init(self._handle)
+        self._broken = False
+
+    def leave(self) -> None:
+        """Give the link back."""
+        with self._joining:
+            self._users -= 1
+            if self._users == 0:
+                self._left.set()
+
+    def call(self, limit: float, function: str, *arguments: Any) -> Any:
+        """Call a function with the handle and ``arguments``.
+
+        Raises ``TimeoutExpiredError`` if there was no answer within ``limit`` seconds, now or in an earlier call.
+        """
+        self._enter(limit)
+        try:
+            self._end = time.monotonic() + limit
+            result = getattr(self._lib, function)(self._handle, *arguments)
+        finally:
+            self._end = 0.0
+            self._lock.release()
+        if self._broken:
+            self._check()
+        return result
+
+    def _enter(self, limit: float) -> None:
+        """Take the lock when no other process is in a request: libFDP would wait for it without a limit."""
+        deadline = None
+        while not (self._lock.acquire(blocking=False) and self._free()):
+            deadline = deadline or Deadline(limit)
+            self._check()
+            if deadline.expired:
+                raise TimeoutExpiredError(f"the machine {self._name} is busy, or a program died in a request to it")
+            time.sleep(0.0002)
+
+    def _free(self) -> bool:
+        if self._broken or self._channel.held:
+            self._lock.release()
+            return False
+        return True
+
+    def _check(self) -> None:
+        if self._broken:
+            raise TimeoutExpiredError(f"the machine {self._name} did not answer in time; open it again")
+
+    def _watch(self, left: threading.Event) -> None:
+        _leave_signals_to_the_host()
+        while not left.wait(_LOOK):
+            if 0.0 < self._end < time.monotonic():
+                self._end_call()
+
+    def _end_call(self) -> None:
+        self._broken = True
+        for _ in range(_TRIES):
+            self._channel.answer()
+            time.sleep(0.01)
+            if not self._end:
+                self._channel.clear()
+                return
+
+
+def _handle(foreign: Foreign, name: str) -> Any:
+    handle = foreign.lib.FDP_OpenSHM(os.fsencode(name))
+    if not handle:
+        raise IoError(f"libFDP cannot open the shared memory of the machine {name}")
+    return handle
+
+
+def _leave_signals_to_the_host() -> None:
+    """Block all signals in this thread: a host that waits for them with its own threads would not get them."""
+    libc = load(("libc.so.6",), _SIGNALS)
+    every = libc.ffi.new("char[]", _SIGSET_SIZE)
+    libc.lib.sigfillset(every)
+    libc.lib.pthread_sigmask(_SIG_SETMASK, every, libc.ffi.NULL)

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Registers of a played VirtualBox machine.
+
+Its register number N holds 0x100 + N, 0x200 + N on the second vCPU; but the limit of the GDT is 0x12F or 0x22F.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from drivers.virtualbox.played import VIRTUAL, Played, played
+
+from libmicrovmi_py import Microvmi
+from libmicrovmi_py.errors import InvalidArgumentError, NotSupportedError
+from libmicrovmi_py.model import X86_GENERAL, SegmentReg, SystemTableReg
+
+LONG_MODE = 0x500
+GDT, LDT = 0x125, 0x12F
+"""Where registers 37 and 47 of the first vCPU say that the descriptor tables are."""
+
+
+@pytest.fixture
+def vm(library: Path) -> Iterator[Played]:
+    """A machine of two vCPUs."""
+    with played(library, {0: 0x10000}, vcpus=2) as one:
+        yield one
+
+
+@pytest.fixture
+def paused(vm: Played) -> Iterator[Microvmi]:
+    with Microvmi.open(vm.uri) as opened:
+        opened.pause()
+        yield opened
+
+
+def test_general_and_control_registers_are_told(paused: Microvmi) -> None:
+    found = paused.read_registers()
+    assert (found.rsp, found.r15, found.rcx, found.rdx) == (0x7000, 0x15, 0xC0000082, 0x1D)
+    assert (found.cr0, found.cr2, found.cr4, found.rflags) == (0x80000011, 0xC2, 0x20, 0x100 + 35)
+    assert 0x2000 <= found.rip < 0x2008
+
+
+def test_descriptor_tables_have_base_and_limit(paused: Microvmi) -> None:
+    found = paused.read_registers()
+    assert found.gdt == SystemTableReg(0x125, 0x12F)
+    assert found.idt == SystemTableReg(0x127, 0x128)
+    assert found.ldt == SegmentReg(0x12F, 0x130, 0x12E)
+
+
+def test_msrs_are_told_for_each_vcpu(vm: Played, paused: Microvmi) -> None:
+    numbers = (0x174, 0x175, 0x176, 0xC0000080, 0xC0000081, 0x1B)
+    for vcpu in (0, 1):
+        for place, number in enumerate(numbers):
+            vm.msr(number, vcpu, 0x1000 * (vcpu + 1) + place)
+        found = paused.read_registers(vcpu)
+        assert [
+            found.sysenter_cs,
+            found.sysenter_esp,
+            found.sysenter_eip,
+            found.msr_efer,
+            found.msr_star,
+            found.apic_base,
+        ] == [0x1000 * (vcpu + 1) + place for place in range(6)]
+        assert found.efer == found.msr_efer
+
+
+def test_other_vcpus_tell_nothing_of_the_first(paused: Microvmi) -> None:
+    found = paused.read_registers(1)
+    assert (found.rip, found.rsp, found.rcx, found.cr3) == (0, 0, 0, 0)
+    assert (found.rflags, found.gdt, found.cs.selector) == (0x200 + 35, SystemTableReg(0x225, 0x22F), 0x200 + 29)
+
+
+def descriptor(base: int, limit: int, *, granular: bool = False, system: bool = False) -> bytes:
+    low = limit & 0xFFFF | (base & 0xFFFFFF) << 16 | (limit >> 16) << 48 | (base >> 24 & 0xFF) << 56
+    low |= 0 if system else 1 << 44
+    return (low | int(granular) << 55).to_bytes(8, "little")
+
+
+CS, DS, TR = 0x11D, 0x11E, 0x131
+"""The selectors; all but CS and DS, which name the local table, are of the global one."""
+
+
+def test_segments_are_those_of_the_descriptors_in_memory(paused: Microvmi) -> None:
+    ss = 0x122
+    paused.write_physical(GDT + (ss & ~7), descriptor(0x87654321, 0x12345, granular=True))
+    assert paused.read_registers().ss == SegmentReg(0x87654321, 0x12345FFF, ss)
+
+
+def test_segments_of_the_local_table_are_taken_from_it(paused: Microvmi) -> None:
+    paused.write_physical(LDT + (CS & ~7), descriptor(0x1000, 0xFFFFF))
+    assert paused.read_registers().cs == SegmentReg(0x1000, 0xFFFFF, CS)
+
+
+def test_a_descriptor_outside_its_table_tells_nothing(paused: Microvmi) -> None:
+    assert paused.read_registers().tr == SegmentReg(0, 0, TR)
+
+
+def test_in_long_mode_fs_and_gs_have_the_bases_of_the_msrs_and_data_none(vm: Played, paused: Microvmi) -> None:
+    vm.msr(0xC0000080, 0, LONG_MODE)
+    vm.msr(0xC0000100, 0, 0x7F0000001000)
+    vm.msr(0xC0000101, 0, VIRTUAL)
+    ss = 0x122
+    paused.write_physical(GDT + (ss & ~7), descriptor(0x87654321, 0xFFFFF, granular=True))
+    found = paused.read_registers()
+    assert (found.fs.base, found.gs.base) == (0x7F0000001000, VIRTUAL)
+    assert found.ss == SegmentReg(0, 0xFFFFFFFF, ss)
+
+
+def test_in_real_mode_a_segment_is_its_selector(vm: Played, paused: Microvmi) -> None:
+    wanted = paused.read_registers()
+    wanted.cr0 = 0
+    paused.write_registers(wanted)
+    assert paused.read_registers().ds == SegmentReg(DS << 4, 0xFFFF, DS)
+
+
+def test_registers_that_are_written_are_read_again(paused: Microvmi) -> None:
+    before = paused.read_registers()
+    wanted = paused.read_registers()
+    names = [name for name in X86_GENERAL if name not in ("cr0", "efer", "cr2", "cr3", "msr_efer")]
+    for place, name in enumerate(names):
+        setattr(wanted, name, 0x123400 + place)
+    wanted.efer = 0x800
+    paused.write_registers(wanted)
+    found = paused.read_registers()
+    assert [getattr(found, name) for name in names] == [0x123400 + place for place in range(len(names))]
+    assert (found.cr3, found.msr_efer, found.gdt) == (before.cr3, 0x800, before.gdt)
+
+
+def test_cr3_stays_when_cr2_is_written(paused: Microvmi) -> None:
+    wanted = paused.read_registers()
+    wanted.cr2 += 0x1000
+    paused.write_registers(wanted)
+    assert paused.read_registers().cr3 == wanted.cr3
+
+
+def test_other_vcpus_and_running_machines_are_not_written(paused: Microvmi) -> None:
+    registers = paused.read_registers()
+    with pytest.raises(NotSupportedError, match="first vCPU only"):
+        paused.write_registers(registers, vcpu=1)
+    paused.resume()
+    with pytest.raises(NotSupportedError, match="pause it"):
+        paused.write_registers(registers)
+
+
+@pytest.mark.parametrize("vcpu", [-1, 2, 0xFFFF])
+def test_there_is_no_other_vcpu(paused: Microvmi, vcpu: int) -> None:
+    with pytest.raises(InvalidArgumentError, match="no vCPU"):
+        paused.read_registers(vcpu)
