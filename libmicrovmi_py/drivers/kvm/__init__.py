@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The KVM driver: a machine of a KVM and a QEMU with introspection (KVMi), through Bitdefender's libkvmi."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Sequence
+
+from libmicrovmi_py.drivers.base import Driver, check_vcpu
+from libmicrovmi_py.drivers.kvm import abi
+from libmicrovmi_py.drivers.kvm.domain import Domain
+from libmicrovmi_py.drivers.kvm.intercepts import Intercepts
+from libmicrovmi_py.drivers.kvm.listener import connections, wait_for_guest
+from libmicrovmi_py.drivers.kvm.vcpus import Vcpus
+from libmicrovmi_py.errors import InvalidArgumentError, IoError, MicrovmiError, NotMappedError, VmGoneError
+from libmicrovmi_py.events import Event, Intercept, PageAccess, Reply
+from libmicrovmi_py.model import PAGE_SHIFT, PHYSICAL_BITS, DriverType, Registers
+from libmicrovmi_py.params import Parameters
+from libmicrovmi_py.transport.foreign import load
+
+_log = logging.getLogger(__name__)
+
+_TIMEOUT = 10.0
+
+
+class KvmDriver(Driver):
+    """A machine whose QEMU connects to a socket at which libkvmi listens.
+
+    A read or write is one request for each frame. KVM takes back whatever was asked of it when the connection ends.
+    A vCPU is stopped, by a pause as by an event, until an event is answered; see ``vcpus.py``.
+    """
+
+    name = "kvm"
+    type = DriverType.KVM
+    parameters = {  # noqa: RUF012
+        "kvm_unix_socket": "path of the socket that QEMU's introspection connects to",
+        "timeout": f"seconds to wait for QEMU, and for vCPUs to go on at a resume, {_TIMEOUT:g} if not given",
+        "library": "path of libkvmi.so, if it is not where the loader looks",
+    }
+
+    def __init__(self, domain: Domain, timeout: float) -> None:
+        """Raises ``IoError`` for a machine without a believable size."""
+        self._domain = domain
+        self._vcpus = Vcpus(domain, timeout)
+        self._intercepts = Intercepts(domain)
+        self._max_addr = _maximum(domain)
+
+    @classmethod
+    def open(cls, params: Parameters) -> KvmDriver:
+        """Wait for the machine to connect.
+
+        Raises ``InvalidArgumentError``, ``DriverUnavailableError`` without libkvmi, ``TimeoutExpiredError``.
+        """
+        if "kvm_unix_socket" not in params:
+            raise InvalidArgumentError(
+                "KVM driver requires the kvm_unix_socket parameter (the socket that QEMU's introspection connects to)"
+            )
+        timeout = params.seconds("timeout", _TIMEOUT)
+        foreign = load((params["library"],) if "library" in params else abi.LIBRARIES, abi.DECLARATIONS)
+        domain = Domain(foreign, wait_for_guest(foreign, params["kvm_unix_socket"], timeout))
+        try:
+            _compare_names(params.vm_name, domain.name)
+            return cls(domain, timeout)
+        except BaseException:
+            _disconnect(domain)
+            raise
+
+    @property
+    def max_addr(self) -> int:
+        """The end of the highest frame that KVM knew at open, of RAM or of ROM: KVMi does not tell them apart."""
+        return self._max_addr
+
+    # ------------------------------------------------------------------------------------------------------- memory
+
+    def read_frame(self, frame: int, offset: int, buffer: memoryview) -> None:
+        """One request."""
+        error = self._read(frame, offset, buffer)
+        if error:
+            raise self._failure(error, "kvmi_read_physical", frame, offset)
+
+    def read_frames(self, requests: Sequence[tuple[int, int, memoryview]]) -> Sequence[bool]:
+        """One request each, as libkvmi has no batch of reads; without what an exception for each hole costs."""
+        found = []
+        for frame, offset, buffer in requests:
+            error = self._read(frame, offset, buffer)
+            if error not in (0, errno.ENOENT):
+                raise self._failure(error, "kvmi_read_physical", frame, offset)
+            found.append(not error)
+        return found
+
+    def write_frame(self, frame: int, offset: int, data: memoryview) -> None:
+        """One request."""
+        address = (frame << PAGE_SHIFT) + offset
+        error = self._domain.attempt("kvmi_write_physical", address, self._domain.ffi.from_buffer(data), len(data))
+        if error:
+            raise self._failure(error, "kvmi_write_physical", frame, offset)
+
+    def _read(self, frame: int, offset: int, buffer: memoryview) -> int:
+        address = (frame << PAGE_SHIFT) + offset
+        return self._domain.attempt("kvmi_read_physical", address, self._domain.ffi.from_buffer(buffer), len(buffer))
+
+    def _failure(self, error: int, function: str, frame: int, offset: int) -> MicrovmiError:
+        address = (frame << PAGE_SHIFT) + offset
+        if error == errno.ENOENT:
+            return NotMappedError(f"no memory at physical address {address:#x}", address=address)
+        return self._domain.failure(error, function, address=address)
+
+    # -------------------------------------------------------------------------------------------------------- vCPUs
+
+    def pause(self) -> bool:
+        """Stop all vCPUs; ``True`` unless they were paused here already."""
+        return self._vcpus.pause()
+
+    def resume(self) -> None:
+        """Answer the events of the pause, and wait until every vCPU that no other event stops goes on."""
+        self._vcpus.resume()
+
+    def vcpu_count(self) -> int:
+        """The number of vCPUs that are online."""
+        return self._vcpus.count()
+
+    def read_registers(self, vcpu: int) -> Registers:
+        """All members of ``X86Registers``."""
+        check_vcpu(vcpu, self._vcpus.count())
+        return self._vcpus.read_registers(vcpu)
+
+    def write_registers(self, vcpu: int, registers: Registers) -> None:
+        """General registers, rip and rflags, of a vCPU that is stopped; all others stay as they are."""
+        check_vcpu(vcpu, self._vcpus.count())
+        self._vcpus.write_registers(vcpu, registers)
+
+    # ------------------------------------------------------------------------------------------------------- events
+
+    def get_page_access(self, frame: int) -> PageAccess:
+        """What was set here, else everything."""
+        self.read_frame(frame, 0, memoryview(bytearray(1)))
+        return self._intercepts.page_access(frame)
+
+    def set_page_access(self, frame: int, access: PageAccess) -> None:
+        """Raises ``NotSupportedError`` for what the processor cannot, as writing without reading."""
+        self.read_frame(frame, 0, memoryview(bytearray(1)))
+        self._intercepts.set_page_access(frame, access)
+
+    def toggle_intercept(self, vcpu: int, intercept: Intercept, enabled: bool) -> None:
+        """Writes of CR0, CR3, CR4 and MSRs, breakpoints of the guest's own, page accesses, single-step."""
+        self._intercepts.toggle(vcpu, self._vcpus.count(), intercept, enabled)
+
+    def listen(self, timeout: float) -> Event | None:
+        """The next event; those of a pause are not told."""
+        return self._vcpus.listen(timeout)
+
+    def reply_event(self, event: Event, reply: Reply) -> None:
+        """CONTINUE for all, RETRY for breakpoints, page accesses and single-step, DENY for CR and MSR."""
+        self._vcpus.reply(event, reply)
+
+    def release_events(self) -> None:
+        """Switch everything off and answer what is open; nothing to be done for a machine that ended."""
+        self._intercepts.release()
+        try:
+            self._vcpus.let_all_go()
+        except VmGoneError as err:
+            _log.debug("nothing to release: %s", err)
+
+    def close(self) -> None:
+        """Hang up."""
+        _disconnect(self._domain)
+
+
+def _maximum(domain: Domain) -> int:
+    highest = domain.ffi.new("unsigned long long *")
+    domain.call("kvmi_get_maximum_gfn", highest)
+    size = (int(highest[0]) + 1) << PAGE_SHIFT
+    if size > 1 << PHYSICAL_BITS:
+        raise IoError(f"the hypervisor tells of a frame {highest[0]:#x}, more than there can be")
+    return size
+
+
+def _compare_names(wanted: str | None, name: str) -> None:
+    _log.info("the machine %s connected", name or "(without a name)")
+    if wanted and name and wanted != name:
+        _log.warning("the machine that connected is called %s, not %s", name, wanted)
+
+
+def _disconnect(domain: Domain) -> None:
+    connections.pop(domain.connection, None)
+    domain.close()
+
+
+DRIVER = KvmDriver

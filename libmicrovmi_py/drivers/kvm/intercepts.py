@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the guest is stopped at: intercepts of each vCPU, and accesses taken from pages."""
+
+from __future__ import annotations
+
+import threading
+
+from libmicrovmi_py.drivers.base import check_vcpu
+from libmicrovmi_py.drivers.kvm.domain import Domain
+from libmicrovmi_py.drivers.kvm.messages import KINDS
+from libmicrovmi_py.errors import InvalidArgumentError, MicrovmiError, NotSupportedError, VmGoneError
+from libmicrovmi_py.events import ALL_VCPUS, EventKind, Intercept, PageAccess
+from libmicrovmi_py.model import PAGE_SHIFT
+
+_NUMBERED = {EventKind.CR: "kvmi_control_cr", EventKind.MSR: "kvmi_control_msr"}
+"""Kinds that are switched by number besides, and the function for it."""
+
+_CONTROL_REGISTERS = (0, 3, 4)
+
+_U32_MAX = 0xFFFFFFFF
+
+_Switch = tuple[EventKind, int]
+
+
+class Intercepts:
+    """What is switched on, so that it can be switched off."""
+
+    def __init__(self, domain: Domain) -> None:
+        self._domain = domain
+        self._lock = threading.Lock()
+        self._on: dict[int, set[_Switch]] = {}
+        self._accesses: dict[int, PageAccess] = {}
+
+    def toggle(self, vcpu: int, count: int, intercept: Intercept, enabled: bool) -> None:
+        """Switch an intercept on or off for a vCPU of ``count``, or all of them; if one fails, none is switched on."""
+        if vcpu != ALL_VCPUS:
+            check_vcpu(vcpu, count)
+        switch = self._checked(intercept)
+        with self._lock:
+            done = []
+            try:
+                for one in range(count) if vcpu == ALL_VCPUS else (vcpu,):
+                    if (switch in self._on.setdefault(one, set())) != enabled:
+                        self._flip(one, switch, enabled)
+                        done.append(one)
+            except MicrovmiError:
+                for one in done if enabled else ():
+                    self._flip(one, switch, False)
+                raise
+
+    def _checked(self, intercept: Intercept) -> _Switch:
+        kind, number = intercept.kind, intercept.number
+        if kind is EventKind.CR and number not in _CONTROL_REGISTERS:
+            raise NotSupportedError(f"KVMi stops at writes of CR0, CR3 and CR4, not of CR{number}")
+        if kind is EventKind.MSR and not 0 <= number <= _U32_MAX:
+            raise InvalidArgumentError(f"{number:#x} is not the index of an MSR: it has 32 bits")
+        if kind is EventKind.BREAKPOINT and intercept.address:
+            raise NotSupportedError("KVMi places no breakpoints: use address 0, every breakpoint that the guest has")
+        if kind is EventKind.SINGLE_STEP and not self._domain.has("kvmi_control_singlestep"):
+            raise NotSupportedError("this version of libkvmi has no single-step")
+        return kind, number if kind in _NUMBERED else 0
+
+    def _flip(self, vcpu: int, switch: _Switch, enabled: bool) -> None:
+        """Switch what is not so yet; a kind is on as long as one of its numbers is."""
+        on = self._on[vcpu]
+        others = any(kind is switch[0] for kind, _ in on - {switch})
+        steps = [] if others else [("kvmi_control_events", KINDS[switch[0]])]
+        if switch[0] in _NUMBERED:
+            steps.append((_NUMBERED[switch[0]], switch[1]))
+        if enabled:
+            self._all_or_none(vcpu, steps, switch)
+            on.add(switch)
+        else:
+            on.discard(switch)
+            self._single_step(vcpu, switch, False)
+            for function, number in reversed(steps):
+                self._domain.control(function, vcpu, number, False)
+
+    def _all_or_none(self, vcpu: int, steps: list[tuple[str, int]], switch: _Switch) -> None:
+        done = []
+        try:
+            for function, number in steps:
+                self._domain.control(function, vcpu, number, True)
+                done.append((function, number))
+            self._single_step(vcpu, switch, True)
+        except MicrovmiError:
+            for function, number in reversed(done):
+                self._domain.control(function, vcpu, number, False)
+            raise
+
+    def _single_step(self, vcpu: int, switch: _Switch, enabled: bool) -> None:
+        if switch[0] is EventKind.SINGLE_STEP:
+            self._domain.control("kvmi_control_singlestep", vcpu, enabled)
+
+    # ------------------------------------------------------------------------------------------------- page accesses
+
+    def page_access(self, frame: int) -> PageAccess:
+        """What was set here; a machine has one introspector, so nobody else has set another one."""
+        return self._accesses.get(frame, PageAccess.ALL)
+
+    def set_page_access(self, frame: int, access: PageAccess) -> None:
+        """Allow ``access`` to a frame and nothing else."""
+        with self._lock:
+            self._set_access(frame, PageAccess(access & PageAccess.ALL))
+
+    def _set_access(self, frame: int, access: PageAccess) -> None:
+        new = self._domain.ffi.new
+        address, allowed = new("unsigned long long *", frame << PAGE_SHIFT), new("unsigned char *", int(access))
+        self._domain.control("kvmi_set_page_access", address, allowed, 1, 0)
+        self._accesses[frame] = access
+        if access == PageAccess.ALL:
+            del self._accesses[frame]
+
+    def release(self) -> None:
+        """Switch off everything and give back all accesses. A machine that ended needs none of it."""
+        with self._lock:
+            try:
+                for vcpu, switches in self._on.items():
+                    for switch in tuple(switches):
+                        self._flip(vcpu, switch, False)
+                for frame in tuple(self._accesses):
+                    self._set_access(frame, PageAccess.ALL)
+            except VmGoneError:
+                self._on.clear()
+                self._accesses.clear()

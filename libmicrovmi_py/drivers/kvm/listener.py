@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Waiting for QEMU: libkvmi listens on a socket, QEMU connects to it.
+
+libkvmi removes what is at the path, and accepts on a thread of its own until it is told to end, which waits for that
+thread. Here it is told so as soon as the first machine is there, or the time is up.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+from libmicrovmi_py.drivers.kvm import abi
+from libmicrovmi_py.errors import (
+    DriverUnavailableError,
+    InvalidArgumentError,
+    MicrovmiError,
+    PermissionDeniedError,
+    TimeoutExpiredError,
+)
+from libmicrovmi_py.transport.foreign import Foreign
+
+connections: dict[int, str] = {}
+"""The descriptors of machines that are open, which the end of a wait for another one must leave alone; their paths."""
+
+
+def wait_for_guest(foreign: Foreign, path: str, timeout: float) -> Any:
+    """Listen at ``path`` until a machine connects, ``timeout`` seconds at the most; libkvmi's handle of the machine.
+
+    Its descriptor is then one of ``connections``. Raises ``TimeoutExpiredError``, ``InvalidArgumentError`` for a path
+    that cannot be one of a socket, ``DriverUnavailableError``, also if the machine of that path is open already.
+    """
+    check_path(path)
+    guests: list[Any] = []
+    arrived = threading.Event()
+
+    def accept(dom: Any, _uuid: Any, _context: Any) -> int:
+        if guests:
+            return -1
+        guests.append(dom)
+        connections[foreign.lib.kvmi_connection_fd(dom)] = path
+        arrived.set()
+        return 0
+
+    callback = foreign.ffi.callback("new_guest", accept, error=-1)
+    listener = foreign.lib.kvmi_init_unix_socket(os.fsencode(path), callback, foreign.ffi.NULL, foreign.ffi.NULL)
+    if listener == foreign.ffi.NULL:
+        raise _cannot_listen(path, foreign.ffi.errno)
+    ours = _identity(path)
+    wanted = False
+    try:
+        arrived.wait(timeout)
+        wanted = True
+    finally:
+        _stop_listening(foreign, listener, path)
+        _remove(path, ours)
+        if not wanted:
+            for dom in guests:
+                connections.pop(foreign.lib.kvmi_connection_fd(dom))
+                foreign.lib.kvmi_domain_close(dom, True)
+    if not guests:
+        raise _nobody(path, timeout)
+    return guests[0]
+
+
+def _nobody(path: str, timeout: float) -> MicrovmiError:
+    if path in connections.values():
+        return DriverUnavailableError(f"the machine of {path} is open already, and it has one introspector at a time")
+    return TimeoutExpiredError(
+        f"no QEMU connected to {path} within {timeout:g} s: start it with -chardev socket,path={path},... and "
+        "-object introspection,..., or give it more time (timeout)"
+    )
+
+
+def check_path(path: str) -> None:
+    """Raise unless libkvmi may remove what is at ``path``, and listen there."""
+    if len(os.fsencode(path)) > abi.PATH_LIMIT or "\0" in path:
+        raise InvalidArgumentError(f"kvm_unix_socket={path}: longer than the {abi.PATH_LIMIT} bytes of a socket's path")
+    try:
+        kind = os.lstat(path).st_mode
+    except OSError:
+        return
+    if not stat.S_ISSOCK(kind):
+        raise InvalidArgumentError(f"kvm_unix_socket={path}: there is something that is not a socket")
+    if _is_listened_to(path):
+        raise DriverUnavailableError(f"another introspector listens at {path}: end it, or use another path")
+
+
+def _is_listened_to(path: str) -> bool:
+    """Whether a socket is bound to ``path``; asked with another type, so that its owner does not notice."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+        return probe.connect_ex(path) not in (errno.ECONNREFUSED, errno.ENOENT, errno.EACCES)
+
+
+def _cannot_listen(path: str, error: int) -> MicrovmiError:
+    if error in (errno.EACCES, errno.EPERM):
+        return PermissionDeniedError(f"cannot listen at {path}: {os.strerror(error)}")
+    return DriverUnavailableError(f"cannot listen at {path}: {os.strerror(error or errno.EIO)}")
+
+
+def _stop_listening(foreign: Foreign, listener: Any, path: str) -> None:
+    """End libkvmi's thread, also if it is in a handshake with a peer that says nothing.
+
+    It would wait 15 s for each of that peer's words. So first nobody new is let in, then who is in is put out.
+    """
+    for listening in (True, False):
+        for number, sock in _sockets_at(path, listening):
+            if number not in connections:
+                with suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+    foreign.lib.kvmi_uninit(listener)
+
+
+def _sockets_at(path: str, listening: bool) -> Iterator[tuple[int, socket.socket]]:
+    """This process's sockets bound to ``path``, those that listen or the others: number, and a duplicate."""
+    for number in map(int, os.listdir("/proc/self/fd")):
+        sock = _duplicate(number)
+        if sock is None:
+            continue
+        with sock:
+            accepts = bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+            if sock.family == socket.AF_UNIX and sock.getsockname() == path and accepts == listening:
+                yield number, sock
+
+
+def _duplicate(number: int) -> socket.socket | None:
+    try:
+        if not stat.S_ISSOCK(os.fstat(number).st_mode):
+            return None
+        return socket.socket(fileno=os.dup(number))
+    except OSError:
+        return None
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _remove(path: str, ours: tuple[int, int] | None) -> None:
+    """Remove the socket that libkvmi bound, unless somebody else has put another one there."""
+    if ours is not None and _identity(path) == ours:
+        os.unlink(path)
