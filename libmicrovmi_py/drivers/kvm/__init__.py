@@ -13,9 +13,9 @@ from libmicrovmi_py.drivers.kvm.domain import Domain
 from libmicrovmi_py.drivers.kvm.intercepts import Intercepts
 from libmicrovmi_py.drivers.kvm.listener import connections, wait_for_guest
 from libmicrovmi_py.drivers.kvm.vcpus import Vcpus
-from libmicrovmi_py.errors import InvalidArgumentError, IoError, MicrovmiError, NotMappedError, VmGoneError
+from libmicrovmi_py.errors import AccessError, InvalidArgumentError, IoError, MicrovmiError, NotMappedError, VmGoneError
 from libmicrovmi_py.events import Event, Intercept, PageAccess, Reply
-from libmicrovmi_py.model import PAGE_SHIFT, PHYSICAL_BITS, DriverType, Registers
+from libmicrovmi_py.model import PAGE_SHIFT, PAGE_SIZE, PHYSICAL_BITS, DriverType, Registers
 from libmicrovmi_py.params import Parameters
 from libmicrovmi_py.transport.foreign import load
 
@@ -79,8 +79,22 @@ class KvmDriver(Driver):
         if error:
             raise self._failure(error, "kvmi_read_physical", frame, offset)
 
+    def read_range(self, address: int, buffer: memoryview) -> int:
+        """One request a frame, as libkvmi has no batch of reads; up to the first frame that does not exist."""
+        done = 0
+        while done < len(buffer):
+            frame, offset = divmod(address + done, PAGE_SIZE)
+            end = min(done + PAGE_SIZE - offset, len(buffer))
+            error = self._read(frame, offset, buffer[done:end])
+            if error == errno.ENOENT:
+                break
+            if error:
+                raise self._failure(error, "kvmi_read_physical", frame, offset, done)
+            done = end
+        return done
+
     def read_frames(self, requests: Sequence[tuple[int, int, memoryview]]) -> Sequence[bool]:
-        """One request each, as libkvmi has no batch of reads; without what an exception for each hole costs."""
+        """One request each."""
         found = []
         for frame, offset, buffer in requests:
             error = self._read(frame, offset, buffer)
@@ -100,11 +114,14 @@ class KvmDriver(Driver):
         address = (frame << PAGE_SHIFT) + offset
         return self._domain.attempt("kvmi_read_physical", address, self._domain.ffi.from_buffer(buffer), len(buffer))
 
-    def _failure(self, error: int, function: str, frame: int, offset: int) -> MicrovmiError:
+    def _failure(self, error: int, function: str, frame: int, offset: int, done: int = 0) -> MicrovmiError:
         address = (frame << PAGE_SHIFT) + offset
         if error == errno.ENOENT:
             return NotMappedError(f"no memory at physical address {address:#x}", address=address)
-        return self._domain.failure(error, function, address=address)
+        failure = self._domain.failure(error, function)
+        if isinstance(failure, AccessError):
+            failure.address, failure.completed = address, done
+        return failure
 
     # -------------------------------------------------------------------------------------------------------- vCPUs
 

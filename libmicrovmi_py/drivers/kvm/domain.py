@@ -87,7 +87,7 @@ class Domain:
         if error:
             raise self.failure(error, function)
 
-    def failure(self, error: int, function: str, *, address: int = 0, size: int = 0) -> MicrovmiError:
+    def failure(self, error: int, function: str) -> MicrovmiError:
         """The exception for an ``errno`` of a function, and what it means for the calls to come."""
         told = f"{function}: {os.strerror(error)}"
         if error in (errno.EOPNOTSUPP, errno.ENOSYS):
@@ -95,15 +95,15 @@ class Domain:
         if error == errno.EBUSY:
             return DriverUnavailableError(f"somebody else uses this of the machine ({told})")
         if error == errno.EPERM:
-            return PermissionDeniedError(f"QEMU's introspection options do not allow this ({told})", address=address)
+            return PermissionDeniedError(f"QEMU's introspection options do not allow this ({told})")
         if error == errno.ETIMEDOUT:
             self._lost = f"no answer from the hypervisor within {_LIBRARY_LIMIT:g} s"
             return TimeoutExpiredError(f"{self._lost} ({function})")
         if error in _OUT_OF_STEP:
             return self.lost(f"the hypervisor sent what makes no sense ({told})")
         if error in _GONE or not self._is_connected():
-            return VmGoneError(f"the machine ended, or QEMU closed the connection ({told})", address=address)
-        return IoError(told, address=address, requested=size)
+            return VmGoneError(f"the machine ended, or QEMU closed the connection ({told})")
+        return IoError(told)
 
     def lost(self, why: str) -> IoError:
         """The error of a stream that cannot be understood any more; every later call fails."""

@@ -80,7 +80,9 @@ def _nobody(path: str, timeout: float) -> MicrovmiError:
 
 def check_path(path: str) -> None:
     """Raise unless libkvmi may remove what is at ``path``, and listen there."""
-    if len(os.fsencode(path)) > abi.PATH_LIMIT or "\0" in path:
+    if not path.isprintable():
+        raise InvalidArgumentError(f"kvm_unix_socket={path!a}: not a printable path")
+    if len(os.fsencode(path)) > abi.PATH_LIMIT:
         raise InvalidArgumentError(f"kvm_unix_socket={path}: longer than the {abi.PATH_LIMIT} bytes of a socket's path")
     try:
         kind = os.lstat(path).st_mode

@@ -3,15 +3,20 @@
 
 It connects as QEMU does with ``reconnect=``, again and again, and answers libkvmi, the real one as well as our own
 stand-in. Its vCPUs do what a test tells them, each on a thread of its own.
+
+As a program it is a machine that does nothing: ``simulator.py SOCKET START:FILE...``, with the content of files as
+memory. It says ``ready``, and ends with its standard input.
 """
 
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 from drivers.kvm import wire
@@ -366,3 +371,16 @@ class Simulator:
                 raise Refused(wire.EINVAL)
             self.accesses[gpa // PAGE] = access
         return b""
+
+
+def main(path: str, *pieces: str) -> None:
+    """Play a machine until standard input ends."""
+    parts = (piece.partition(":") for piece in pieces)
+    machine = Simulator(path, {int(start, 0): Path(file).read_bytes() for start, _, file in parts}).start()
+    print("ready", flush=True)
+    sys.stdin.read()
+    machine.stop()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
