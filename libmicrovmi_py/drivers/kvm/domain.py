@@ -90,6 +90,8 @@ class Domain:
     def failure(self, error: int, function: str) -> MicrovmiError:
         """The exception for an ``errno`` of a function, and what it means for the calls to come."""
         told = f"{function}: {os.strerror(error)}"
+        if self._closed:
+            return InvalidContextError("the machine was closed meanwhile")
         if error in (errno.EOPNOTSUPP, errno.ENOSYS):
             return NotSupportedError(f"the hypervisor cannot do this ({told})")
         if error == errno.EBUSY:

@@ -26,7 +26,10 @@ enum {
     ID_GET_REGISTERS = 13, ID_SET_REGISTERS = 14, ID_READ = 17, ID_WRITE = 18, ID_ACCESS = 21, ID_RESPONSES = 27,
     ID_MAX_GFN = 29, ID_SINGLESTEP = 63,
 };
-enum { LIMIT_MS = 15000, REGS = 144, SREGS = 312, COMMON = 544, DETAIL = 24, LARGEST = 8184 };
+#ifndef LIMIT_MS
+#define LIMIT_MS 15000
+#endif
+enum { REGS = 144, SREGS = 312, COMMON = 544, DETAIL = 24, LARGEST = 8184 };
 
 struct header { uint16_t id, size; uint32_t seq; };
 struct greeting { uint32_t size; unsigned char uuid[16]; uint32_t pad; int64_t start; char name[64]; };

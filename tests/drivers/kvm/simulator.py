@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,9 @@ class Vcpu:
     def _live(self) -> None:
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._todo or self.pauses)
+                self._wake.wait_for(lambda: self._todo or self.pauses or self.machine.ended)
+                if self.machine.ended:
+                    return
                 paused = self.pauses > 0
                 self.pauses -= paused
                 task = None if paused else self._todo.pop(0)
@@ -190,7 +193,7 @@ class Simulator:
         self._sock: socket.socket | None = None
         self._sending = threading.Lock()
         self._seq = 0
-        self._ended = False
+        self.ended = False
         self.vcpus = [Vcpu(self, index) for index in range(vcpus)]
         self._thread = threading.Thread(target=self._live, daemon=True)
 
@@ -201,16 +204,18 @@ class Simulator:
 
     def stop(self) -> None:
         """End the machine, as a QEMU that is killed."""
-        self._ended = True
+        self.ended = True
         self.hang_up()
-        if self._thread.is_alive():
-            self._thread.join(10)
+        self._thread.join(10)
+        for vcpu in self.vcpus:
+            vcpu.reset()
 
     def hang_up(self) -> None:
         """Close the connection."""
         sock = self._sock
         if sock is not None:
-            sock.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
 
     def next_seq(self) -> int:
         """A number for an event."""
@@ -237,7 +242,7 @@ class Simulator:
         return wire.HANDSHAKE.pack(wire.HANDSHAKE.size, bytes(range(16)), 0, 1, self.name.encode())
 
     def _live(self) -> None:
-        while not self._ended:
+        while not self.ended:
             sock = socket.socket(socket.AF_UNIX)
             try:
                 sock.connect(self.path)

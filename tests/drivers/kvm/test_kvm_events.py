@@ -74,7 +74,7 @@ def test_other_control_registers_are_left_alone(machine: Microvmi, played: Simul
             machine.toggle_intercept(Intercept(EventKind.CR, number))
 
 
-# --------------------------------------------------------------------------------------------------------------- MSRs
+# ----------------------------------------------------------------------------------------------------------------- MSRs
 
 
 @pytest.mark.parametrize(("reply", "result"), [(CONTINUE, 0x1234567890), (DENY, 0xABC00004)])
@@ -146,7 +146,7 @@ def test_a_libkvmi_without_single_step_says_so(
     machine.toggle_intercept(Intercept(EventKind.BREAKPOINT))
 
 
-# ------------------------------------------------------------------------------------------------------- page accesses
+# -------------------------------------------------------------------------------------------------------- page accesses
 
 
 def test_an_access_that_was_taken_is_told_and_done_all_the_same(machine: Microvmi, played: Simulator) -> None:
