@@ -9,13 +9,10 @@ from collections.abc import Sequence
 
 from libmicrovmi_py.drivers.base import Driver, check_vcpu
 from libmicrovmi_py.drivers.kvm import abi
-from libmicrovmi_py.drivers.kvm.domain import Domain
-from libmicrovmi_py.drivers.kvm.intercepts import Intercepts
-from libmicrovmi_py.drivers.kvm.listener import connections, wait_for_guest
-from libmicrovmi_py.drivers.kvm.vcpus import Vcpus
-from libmicrovmi_py.errors import AccessError, InvalidArgumentError, IoError, MicrovmiError, NotMappedError, VmGoneError
+from libmicrovmi_py.drivers.kvm.machine import Machine, acquire, release
+from libmicrovmi_py.errors import AccessError, InvalidArgumentError, MicrovmiError, NotMappedError
 from libmicrovmi_py.events import Event, Intercept, PageAccess, Reply
-from libmicrovmi_py.model import PAGE_SHIFT, PAGE_SIZE, PHYSICAL_BITS, DriverType, Registers
+from libmicrovmi_py.model import PAGE_SHIFT, PAGE_SIZE, DriverType, Registers
 from libmicrovmi_py.params import Parameters
 from libmicrovmi_py.transport.foreign import load
 
@@ -28,7 +25,9 @@ class KvmDriver(Driver):
     """A machine whose QEMU connects to a socket at which libkvmi listens.
 
     A read or write is one request for each frame. KVM takes back whatever was asked of it when the connection ends.
-    A vCPU is stopped, by a pause as by an event, until an event is answered; see ``vcpus.py``.
+    A vCPU is stopped, by a pause as by an event, until an event is answered; see ``vcpus.py``. Several drivers of a
+    process share the machine's one connection (``machine.py``): run state and page accesses are the machine's, and one
+    of them listens to events.
     """
 
     name = "kvm"
@@ -39,16 +38,14 @@ class KvmDriver(Driver):
         "library": "path of libkvmi.so, if it is not where the loader looks",
     }
 
-    def __init__(self, domain: Domain, timeout: float) -> None:
-        """Raises ``IoError`` for a machine without a believable size."""
-        self._domain = domain
-        self._vcpus = Vcpus(domain, timeout)
-        self._intercepts = Intercepts(domain)
-        self._max_addr = _maximum(domain)
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._domain = machine.domain
+        self._vcpus = machine.vcpus
 
     @classmethod
     def open(cls, params: Parameters) -> KvmDriver:
-        """Wait for the machine to connect.
+        """Wait for the machine to connect, unless it has.
 
         Raises ``InvalidArgumentError``, ``DriverUnavailableError`` without libkvmi, ``TimeoutExpiredError``.
         """
@@ -58,18 +55,12 @@ class KvmDriver(Driver):
             )
         timeout = params.seconds("timeout", _TIMEOUT)
         foreign = load((params["library"],) if "library" in params else abi.LIBRARIES, abi.DECLARATIONS)
-        domain = Domain(foreign, wait_for_guest(foreign, params["kvm_unix_socket"], timeout))
-        try:
-            _compare_names(params.vm_name, domain.name)
-            return cls(domain, timeout)
-        except BaseException:
-            _disconnect(domain)
-            raise
+        return cls(acquire(foreign, params["kvm_unix_socket"], params.vm_name, timeout))
 
     @property
     def max_addr(self) -> int:
         """The end of the highest frame that KVM knew at open, of RAM or of ROM: KVMi does not tell them apart."""
-        return self._max_addr
+        return self._machine.frames << PAGE_SHIFT
 
     # ------------------------------------------------------------------------------------------------------- memory
 
@@ -111,6 +102,8 @@ class KvmDriver(Driver):
             raise self._failure(error, "kvmi_write_physical", frame, offset)
 
     def _read(self, frame: int, offset: int, buffer: memoryview) -> int:
+        if frame >= self._machine.frames:
+            return errno.ENOENT
         address = (frame << PAGE_SHIFT) + offset
         return self._domain.attempt("kvmi_read_physical", address, self._domain.ffi.from_buffer(buffer), len(buffer))
 
@@ -152,56 +145,35 @@ class KvmDriver(Driver):
     def get_page_access(self, frame: int) -> PageAccess:
         """What was set here, else everything."""
         self.read_frame(frame, 0, memoryview(bytearray(1)))
-        return self._intercepts.page_access(frame)
+        return self._machine.accesses.get(frame)
 
     def set_page_access(self, frame: int, access: PageAccess) -> None:
         """Raises ``NotSupportedError`` for what the processor cannot, as writing without reading."""
         self.read_frame(frame, 0, memoryview(bytearray(1)))
-        self._intercepts.set_page_access(frame, access)
+        self._machine.accesses.set(frame, access, self)
 
     def toggle_intercept(self, vcpu: int, intercept: Intercept, enabled: bool) -> None:
         """Writes of CR0, CR3, CR4 and MSRs, breakpoints of the guest's own, page accesses, single-step."""
-        self._intercepts.toggle(vcpu, self._vcpus.count(), intercept, enabled)
+        self._machine.claim(self)
+        self._machine.intercepts.toggle(vcpu, self._vcpus.count(), intercept, enabled)
 
     def listen(self, timeout: float) -> Event | None:
         """The next event; those of a pause are not told."""
+        self._machine.listened_by(self)
         return self._vcpus.listen(timeout)
 
     def reply_event(self, event: Event, reply: Reply) -> None:
         """CONTINUE for all, RETRY for breakpoints, page accesses and single-step, DENY for CR and MSR."""
+        self._machine.listened_by(self)
         self._vcpus.reply(event, reply)
 
     def release_events(self) -> None:
         """Switch everything off and answer what is open; nothing to be done for a machine that ended."""
-        self._intercepts.release()
-        try:
-            self._vcpus.let_all_go()
-        except VmGoneError as err:
-            _log.debug("nothing to release: %s", err)
+        self._machine.release_events(self)
 
     def close(self) -> None:
-        """Hang up."""
-        _disconnect(self._domain)
-
-
-def _maximum(domain: Domain) -> int:
-    highest = domain.ffi.new("unsigned long long *")
-    domain.call("kvmi_get_maximum_gfn", highest)
-    size = (int(highest[0]) + 1) << PAGE_SHIFT
-    if size > 1 << PHYSICAL_BITS:
-        raise IoError(f"the hypervisor tells of a frame {highest[0]:#x}, more than there can be")
-    return size
-
-
-def _compare_names(wanted: str | None, name: str) -> None:
-    _log.info("the machine %s connected", name or "(without a name)")
-    if wanted and name and wanted != name:
-        _log.warning("the machine that connected is called %s, not %s", name, wanted)
-
-
-def _disconnect(domain: Domain) -> None:
-    connections.pop(domain.connection, None)
-    domain.close()
+        """Hang up, unless others use the machine."""
+        release(self._machine)
 
 
 DRIVER = KvmDriver

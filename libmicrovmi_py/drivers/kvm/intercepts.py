@@ -29,7 +29,6 @@ class Intercepts:
         self._domain = domain
         self._lock = threading.Lock()
         self._on: dict[int, set[_Switch]] = {}
-        self._accesses: dict[int, PageAccess] = {}
 
     def toggle(self, vcpu: int, count: int, intercept: Intercept, enabled: bool) -> None:
         """Switch an intercept on or off for a vCPU of ``count``, or all of them; if one fails, none is switched on."""
@@ -92,34 +91,47 @@ class Intercepts:
         if switch[0] is EventKind.SINGLE_STEP:
             self._domain.control("kvmi_control_singlestep", vcpu, enabled)
 
-    # ------------------------------------------------------------------------------------------------- page accesses
-
-    def page_access(self, frame: int) -> PageAccess:
-        """What was set here; a machine has one introspector, so nobody else has set another one."""
-        return self._accesses.get(frame, PageAccess.ALL)
-
-    def set_page_access(self, frame: int, access: PageAccess) -> None:
-        """Allow ``access`` to a frame and nothing else."""
-        with self._lock:
-            self._set_access(frame, PageAccess(access & PageAccess.ALL))
-
-    def _set_access(self, frame: int, access: PageAccess) -> None:
-        new = self._domain.ffi.new
-        address, allowed = new("unsigned long long *", frame << PAGE_SHIFT), new("unsigned char *", int(access))
-        self._domain.control("kvmi_set_page_access", address, allowed, 1, 0)
-        self._accesses[frame] = access
-        if access == PageAccess.ALL:
-            del self._accesses[frame]
-
     def release(self) -> None:
-        """Switch off everything and give back all accesses. A machine that ended needs none of it."""
+        """Switch off everything. A machine that ended needs none of it."""
         with self._lock:
             try:
                 for vcpu, switches in self._on.items():
                     for switch in tuple(switches):
                         self._flip(vcpu, switch, False)
-                for frame in tuple(self._accesses):
-                    self._set_access(frame, PageAccess.ALL)
             except VmGoneError:
                 self._on.clear()
-                self._accesses.clear()
+
+
+class Accesses:
+    """What was taken from pages, and by whom. A machine has one introspector, so there is nothing else."""
+
+    def __init__(self, domain: Domain) -> None:
+        self._domain = domain
+        self._lock = threading.Lock()
+        self._known: dict[int, tuple[PageAccess, object]] = {}
+
+    def get(self, frame: int) -> PageAccess:
+        """How the guest may access a frame."""
+        return self._known.get(frame, (PageAccess.ALL, None))[0]
+
+    def set(self, frame: int, access: PageAccess, user: object) -> None:
+        """Allow ``access`` to a frame and nothing else."""
+        with self._lock:
+            self._set(frame, PageAccess(access & PageAccess.ALL), user)
+
+    def _set(self, frame: int, access: PageAccess, user: object) -> None:
+        new = self._domain.ffi.new
+        address, allowed = new("unsigned long long *", frame << PAGE_SHIFT), new("unsigned char *", int(access))
+        self._domain.control("kvmi_set_page_access", address, allowed, 1, 0)
+        self._known[frame] = (access, user)
+        if access == PageAccess.ALL:
+            del self._known[frame]
+
+    def release(self, user: object) -> None:
+        """Give back what ``user`` took. A machine that ended needs none of it."""
+        with self._lock:
+            try:
+                for frame in [frame for frame, (_, owner) in self._known.items() if owner is user]:
+                    self._set(frame, PageAccess.ALL, user)
+            except VmGoneError:
+                self._known.clear()

@@ -26,15 +26,15 @@ from libmicrovmi_py.errors import (
 )
 from libmicrovmi_py.transport.foreign import Foreign
 
-connections: dict[int, str] = {}
-"""The descriptors of machines that are open, which the end of a wait for another one must leave alone; their paths."""
+connections: set[int] = set()
+"""The descriptors of machines that are open, which the end of a wait for another one must leave alone."""
 
 
 def wait_for_guest(foreign: Foreign, path: str, timeout: float) -> Any:
     """Listen at ``path`` until a machine connects, ``timeout`` seconds at the most; libkvmi's handle of the machine.
 
     Its descriptor is then one of ``connections``. Raises ``TimeoutExpiredError``, ``InvalidArgumentError`` for a path
-    that cannot be one of a socket, ``DriverUnavailableError``, also if the machine of that path is open already.
+    that cannot be one of a socket, ``DriverUnavailableError``.
     """
     check_path(path)
     guests: list[Any] = []
@@ -44,7 +44,7 @@ def wait_for_guest(foreign: Foreign, path: str, timeout: float) -> Any:
         if guests:
             return -1
         guests.append(dom)
-        connections[foreign.lib.kvmi_connection_fd(dom)] = path
+        connections.add(foreign.lib.kvmi_connection_fd(dom))
         arrived.set()
         return 0
 
@@ -62,20 +62,14 @@ def wait_for_guest(foreign: Foreign, path: str, timeout: float) -> Any:
         _remove(path, ours)
         if not wanted:
             for dom in guests:
-                connections.pop(foreign.lib.kvmi_connection_fd(dom))
+                connections.discard(foreign.lib.kvmi_connection_fd(dom))
                 foreign.lib.kvmi_domain_close(dom, True)
     if not guests:
-        raise _nobody(path, timeout)
+        raise TimeoutExpiredError(
+            f"no QEMU connected to {path} within {timeout:.3g} s: start it with -chardev socket,path={path},... and "
+            "-object introspection,..., or give it more time (timeout)"
+        )
     return guests[0]
-
-
-def _nobody(path: str, timeout: float) -> MicrovmiError:
-    if path in connections.values():
-        return DriverUnavailableError(f"the machine of {path} is open already, and it has one introspector at a time")
-    return TimeoutExpiredError(
-        f"no QEMU connected to {path} within {timeout:g} s: start it with -chardev socket,path={path},... and "
-        "-object introspection,..., or give it more time (timeout)"
-    )
 
 
 def check_path(path: str) -> None:
