@@ -69,9 +69,12 @@ class Domain:
 
         Raises ``VmGoneError`` once the connection is lost, ``InvalidContextError`` once closed.
         """
-        with self._using():
+        self._enter()
+        try:
             failed = getattr(self._lib, function)(self._handle, *arguments)
             return (self.ffi.errno or errno.EIO) if failed else 0
+        finally:
+            self._leave()
 
     def call(self, function: str, *arguments: Any) -> None:
         """As :meth:`attempt`, raising what :meth:`failure` makes of an error."""
@@ -139,15 +142,22 @@ class Domain:
 
     @contextmanager
     def _using(self) -> Iterator[None]:
+        self._enter()
+        try:
+            yield
+        finally:
+            self._leave()
+
+    def _enter(self) -> None:
         with self._idle:
             if self._closed:
                 raise InvalidContextError("the machine was closed")
             if self._lost:
                 raise VmGoneError(f"the connection to the machine is lost: {self._lost}")
             self._users += 1
-        try:
-            yield
-        finally:
-            with self._idle:
-                self._users -= 1
+
+    def _leave(self) -> None:
+        with self._idle:
+            self._users -= 1
+            if self._closed:
                 self._idle.notify_all()

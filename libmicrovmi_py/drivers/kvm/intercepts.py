@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
+from functools import partial
 
 from libmicrovmi_py.drivers.base import check_vcpu
 from libmicrovmi_py.drivers.kvm.domain import Domain
@@ -94,12 +97,8 @@ class Intercepts:
     def release(self) -> None:
         """Switch off everything. A machine that ended needs none of it."""
         with self._lock:
-            try:
-                for vcpu, switches in self._on.items():
-                    for switch in tuple(switches):
-                        self._flip(vcpu, switch, False)
-            except VmGoneError:
-                self._on.clear()
+            on = [(vcpu, switch) for vcpu, switches in self._on.items() for switch in switches]
+            _do_all(partial(self._flip, vcpu, switch, False) for vcpu, switch in on)
 
 
 class Accesses:
@@ -130,8 +129,17 @@ class Accesses:
     def release(self, user: object) -> None:
         """Give back what ``user`` took. A machine that ended needs none of it."""
         with self._lock:
-            try:
-                for frame in [frame for frame, (_, owner) in self._known.items() if owner is user]:
-                    self._set(frame, PageAccess.ALL, user)
-            except VmGoneError:
-                self._known.clear()
+            frames = [frame for frame, (_, owner) in self._known.items() if owner is user]
+            _do_all(partial(self._set, frame, PageAccess.ALL, user) for frame in frames)
+
+
+def _do_all(steps: Iterable[Callable[[], None]]) -> None:
+    """Do every step, then raise the error of the last one that failed; what the machine's end undoes does not count."""
+    with ExitStack() as left:
+        for step in steps:
+            left.callback(_unless_gone, step)
+
+
+def _unless_gone(step: Callable[[], None]) -> None:
+    with suppress(VmGoneError):
+        step()

@@ -10,13 +10,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from libmicrovmi_py.drivers.kvm.domain import Domain
 from libmicrovmi_py.drivers.kvm.intercepts import Accesses, Intercepts
 from libmicrovmi_py.drivers.kvm.listener import connections, wait_for_guest
 from libmicrovmi_py.drivers.kvm.vcpus import Vcpus
-from libmicrovmi_py.errors import DriverUnavailableError, IoError, MicrovmiError, TimeoutExpiredError, VmGoneError
+from libmicrovmi_py.errors import DriverUnavailableError, IoError, MicrovmiError, TimeoutExpiredError
 from libmicrovmi_py.model import PAGE_SHIFT, PHYSICAL_BITS
 from libmicrovmi_py.transport.deadline import Deadline
 from libmicrovmi_py.transport.foreign import Foreign
@@ -56,16 +56,15 @@ class Machine:
 
     def release_events(self, user: object) -> None:
         """Give back what ``user`` took, and if it listens, answer what is open and let others listen."""
-        self.accesses.release(user)
-        if self._listener is not user:
-            return
-        try:
-            self.intercepts.release()
-            self.vcpus.let_all_go()
-        except VmGoneError as err:
-            _log.debug("nothing to answer: %s", err)
-        finally:
-            self._listener = None
+        with ExitStack() as steps:  # the last one first, and all of them, whichever fails
+            if self._listener is user:
+                steps.callback(self._forget_listener)
+                steps.callback(self.vcpus.let_all_go)
+                steps.callback(self.intercepts.release)
+            steps.callback(self.accesses.release, user)
+
+    def _forget_listener(self) -> None:
+        self._listener = None
 
     def lives(self) -> bool:
         """Whether it answers."""

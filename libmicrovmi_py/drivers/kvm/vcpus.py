@@ -14,13 +14,21 @@ import itertools
 import math
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from libmicrovmi_py.drivers.kvm import abi, registers
 from libmicrovmi_py.drivers.kvm.domain import Domain
 from libmicrovmi_py.drivers.kvm.messages import Stop, answer, go_on, read_event, stop_of
-from libmicrovmi_py.errors import InvalidArgumentError, IoError, MicrovmiError, NotSupportedError, TimeoutExpiredError
-from libmicrovmi_py.events import Event, Reply, ReplyAction
+from libmicrovmi_py.errors import (
+    InvalidArgumentError,
+    IoError,
+    MicrovmiError,
+    NotSupportedError,
+    TimeoutExpiredError,
+    VmGoneError,
+)
+from libmicrovmi_py.events import Event, Reply
 from libmicrovmi_py.model import X86Registers
 from libmicrovmi_py.transport.deadline import Deadline
 
@@ -80,7 +88,7 @@ class Vcpus:
         with self._run:
             if self._paused:
                 self._go_on()
-                self._await(lambda: not self._late(), "went on after the resume")
+                self._await_running(lambda: not self._late())
 
     def _go_on(self) -> None:
         with self._lock:
@@ -104,13 +112,19 @@ class Vcpus:
     def _stopped_by_events(self) -> set[int]:
         return {stop.vcpu for stop, _ in itertools.chain(self._fresh, self._open.values())}
 
+    def _await_running(self, done: Callable[[], bool]) -> None:
+        try:
+            self._await(done, "went on")
+        except TimeoutExpiredError:
+            for vcpu in self._late():
+                del self._owed[vcpu]
+            raise
+
     def _await(self, done: Callable[[], bool], what: str) -> None:
         deadline = Deadline(self._timeout)
         self._collect()
         while not done():
             if deadline.expired:
-                with self._lock:
-                    self._owed.clear()
                 raise TimeoutExpiredError(f"not all vCPUs {what} within {self._timeout:g} s")
             self._look(min(deadline.remaining, _SLICE))
 
@@ -170,18 +184,21 @@ class Vcpus:
                 self._open[event.id] = (stop, known)
             raise
         if not self._paused and self._owed[stop.vcpu]:
-            self._await(lambda: stop.vcpu not in self._late(), "went on after the answer")
+            self._await_running(lambda: stop.vcpu not in self._late())
 
     def let_all_go(self) -> None:
-        """Answer whatever is open or has just come with CONTINUE."""
-        self._look(0.0)
-        while (event := self._take()) is not None:
-            self.reply(event, Reply())
+        """Answer whatever is open or has just come with CONTINUE. Nothing to be done for a machine that ended."""
+        deadline = Deadline(self._timeout)
+        with suppress(VmGoneError):
             self._look(0.0)
-        with self._lock:
-            left = [event for _, event in self._open.values()]
-        for event in left:
-            self.reply(event, Reply(ReplyAction.CONTINUE))
+            while self._take() is not None or self._open:
+                for _, event in list(self._open.values()):
+                    self.reply(event, Reply())
+                if deadline.expired:
+                    raise TimeoutExpiredError(
+                        f"the machine sends events for {self._timeout:g} s after the last was due"
+                    )
+                self._look(0.0)
 
     def _take(self) -> Event | None:
         with self._lock:

@@ -17,6 +17,7 @@ from libmicrovmi_py import Microvmi
 from libmicrovmi_py.errors import (
     DriverUnavailableError,
     InvalidArgumentError,
+    IoError,
     NotMappedError,
     NotSupportedError,
 )
@@ -342,6 +343,25 @@ def test_closing_leaves_no_trace(machine: Microvmi, played: Simulator) -> None:
     assert played.accesses == {5: PageAccess.ALL}
     machine.driver.release_events()
     machine.close()
+
+
+def test_what_cannot_be_switched_off_keeps_nothing_else_on(machine: Microvmi, played: Simulator) -> None:
+    for kind in (EventKind.BREAKPOINT, EventKind.SINGLE_STEP):
+        machine.toggle_intercept(Intercept(kind))
+    machine.set_page_access(0x5000, PageAccess.NONE)
+    hit = played.vcpus[0].breakpoint(0x2000)
+    heard(machine)
+
+    def broken(command: int, seq: int, body: bytes) -> bytes | None:
+        first = command == wire.CONTROL_EVENTS and body[0] == 0
+        return wire.HEADER.pack(command, 8, seq) + wire.ERROR.pack(-wire.ENOENT) if first else None
+
+    played.meddle = broken
+    with pytest.raises(IoError, match="kvmi_control_events"):
+        machine.driver.release_events()  # type: ignore[attr-defined]
+    assert hit.result(5) == "delivered"
+    assert played.vcpus[1].events == set()
+    assert played.accesses == {5: PageAccess.ALL}
 
 
 def test_closing_a_paused_machine_with_open_events_lets_it_run(machine: Microvmi, played: Simulator) -> None:

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -223,3 +225,19 @@ def test_closing_takes_the_connection_from_a_call_that_waits(machine: Microvmi, 
     thread.join(5)
     assert time.monotonic() - started < 2
     assert [type(error) for error in errors] == [InvalidContextError]
+
+
+# ----------------------------------------------------------------------------------------------------------------- fork
+
+
+def test_a_child_that_closes_the_machine_leaves_it_to_its_parent(machine: Microvmi, played: Simulator) -> None:
+    machine.pause()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        machine.close()
+        os._exit(0)
+    assert os.waitpid(child, 0) == (child, 0)
+    assert machine.driver.pause() is False  # type: ignore[attr-defined]
+    assert machine.read_physical(0x2000, 8) == bytes(played.frames[2][:8])
