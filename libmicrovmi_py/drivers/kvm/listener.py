@@ -13,7 +13,7 @@ import socket
 import stat
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from libmicrovmi_py.drivers.kvm import abi
@@ -30,6 +30,30 @@ connections: set[int] = set()
 """The descriptors of machines that are open, which the end of a wait for another one must leave alone."""
 
 
+class _Arrival:
+    """The first machine that connects; libkvmi tells of it on its own thread, through ``callback``."""
+
+    def __init__(self, foreign: Foreign) -> None:
+        self._lib = foreign.lib
+        self.guest: Any = None
+        self.happened = threading.Event()
+        self.callback = foreign.ffi.callback("new_guest", self._accept, error=-1)
+
+    def _accept(self, guest: Any, _uuid: Any, _context: Any) -> int:
+        if self.guest is not None:
+            return -1
+        self.guest = guest
+        connections.add(self._lib.kvmi_connection_fd(guest))
+        self.happened.set()
+        return 0
+
+    def dismiss(self) -> None:
+        """Hang up again."""
+        if self.guest is not None:
+            connections.discard(self._lib.kvmi_connection_fd(self.guest))
+            self._lib.kvmi_domain_close(self.guest, True)
+
+
 def wait_for_guest(foreign: Foreign, path: str, timeout: float) -> Any:
     """Listen at ``path`` until a machine connects, ``timeout`` seconds at the most; libkvmi's handle of the machine.
 
@@ -37,39 +61,33 @@ def wait_for_guest(foreign: Foreign, path: str, timeout: float) -> Any:
     that cannot be one of a socket, ``DriverUnavailableError``.
     """
     check_path(path)
-    guests: list[Any] = []
-    arrived = threading.Event()
-
-    def accept(dom: Any, _uuid: Any, _context: Any) -> int:
-        if guests:
-            return -1
-        guests.append(dom)
-        connections.add(foreign.lib.kvmi_connection_fd(dom))
-        arrived.set()
-        return 0
-
-    callback = foreign.ffi.callback("new_guest", accept, error=-1)
-    listener = foreign.lib.kvmi_init_unix_socket(os.fsencode(path), callback, foreign.ffi.NULL, foreign.ffi.NULL)
-    if listener == foreign.ffi.NULL:
-        raise _cannot_listen(path, foreign.ffi.errno)
-    ours = _identity(path)
-    wanted = False
+    arrival = _Arrival(foreign)
     try:
-        arrived.wait(timeout)
-        wanted = True
-    finally:
-        _stop_listening(foreign, listener, path)
-        _remove(path, ours)
-        if not wanted:
-            for dom in guests:
-                connections.discard(foreign.lib.kvmi_connection_fd(dom))
-                foreign.lib.kvmi_domain_close(dom, True)
-    if not guests:
+        with _listening(foreign, path, arrival):
+            arrival.happened.wait(timeout)
+    except BaseException:
+        arrival.dismiss()
+        raise
+    if arrival.guest is None:
         raise TimeoutExpiredError(
             f"no QEMU connected to {path} within {timeout:.3g} s: start it with -chardev socket,path={path},... and "
             "-object introspection,..., or give it more time (timeout)"
         )
-    return guests[0]
+    return arrival.guest
+
+
+@contextmanager
+def _listening(foreign: Foreign, path: str, arrival: _Arrival) -> Iterator[None]:
+    null = foreign.ffi.NULL
+    listener = foreign.lib.kvmi_init_unix_socket(os.fsencode(path), arrival.callback, null, null)
+    if listener == null:
+        raise _cannot_listen(path, foreign.ffi.errno)
+    ours = _identity(path)
+    try:
+        yield
+    finally:
+        _stop_listening(foreign, listener, path)
+        _remove(path, ours)
 
 
 def check_path(path: str) -> None:

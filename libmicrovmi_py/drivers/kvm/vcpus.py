@@ -15,6 +15,7 @@ import math
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from libmicrovmi_py.drivers.kvm import abi, registers
@@ -47,7 +48,7 @@ class Vcpus:
         self._domain = domain
         self._timeout = timeout
         self._run = threading.Lock()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._paused = False
         self._held: list[Stop] = []  # events of a pause that wait for the resume
         self._owed: collections.Counter[int] = collections.Counter()  # by vCPU: those that were not answered yet
@@ -142,16 +143,16 @@ class Vcpus:
     def write_registers(self, vcpu: int, values: X86Registers) -> None:
         """Write the general registers of a vCPU that is paused or stopped by an event."""
         if self._paused:
-            self._await(lambda: vcpu in self._stopped(), "stopped after the pause")
-        if vcpu not in self._stopped():
-            raise NotSupportedError("KVMi writes the registers of a stopped vCPU only: pause the machine first")
-        registers.write(self._domain, vcpu, values)
+            self._await(lambda: self._is_stopped(vcpu), "stopped after the pause")
         with self._lock:
-            self._written[vcpu] = values
+            if not self._is_stopped(vcpu):
+                raise NotSupportedError("KVMi writes the registers of a stopped vCPU only: pause the machine first")
+            registers.write(self._domain, vcpu, values)
+            self._written[vcpu] = replace(values)
 
-    def _stopped(self) -> set[int]:
+    def _is_stopped(self, vcpu: int) -> bool:
         with self._lock:
-            return {stop.vcpu for stop in self._held} | self._stopped_by_events()
+            return vcpu in self._stopped_by_events() or any(stop.vcpu == vcpu for stop in self._held)
 
     # ------------------------------------------------------------------------------------------------------- events
 
@@ -195,9 +196,7 @@ class Vcpus:
                 for _, event in list(self._open.values()):
                     self.reply(event, Reply())
                 if deadline.expired:
-                    raise TimeoutExpiredError(
-                        f"the machine sends events for {self._timeout:g} s after the last was due"
-                    )
+                    raise TimeoutExpiredError(f"events still come {self._timeout:g} s after they were switched off")
                 self._look(0.0)
 
     def _take(self) -> Event | None:

@@ -6,70 +6,9 @@
  * As the real one it listens, accepts and shakes hands on a thread of its own, puts requests in order with a lock, queues
  * the events that arrive meanwhile, and gives up after 15 seconds.
  */
-#define _GNU_SOURCE
-#include <errno.h>
-#include <poll.h>
-#include <pthread.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/uio.h>
-#include <sys/un.h>
-#include <time.h>
-#include <unistd.h>
-
-enum {
-    ID_REPLY = 0, ID_EVENT = 1, ID_VERSION = 2, ID_GUEST = 5, ID_PAUSE = 7, ID_EVENTS = 9, ID_CR = 10, ID_MSR = 11,
-    ID_GET_REGISTERS = 13, ID_SET_REGISTERS = 14, ID_READ = 17, ID_WRITE = 18, ID_ACCESS = 21, ID_RESPONSES = 27,
-    ID_MAX_GFN = 29, ID_SINGLESTEP = 63,
-};
-#ifndef LIMIT_MS
-#define LIMIT_MS 15000
-#endif
-enum { REGS = 144, SREGS = 312, COMMON = 544, DETAIL = 24, LARGEST = 8184 };
-
-struct header { uint16_t id, size; uint32_t seq; };
-struct greeting { uint32_t size; unsigned char uuid[16]; uint32_t pad; int64_t start; char name[64]; };
-struct vcpu { uint16_t vcpu, pad1; uint32_t pad2; };
-struct msr { uint32_t index, reserved; uint64_t data; };
-struct msrs { uint32_t count, pad; struct msr entries[]; };
-
-struct event {
-    struct event *next;
-    unsigned char common[COMMON], detail[DETAIL];
-    unsigned char message[LARGEST];
-    uint32_t seq;
-};
-
-struct dom {
-    int fd;
-    bool gone;
-    pthread_mutex_t lock, queue;
-    struct event *first, **last;
-    struct greeting peer;
-};
-
-typedef int (*guest_fn)(void *dom, unsigned char (*uuid)[16], void *context);
-typedef int (*handshake_fn)(const void *peer, void *answer, void *context);
-
-struct listener {
-    int fd, wake[2];
-    pthread_t thread;
-    guest_fn accept;
-    handshake_fn handshake;
-    void *context;
-};
+#include "libkvmi.h"
 
 static uint32_t sequence;
-
-static int fail(int error)
-{
-    errno = error;
-    return -1;
-}
 
 /* ------------------------------------------------------------------------------------------------------------- bytes */
 
@@ -90,7 +29,7 @@ static int wait_for(struct dom *dom, short what, int ms)
     return 0;
 }
 
-static int receive(struct dom *dom, void *buffer, size_t size)
+int receive(struct dom *dom, void *buffer, size_t size)
 {
     for (size_t done = 0; done < size;) {
         ssize_t got;
@@ -107,7 +46,7 @@ static int receive(struct dom *dom, void *buffer, size_t size)
     return 0;
 }
 
-static int skip(struct dom *dom, size_t size)
+int skip(struct dom *dom, size_t size)
 {
     char bin[512];
 
@@ -261,8 +200,8 @@ static int answered(struct dom *dom, uint16_t id, uint32_t seq, void *reply, siz
     return skip(dom, size - part);
 }
 
-static int ask(struct dom *dom, uint16_t id, const void *head, size_t head_size, const void *data, size_t size,
-               void *reply, size_t wanted)
+int ask(struct dom *dom, uint16_t id, const void *head, size_t head_size, const void *data, size_t size, void *reply,
+        size_t wanted)
 {
     uint32_t seq = __atomic_add_fetch(&sequence, 1, __ATOMIC_RELAXED);
     int failed;
@@ -403,119 +342,4 @@ int kvmi_pause_all_vcpus(void *handle, unsigned int count)
              answered(dom, ID_RESPONSES, seq, NULL, 0);
     pthread_mutex_unlock(&dom->lock);
     return failed ? -1 : 0;
-}
-
-/* ----------------------------------------------------------------------------------------------------------- machines */
-
-bool kvmi_domain_is_connected(const void *dom)
-{
-    return !((const struct dom *)dom)->gone;
-}
-
-int kvmi_connection_fd(const void *dom)
-{
-    return ((const struct dom *)dom)->fd;
-}
-
-void kvmi_domain_name(const void *dom, char *name, size_t size)
-{
-    if (size > 0) {
-        strncpy(name, ((const struct dom *)dom)->peer.name, size - 1);
-        name[size - 1] = 0;
-    }
-}
-
-void kvmi_domain_close(void *handle, bool shut_down)
-{
-    struct dom *dom = handle;
-
-    if (shut_down)
-        shutdown(dom->fd, SHUT_RDWR);
-    close(dom->fd);
-    while (dom->first != NULL) {
-        struct event *next = dom->first->next;
-
-        free(dom->first);
-        dom->first = next;
-    }
-    free(dom);
-}
-
-static int meet(struct listener *listener, struct dom *dom)
-{
-    struct { uint32_t size; unsigned char hash[20]; } answer = {sizeof answer, {0}};
-    struct { uint32_t version, pad; unsigned char features[8]; } version;
-    size_t rest = sizeof dom->peer - sizeof dom->peer.size, part;
-
-    if (receive(dom, &dom->peer.size, sizeof dom->peer.size))
-        return -1;
-    if (dom->peer.size < sizeof dom->peer - sizeof dom->peer.name || dom->peer.size > 65536)
-        return fail(EINVAL);
-    part = dom->peer.size - sizeof dom->peer.size;
-    if (receive(dom, dom->peer.uuid, part < rest ? part : rest) || skip(dom, part < rest ? 0 : part - rest))
-        return -1;
-    dom->peer.name[sizeof dom->peer.name - 1] = 0;
-    if (listener->handshake != NULL && listener->handshake(&dom->peer, &answer, listener->context) < 0)
-        return -1;
-    if (send(dom->fd, &answer, sizeof answer, MSG_NOSIGNAL) != sizeof answer)
-        return -1;
-    return ask(dom, ID_VERSION, NULL, 0, NULL, 0, &version, sizeof version) || version.version < 1;
-}
-
-static void *listen_thread(void *arg)
-{
-    struct listener *listener = arg;
-
-    for (;;) {
-        struct pollfd slots[] = {{listener->fd, POLLIN, 0}, {listener->wake[0], POLLIN, 0}};
-        struct dom *dom;
-        int fd;
-
-        if (poll(slots, 2, -1) < 0 || slots[1].revents || (fd = accept(listener->fd, NULL, NULL)) < 0)
-            return NULL;
-        dom = calloc(1, sizeof *dom);
-        dom->fd = fd;
-        dom->last = &dom->first;
-        pthread_mutex_init(&dom->lock, NULL);
-        pthread_mutex_init(&dom->queue, NULL);
-        if (meet(listener, dom) || listener->accept(dom, &dom->peer.uuid, listener->context) != 0)
-            kvmi_domain_close(dom, true);
-    }
-}
-
-void kvmi_uninit(void *handle)
-{
-    struct listener *listener = handle;
-
-    shutdown(listener->fd, SHUT_RDWR);
-    if (write(listener->wake[1], "", 1) == 1)
-        pthread_join(listener->thread, NULL);
-    close(listener->fd);
-    close(listener->wake[0]);
-    close(listener->wake[1]);
-    free(listener);
-}
-
-void *kvmi_init_unix_socket(const char *path, guest_fn accept_guest, handshake_fn handshake, void *context)
-{
-    struct listener *listener = calloc(1, sizeof *listener);
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    struct stat found;
-
-    strncpy(address.sun_path, path, sizeof address.sun_path - 1);
-    listener->accept = accept_guest;
-    listener->handshake = handshake;
-    listener->context = context;
-    listener->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if ((stat(path, &found) == 0 && unlink(path)) || bind(listener->fd, (struct sockaddr *)&address, sizeof address) ||
-        listen(listener->fd, 0) || pipe(listener->wake) ||
-        pthread_create(&listener->thread, NULL, listen_thread, listener)) {
-        int error = errno;
-
-        close(listener->fd);
-        free(listener);
-        errno = error;
-        return NULL;
-    }
-    return listener;
 }

@@ -7,7 +7,7 @@ import os
 import subprocess
 from pathlib import Path
 
-STAND_IN = Path(__file__).with_name("libkvmi.c")
+STAND_IN = [str(Path(__file__).with_name(name)) for name in ("libkvmi.c", "libkvmi-guests.c")]
 
 
 def library(folder: Path, *options: str) -> str:
@@ -18,5 +18,5 @@ def library(folder: Path, *options: str) -> str:
     built = folder / "libkvmi.so"
     if not built.exists():
         command = ["cc", "-shared", "-fPIC", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", *options]
-        subprocess.run([*command, "-o", str(built), str(STAND_IN)], check=True)
+        subprocess.run([*command, "-o", str(built), *STAND_IN], check=True)
     return str(built)

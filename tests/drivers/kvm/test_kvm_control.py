@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 from drivers.kvm import wire
 from drivers.kvm.simulator import Simulator
+from drivers.kvm.watching import stopped, until
 
 from libmicrovmi_py import Microvmi
 from libmicrovmi_py.errors import InvalidArgumentError, IoError, NotSupportedError, TimeoutExpiredError
@@ -17,19 +18,6 @@ from libmicrovmi_py.events import EventKind, Intercept, Reply, ReplyAction
 from libmicrovmi_py.model import SegmentReg, SystemTableReg
 
 ROUNDS = 1000
-
-
-def stopped(played: Simulator) -> list[bool]:
-    """Which vCPUs wait for an answer."""
-    return [vcpu.stopped.is_set() for vcpu in played.vcpus]
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for what another thread is about to do."""
-    end = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.001)
 
 
 # ------------------------------------------------------------------------------------------------------------ run state
