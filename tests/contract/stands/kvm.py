@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A played machine with KVMi, in a process of its own, behind our stand-in for libkvmi or the real one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from contract.target import Target
+from drivers.kvm.library import library
+
+TESTS = Path(__file__).resolve().parents[2]
+
+PIECES = {0: 0xA0000, 0x100000: 0x80000, 0x200000: 0x3000, 0xFFFC0000: 0x40000}
+"""Start -> bytes of it."""
+
+
+def stand(folder: Path) -> Iterator[Target]:
+    """Low memory, some behind a hole, and firmware below 4 GiB, which KVMi lets one write."""
+    pieces = {start: _numbered(start, size) for start, size in PIECES.items()}
+    for start, content in pieces.items():
+        (folder / f"{start:x}").write_bytes(content)
+    files = [f"{start}:{folder}/{start:x}" for start in pieces]
+    socket = folder / "socket"
+    command = [sys.executable, "-m", "drivers.kvm.simulator", str(socket), *files]
+    environment = {**os.environ, "PYTHONPATH": str(TESTS)}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder, env=environment
+    ) as machine:
+        assert machine.stdout is not None
+        assert machine.stdout.readline() == "ready\n"
+        uri = f"vmi://kvm/?kvm_unix_socket={socket}&library={library(folder)}&timeout=2"
+        yield Target(uri, pieces, writable=True)
+        machine.communicate()
+
+
+def _numbered(start: int, size: int) -> bytes:
+    return b"".join((at // 8).to_bytes(8, "little") for at in range(start, start + size, 8))
