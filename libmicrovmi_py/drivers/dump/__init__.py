@@ -64,6 +64,15 @@ class MappedDump(DumpDriver):
         """The pieces of the file, by guest-physical address."""
         return self._regions
 
+    def memory_map(self) -> Sequence[MemoryRange]:
+        """The memory that is in the file; pieces that only the file has apart are one range."""
+        ranges: list[MemoryRange] = []
+        for item in self._regions:
+            before = ranges.pop() if ranges and (ranges[-1].end, ranges[-1].kind) == (item.start, item.kind) else None
+            start = before.start if before else item.start
+            ranges.append(MemoryRange(start, item.end - start, item.kind))
+        return tuple(ranges)
+
 
 class PagedDump(DumpDriver):
     """Memory of which every page is unpacked when it is read."""
