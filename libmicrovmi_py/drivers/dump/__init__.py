@@ -39,7 +39,10 @@ class DumpDriver(Driver):
         if path is None:
             raise InvalidArgumentError("Dump driver requires a path")
         image, form = recognised(path, params.get("format"))
-        return _driver(image, form.read(image))
+        driver = _driver(image, form.read(image))
+        if not driver.max_addr:
+            raise image.damaged("there is no memory in it")
+        return driver
 
     @property
     def max_addr(self) -> int:
@@ -58,7 +61,7 @@ class MappedDump(DumpDriver):
         self._regions = tuple(
             region for piece in pieces for region in _regions(image, piece, kinds.of(piece.start, piece.end))
         )
-        self._max_addr = max(item.end for item in self._regions if item.kind is MemoryKind.RAM)
+        self._max_addr = max((item.end for item in self._regions if item.kind is MemoryKind.RAM), default=0)
 
     def regions(self) -> Sequence[Region]:
         """The pieces of the file, by guest-physical address."""

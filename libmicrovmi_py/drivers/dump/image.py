@@ -81,8 +81,10 @@ class FlatImage(Image):
         if (kind, version) != (1, 1):
             raise self.refused(f"a flattened dump of type {kind}, version {version}", "rearrange it: makedumpfile -R")
         self._records = laid_out(reversed(list(self._find_records(file))))
+        if not self._records:
+            raise self.damaged("there are no records in it")
         self._starts = [record.start for record in self._records]
-        self.size = self._records[-1].end if self._records else 0
+        self.size = self._records[-1].end
 
     def _find_records(self, file: Image) -> Iterator[Piece]:
         position, count = self._HEADER, 0

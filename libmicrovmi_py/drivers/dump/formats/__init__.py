@@ -45,7 +45,10 @@ def _format_of(image: Image) -> Format:
     for magic, text in _OTHERS.items():
         if start.startswith(magic):
             raise image.refused(text)
-    return next(item for item in formats().values() if start.startswith(item.magic))
+    found = next(item for item in formats().values() if start.startswith(item.magic))
+    if isinstance(image, FlatImage) and not found.magic:
+        raise image.refused("a flattened file of an unknown format")
+    return found
 
 
 def _start(image: Image) -> bytes:
