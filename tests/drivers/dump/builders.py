@@ -210,15 +210,15 @@ def kdump(
     sub = _sub_header(bits, 2 * block - len(notes) if notes else 0, len(notes), last, split)
     head = _header(bits, version, status, block, 2 * len(bitmap) // block, last)
     result = head.ljust(block, b"\0") + (sub.ljust(block - len(notes), b"\0") + notes) + bitmap + bitmap
-    offset, rows, data = table + 24 * len(pages), b"", b""
+    offset, rows, data = table + 24 * len(pages), [], []
     for index, content in enumerate(pages.values()):
         packed = pack(content)
         raw = index % 5 == 4 or len(packed) >= block
         packed = content if raw else packed
-        rows += struct.pack("<QIIQ", offset, len(packed), 0 if raw else flag, 0)
-        data += packed
+        rows.append(struct.pack("<QIIQ", offset, len(packed), 0 if raw else flag, 0))
+        data.append(packed)
         offset += len(packed)
-    return result + rows + data
+    return result + b"".join([*rows, *data])
 
 
 def _steps(content: bytes, block: int) -> range:
