@@ -81,6 +81,7 @@ def values(vcpu: int) -> dict[str, int | tuple[int, ...]]:
     found: dict[str, int | tuple[int, ...]] = {
         name: 0x1000000 * (vcpu + 1) + index for index, name in enumerate([*GENERAL, "cr0", "cr2", "cr3", "cr4"])
     }
+    found["rflags"] = 0x246 + 0x800 * vcpu
     for index, name in enumerate([*SEGMENTS, "ldt", "tr"]):
         found[name] = (0xFFFF800000000000 + index + vcpu, 0xFFFFF000 + index, 0x10 * index + vcpu)
     found["gdt"], found["idt"] = (0xFFFFFE0000001000 + vcpu, 127), (0xFFFFFE0000000000 + vcpu, 4095)
