@@ -60,7 +60,9 @@ class Image:
             f"{self.path} is cut short or damaged: {what}; make the dump anew, or say format=raw to take it as it is"
         )
 
-    def refused(self, what: str, way_out: str = "convert it, or say format=raw to take it as it is") -> Exception:
+    def refused(
+        self, what: str, way_out: str = "convert it, or say format=raw to take it as it is"
+    ) -> DriverUnavailableError:
         """The error for a file that is well but cannot be read."""
         return DriverUnavailableError(f"{self.path} is {what}, which cannot be read: {way_out}")
 
@@ -74,6 +76,7 @@ class FlatImage(Image):
 
     MAGIC = b"makedumpfile\0"
     _HEADER = 4096
+    _MAX_RECORDS = 1 << 22
 
     def __init__(self, file: Image) -> None:
         super().__init__(file.path, file.mapping)
@@ -95,6 +98,8 @@ class FlatImage(Image):
             position += 16
             if offset < 0 or size <= 0 or size > file.size - position:
                 raise self.damaged(f"record {count} at {position - 16:#x} has offset {offset:#x} and size {size:#x}")
+            if count == self._MAX_RECORDS:
+                raise self.refused(f"a flattened file of more than {count} records", "rearrange it: makedumpfile -R")
             yield Piece(offset, size, position)
             position += size
             count += 1

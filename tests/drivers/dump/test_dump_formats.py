@@ -163,7 +163,10 @@ def test_segments_of_an_elf_core_may_overlap_and_be_in_any_order(tmp_path: Path)
     path = write(tmp_path, builders.elf({0x3000: first, 0x1000: second, 0x20000: first[:PAGE]}))
     with Microvmi.open(str(path)) as machine:
         assert machine.read_physical(0x1000, 8 * PAGE) == second[: 2 * PAGE] + first + second[6 * PAGE :]
-        assert machine.memory_map()[-1] == MemoryRange(0x20000, PAGE)
+        assert machine.memory_map() == (MemoryRange(0x1000, 8 * PAGE), MemoryRange(0x20000, PAGE))
+    path = write(tmp_path, builders.elf({0x1000: first, 0x3000: second}))
+    with Microvmi.open(str(path)) as machine:
+        assert machine.read_physical(0x1000, 10 * PAGE) == first + second[2 * PAGE :]
 
 
 def test_memory_of_devices_and_firmware_is_told_apart_in_dumps_of_hypervisors(tmp_path: Path) -> None:

@@ -80,8 +80,11 @@ def _header(image: Image) -> _Header:
 
 
 class Pages:
-    """The pages of a file. ``_starts``, ``_ends`` and ``_before`` tell for each run of pages: its first, one past its
-    last, and how many pages are in the runs before it."""
+    """The pages of a file.
+
+    ``_starts``, ``_ends`` and ``_before`` tell of each run of pages: its first, one past its last, and how many are in
+    the runs before it.
+    """
 
     def __init__(self, image: Image, header: _Header) -> None:
         self._image, self._block = image, header.block
