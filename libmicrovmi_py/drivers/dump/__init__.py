@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
@@ -118,7 +119,7 @@ class _WithRegisters(DumpDriver):
         known = self._processors.registers
         if vcpu >= len(known):
             raise NotSupportedError(f"the dump has the registers of {len(known)} vCPUs only, counted from 0")
-        return known[vcpu]
+        return copy.deepcopy(known[vcpu])
 
 
 class MappedDumpWithRegisters(_WithRegisters, MappedDump):

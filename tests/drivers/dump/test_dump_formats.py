@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
+import random
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,8 @@ from drivers.dump.builders import PAGE, Memory
 
 from libmicrovmi_py import DriverUnavailableError, Microvmi, NotMappedError, NotSupportedError, ReadOnlyError
 from libmicrovmi_py.drivers.base import SupportsFrames, SupportsRegions
+from libmicrovmi_py.drivers.dump.bitmap import runs
+from libmicrovmi_py.drivers.dump.image import Image
 from libmicrovmi_py.model import MemoryKind, MemoryRange
 
 
@@ -187,6 +191,20 @@ def test_pages_of_kdump_files_may_be_larger_than_a_frame(tmp_path: Path) -> None
     path = write(tmp_path, builders.kdump(memory, block=65536))
     with Microvmi.open(str(path)) as machine:
         assert_holds(machine, memory)
+
+
+@pytest.mark.parametrize("bits", [10, 15, 64, 524288, 524289, 524297, 1100003])
+def test_runs_of_a_bitmap_are_those_that_a_loop_finds(tmp_path: Path, bits: int) -> None:
+    source, lengths = random.Random(bits), [1, 2, 7, 8, 64, 60000]
+    there = [bit for _ in range(80) for bit in [source.random() < 0.5] * source.choice(lengths)][: bits - 9]
+    there += [True] * (bits - len(there))
+    expected, at = [], 0
+    for bit, group in itertools.groupby(there):
+        begin, at = at, at + len(list(group))
+        expected += [(begin, at)] * bit
+    digits = "1" * (-bits % 8) + "".join("01"[bit] for bit in reversed(there))  # beyond the last page may be anything
+    path = write(tmp_path, b"head" + int(digits, 2).to_bytes(len(digits) // 8, "little"))
+    assert list(runs(Image.open(str(path)), 4, bits)) == expected
 
 
 def test_unpacked_pages_are_kept(tmp_path: Path) -> None:

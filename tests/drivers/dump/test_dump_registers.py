@@ -60,6 +60,12 @@ def test_notes_of_qemu(tmp_path: Path, content: bytes) -> None:
         assert_has(machine, VCPUS, set(VCPUS[0]))
 
 
+def test_registers_are_the_callers_own(tmp_path: Path) -> None:
+    with opened(tmp_path, builders.elf(MEMORY, QEMU)) as machine:
+        machine.read_registers(0).cs.base = 7
+        assert_has(machine, VCPUS, {"cs"})
+
+
 def test_notes_of_virtualbox(tmp_path: Path) -> None:
     with opened(tmp_path, builders.elf(MEMORY, builders.virtualbox_notes(VCPUS))) as machine:
         assert_has(machine, VCPUS, set(VCPUS[0]))
