@@ -23,6 +23,7 @@ _X86 = (3, 62)  # EM_386, EM_X86_64
 class _Class(NamedTuple):
     """How a class of files is laid out: header, section header up to sh_info, program header with its order."""
 
+    wide: bool
     header: struct.Struct
     section: struct.Struct
     segment: struct.Struct
@@ -30,8 +31,10 @@ class _Class(NamedTuple):
 
 
 _CLASSES = {
-    1: _Class(struct.Struct("<16x2H4x4x2I4x2x2H"), struct.Struct("<28xI8x"), struct.Struct("<8I"), (0, 1, 3, 4)),
-    2: _Class(struct.Struct("<16x2H4x8x2Q4x2x2H"), struct.Struct("<44xI16x"), struct.Struct("<2I6Q"), (0, 2, 4, 5)),
+    1: _Class(False, struct.Struct("<16x2H4x4x2I4x2x2H"), struct.Struct("<28xI8x"), struct.Struct("<8I"), (0, 1, 3, 4)),
+    2: _Class(
+        True, struct.Struct("<16x2H4x8x2Q4x2x2H"), struct.Struct("<44xI16x"), struct.Struct("<2I6Q"), (0, 2, 4, 5)
+    ),
 }
 """By EI_CLASS; ``order`` is where p_type, p_offset, p_paddr and p_filesz are."""
 
@@ -50,26 +53,25 @@ def _read(image: Image) -> Contents:
     if ident[5] != 1:
         raise image.refused("a big-endian ELF core")
     layout = _CLASSES[ident[4]]
-    kind, machine, table, sections, entry, count = layout.header.unpack(
-        image.read(0, layout.header.size, "the ELF header")
-    )
+    machine, segments = _segments(image, layout)
+    pieces = _memory(image, segments)
+    return Contents(pieces, _processors(image, segments, layout.wide) if machine in _X86 else Processors())
+
+
+def _segments(image: Image, layout: _Class) -> tuple[int, list[_Segment]]:
+    """The machine that the file is of, and its program headers."""
+    content = image.read(0, layout.header.size, "the ELF header")
+    kind, machine, table, sections, entry, count = layout.header.unpack(content)
     if kind != _ET_CORE:
         raise image.refused("an ELF file but no core")
     if count == _PN_XNUM:
         (count,) = layout.section.unpack(image.read(sections, layout.section.size, "the number of segments"))
-    segments = _segments(image, layout, table, entry, count)
-    pieces = _memory(image, segments)
-    return Contents(pieces, _processors(image, segments, ident[4] == 2) if machine in _X86 else Processors())
-
-
-def _segments(image: Image, layout: _Class, table: int, entry: int, count: int) -> list[_Segment]:
     if count and entry != layout.segment.size:
         raise image.damaged(f"program headers have {entry} bytes, not {layout.segment.size}")
     if count > MAX_PIECES:
         raise image.refused(f"an ELF core of {count} segments")
-    content = image.read(table, count * layout.segment.size, f"{count} program headers")
-    rows = layout.segment.iter_unpack(content)
-    return [_Segment(*(row[place] for place in layout.order)) for row in rows]
+    rows = layout.segment.iter_unpack(image.read(table, count * layout.segment.size, f"{count} program headers"))
+    return machine, [_Segment(*(row[place] for place in layout.order)) for row in rows]
 
 
 def _memory(image: Image, segments: list[_Segment]) -> list[Piece]:

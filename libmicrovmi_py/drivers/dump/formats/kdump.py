@@ -24,6 +24,8 @@ from libmicrovmi_py.model import PHYSICAL_BITS
 
 _MAGIC = b"KDUMP   "
 _MACHINE = slice(272, 272 + 65)
+_X86 = (b"x86_64", b"i386", b"i586", b"i686")
+_PAGE_SIZES = (4096, 8192, 16384, 32768, 65536)
 _INCOMPLETE = 8
 _DESCRIPTOR = struct.Struct("<Q2I8x")
 _AT_ONCE = 1 << 16
@@ -62,21 +64,30 @@ def _header(image: Image) -> _Header:
     content = image.read(0, 444, "the header")
     if not content.startswith(_MAGIC):
         raise image.damaged("there is no header of a kdump file")
+    writer, (status, block, sub, blocks, pages) = _writer(image, content)
     (version,) = struct.unpack_from("<i", content, 8)
-    for writer in _WRITERS:
-        status, block, sub, blocks, pages = struct.unpack_from("<5I", content, writer.status)
-        if block in (4096, 8192, 16384, 32768, 65536):
-            break
-    else:
-        raise image.damaged("its pages have a size that no machine has")
     if status & _INCOMPLETE:
         raise image.damaged("it says that it was not finished")
-    if version >= 2 and struct.unpack("<I", image.read(block + writer.split, 4, "the sub header"))[0]:
+    if version >= 2 and _word(image, "<I", block + writer.split):
         raise image.refused("one part of a kdump file", "join the parts: makedumpfile --reassemble")
     if version >= 6:
-        (pages,) = struct.unpack("<Q", image.read(block + writer.pages, 8, "the sub header"))
+        pages = _word(image, "<Q", block + writer.pages)
     machine = content[_MACHINE].partition(b"\0")[0]
-    return _Header(writer, version, block, sub, blocks, pages, machine in (b"x86_64", b"i386", b"i586", b"i686"))
+    return _Header(writer, version, block, sub, blocks, pages, machine in _X86)
+
+
+def _writer(image: Image, content: bytes) -> tuple[_Writer, tuple[int, ...]]:
+    """Who wrote the header, by where the size of a page is one; its status, that size, and the three words after it."""
+    for writer in _WRITERS:
+        words = struct.unpack_from("<5I", content, writer.status)
+        if words[1] in _PAGE_SIZES:
+            return writer, words
+    raise image.damaged("its pages have a size that no machine has")
+
+
+def _word(image: Image, layout: str, offset: int) -> int:
+    (word,) = struct.unpack(layout, image.read(offset, struct.calcsize(layout), "the sub header"))
+    return int(word)
 
 
 class Pages:

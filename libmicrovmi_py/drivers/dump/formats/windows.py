@@ -92,7 +92,7 @@ def _processors(image: Image, header: bytes) -> Processors:
     (table,) = struct.unpack_from("<Q", header, _DTB)
     flags, *values = _REGISTERS.unpack_from(header, _CONTEXT)
     registers = X86Registers(cr3=table)
-    if flags & _CONTEXT_AMD64 and flags != 0x45474150:  # "PAGE" is what Windows fills a header with
+    if flags & _CONTEXT_AMD64:
         for name, selector in zip(("cs", "ds", "es", "fs", "gs", "ss"), values, strict=False):
             setattr(registers, name, SegmentReg(selector=selector))
         for name, value in zip(["rflags", *_NAMES], values[6:], strict=True):
