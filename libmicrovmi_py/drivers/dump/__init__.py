@@ -60,7 +60,10 @@ class MappedDump(DumpDriver):
         super().__init__(image, processors)
         kinds = Kinds((piece.start, piece.end) for piece in pieces if processors.hypervisor)
         self._regions = tuple(
-            region for piece in pieces for region in _regions(image, piece, kinds.of(piece.start, piece.end))
+            region
+            for piece in pieces
+            for part in kinds.of(piece.start, piece.end)
+            for region in _regions(image, part, piece.offset + part.start - piece.start)
         )
         self._max_addr = max((item.end for item in self._regions if item.kind is MemoryKind.RAM), default=0)
 
@@ -88,7 +91,7 @@ class PagedDump(DumpDriver):
         self._pages = pages
         ranges = pages.ranges()
         kinds = Kinds(ranges if processors.hypervisor else ())
-        self._map = tuple(MemoryRange(start, end - start, kinds.of(start, end)) for start, end in ranges)
+        self._map = tuple(part for start, end in ranges for part in kinds.of(start, end))
         self._max_addr = end_of_ram(self._map)
 
     def read_frame(self, frame: int, offset: int, buffer: memoryview) -> None:
@@ -139,10 +142,11 @@ def _driver(image: Image, contents: Contents) -> DumpDriver:
     return paged(image, processors, memory)
 
 
-def _regions(image: Image, piece: Piece, kind: MemoryKind) -> Iterator[Region]:
-    start = piece.start
-    for offset, size in image.pieces(piece.offset, piece.size):
-        yield Region(start, size, kind, image.mapping, offset)
+def _regions(image: Image, part: MemoryRange, offset: int) -> Iterator[Region]:
+    """Where the file has a range that begins at ``offset``: in more than one place if it is flattened."""
+    start = part.start
+    for place, size in image.pieces(offset, part.size):
+        yield Region(start, size, part.kind, image.mapping, place)
         start += size
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from libmicrovmi_py.model import MemoryKind
+from libmicrovmi_py.model import MemoryKind, MemoryRange
 
 _MIB, _4_GIB = 1 << 20, 1 << 32
 
@@ -79,8 +79,10 @@ class Kinds:
             if start <= self._low_end < end:
                 self._low_end = end
 
-    def of(self, start: int, end: int) -> MemoryKind:
-        """The kind of one of the ranges."""
+    def of(self, start: int, end: int) -> list[MemoryRange]:
+        """One of the ranges with its kind; in two where main memory begins at 4 GiB, right behind the firmware."""
         if self._low_end == _MIB or start < self._low_end or start >= _4_GIB:
-            return MemoryKind.RAM
-        return MemoryKind.ROM if end == _4_GIB else MemoryKind.DEVICE
+            return [MemoryRange(start, end - start, MemoryKind.RAM)]
+        edge = min(end, _4_GIB)
+        kind = MemoryKind.ROM if edge == _4_GIB else MemoryKind.DEVICE
+        return [MemoryRange(start, edge - start, kind)] + ([MemoryRange(edge, end - edge)] if end > edge else [])

@@ -175,13 +175,20 @@ def test_segments_of_an_elf_core_may_overlap_and_be_in_any_order(tmp_path: Path)
 
 def test_memory_of_devices_and_firmware_is_told_apart_in_dumps_of_hypervisors(tmp_path: Path) -> None:
     memory = {0: _content(2, 1), 0xF0000: _content(32, 2), 0xFD000000: _content(1, 3), 0xFFFFF000: _content(1, 4)}
-    expected = [MemoryKind.RAM, MemoryKind.RAM, MemoryKind.DEVICE, MemoryKind.ROM]
+    kinds = [MemoryKind.RAM, MemoryKind.RAM, MemoryKind.DEVICE, MemoryKind.ROM]
+    high = memory | {0x100000000: _content(5, 5)}
     note = builders.qemu_note(builders.values(0))
-    for content in (builders.elf(memory, note), builders.kdump(memory, note)):
-        with Microvmi.open(str(write(tmp_path, content))) as machine:
-            assert [item.kind for item in machine.memory_map()] == expected
+    for build in (builders.elf, builders.kdump, lambda *given: builders.flattened(builders.elf(*given))):
+        with Microvmi.open(str(write(tmp_path, build(memory, note)))) as machine:
+            assert [item.kind for item in machine.memory_map()] == kinds
             assert machine.max_addr == 0x110000
             assert_holds(machine, memory)
+        with Microvmi.open(str(write(tmp_path, build(high, note)))) as machine:  # right behind the firmware
+            assert [(item.start, item.kind) for item in machine.memory_map()] == [
+                *zip(high, [*kinds, MemoryKind.RAM], strict=True)
+            ]
+            assert machine.max_addr == 0x100005000
+            assert machine.read_physical(0xFFFFF000, 6 * PAGE) == high[0xFFFFF000] + high[0x100000000]
     with Microvmi.open(str(write(tmp_path, builders.elf(memory)))) as machine:
         assert machine.max_addr == 1 << 32
 
