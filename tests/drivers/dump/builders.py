@@ -209,6 +209,7 @@ def kdump(
     bitmap = bitmap.ljust(-(-len(bitmap) // block) * block, b"\0")
     table = (2 * block) + 2 * len(bitmap)
     sub = _sub_header(bits, 2 * block - len(notes) if notes else 0, len(notes), last, split)
+    sub = sub if version >= 6 else sub[: 80 if bits == 64 else 56]
     head = _header(bits, version, status, block, 2 * len(bitmap) // block, last)
     result = head.ljust(block, b"\0") + (sub.ljust(block - len(notes), b"\0") + notes) + bitmap + bitmap
     offset, rows, data = table + 24 * len(pages), [], []
