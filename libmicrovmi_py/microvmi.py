@@ -55,7 +55,8 @@ class Microvmi(Control):
     def from_driver(cls, driver: Driver, *, cache: int = CACHE_SIZE) -> Microvmi:
         """Put the whole on top of an open driver, and own it from now on.
 
-        While this object keeps the machine paused, up to ``cache`` bytes of pages that were read are kept, 0 for none.
+        While this object keeps the machine paused, and always if its memory never changes, up to ``cache`` bytes of
+        pages that were read are kept, 0 for none.
         """
         machine = cls.__new__(cls)
         machine._attach(driver, cache)
@@ -64,6 +65,8 @@ class Microvmi(Control):
     def _attach(self, driver: Driver, cache: int) -> None:
         self._take_control(driver, PhysicalMemory(driver), cache)
         self.driver_type: DriverType = driver.type
+        if driver.static:
+            self._keep_pages(cache)
         self.memory = Memory(driver)
         self.padded_memory = PaddedMemory(driver)
 

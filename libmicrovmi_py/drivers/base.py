@@ -27,13 +27,14 @@ class Driver(abc.ABC):
 
     ``name`` is lower case and unique. ``type`` is the number C callers see. ``parameters`` names the keys this driver
     takes besides ``vm_name``, each with one line of help. ``automatic`` is whether the driver takes part when none
-    was named.
+    was named. ``static`` is whether memory never changes, so that pages that were read are kept from the start on.
     """
 
     name: ClassVar[str]
     type: ClassVar[DriverType] = DriverType.PLUGIN
     parameters: ClassVar[dict[str, str]] = {}
     automatic: ClassVar[bool] = True
+    static: ClassVar[bool] = False
 
     @classmethod
     @abc.abstractmethod

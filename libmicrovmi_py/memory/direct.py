@@ -41,8 +41,11 @@ class Table:
         """``by_frames`` and no regions: the memory of a driver of frames, of which C reads what is cached."""
         ffi, lib = native()
         rows = ffi.new("struct mvi_region[]", max(len(regions), 1))
-        reaches = [_fill(row, region) for row, region in zip(rows, regions, strict=False)]
-        if not by_frames and all(reach.view is not None for reach in reaches):
+        sources = {id(region.source): region.source for region in regions}
+        reaches = {key: source.reach() for key, source in sources.items()}
+        for row, region in zip(rows, regions, strict=False):
+            _fill(row, region, reaches[id(region.source)])
+        if not by_frames and all(reach.view is not None for reach in reaches.values()):
             cache = None  # a mapping is cheaper than a kept page
         self._kept = cache, reaches
         pages = cache.pointer if cache else ffi.NULL
@@ -55,9 +58,8 @@ class Table:
         """The end of something of C's that had to keep this table; as its destructor it does."""
 
 
-def _fill(row: Any, region: Region) -> Reach:
-    """Describe ``region`` in a ``struct mvi_region``; what has to stay alive for it."""
-    reach = region.source.reach()
+def _fill(row: Any, region: Region, reach: Reach) -> None:
+    """Describe ``region`` in a ``struct mvi_region``; ``reach`` is how C gets at its source, to be kept alive."""
     row.start, row.size, row.kind = region.start, region.size, region.kind
     row.offset = reach.offset + region.offset
     row.fd = reach.fd.number if reach.fd else -1
@@ -67,7 +69,6 @@ def _fill(row: Any, region: Region) -> Reach:
     row.pagemap_fd = reach.pagemap.number if reach.pagemap else -1
     row.bytes = _address(reach.view, region.offset)
     row.writable = _address(reach.writable, region.offset)
-    return reach
 
 
 def _address(view: memoryview | None, offset: int) -> Any:

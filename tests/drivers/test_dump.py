@@ -70,12 +70,10 @@ def test_an_image_has_no_run_state_and_no_registers(image: Path) -> None:
 @pytest.mark.parametrize("magic", [b"\x7fELF", b"EMiL", b"PAGEDU64", b"PAGEDUMP", b"KDUMP   ", b"makedumpfile\0"])
 def test_another_format_is_not_taken_for_raw(image: Path, magic: bytes) -> None:
     image.write_bytes(magic + CONTENT)
-    with pytest.raises(DriverUnavailableError, match="only raw images"):
+    with pytest.raises((IoError, DriverUnavailableError), match=f"{image} is "):
         Microvmi.open(str(image))
     with Microvmi(driver="dump", path=image, format="raw") as machine:
         assert machine.read_physical(0, 4) == magic[:4]
-    with pytest.raises(InvalidArgumentError, match="format=lime"):
-        Microvmi(driver="dump", path=image, format="lime")
 
 
 def test_files_that_cannot_be_an_image_are_clear_errors(tmp_path: Path) -> None:

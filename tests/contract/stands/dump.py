@@ -1,17 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Memory images that the test writes."""
+"""Memory images that the test writes: raw, one format whose memory is mapped, one whose pages are packed."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from contract.target import Target
+from drivers.dump import builders
+
+PAGE = 4096
+SIZES = {0: 70, 0x100000: 130, 0x8000000: 3, 0x100000000: 20}
+"""Start -> pages."""
+
+NOTES = b"".join(builders.qemu_note(builders.values(vcpu)) for vcpu in range(2))
 
 
 def stand(folder: Path) -> Iterator[Target]:
     """A raw image whose end is within a frame."""
-    content, path = random.Random(1).randbytes(70 * 4096 + 100), folder / "image.raw"
+    content, path = random.Random(1).randbytes(70 * PAGE + 100), folder / "image.raw"
     path.write_bytes(content)
     yield Target(str(path), {0: content}, writable=False)
+
+
+def stand_elf(folder: Path) -> Iterator[Target]:
+    """An ELF core without notes, and so without vCPUs."""
+    yield _written(folder / "core", builders.elf)
+
+
+def stand_lime(folder: Path) -> Iterator[Target]:
+    """A LiME image."""
+    yield _written(folder / "image.lime", builders.lime)
+
+
+def stand_kdump(folder: Path) -> Iterator[Target]:
+    """Pages that are unpacked when they are read, and registers."""
+    yield _written(folder / "vmcore", lambda memory: builders.kdump(memory, NOTES))
+
+
+def _written(path: Path, build: Callable[[builders.Memory], bytes]) -> Target:
+    source = random.Random(2)
+    pieces = {start: source.randbytes(count * PAGE // 2) + bytes(count * PAGE // 2) for start, count in SIZES.items()}
+    path.write_bytes(build(pieces))
+    return Target(str(path), pieces, writable=False)

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Memory images in files: raw, and the dumps that hypervisors and kernels write, each a module of ``formats``."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+from libmicrovmi_py.drivers.base import Driver, Region, check_vcpu
+from libmicrovmi_py.drivers.dump.contents import Contents, Paged, Processors
+from libmicrovmi_py.drivers.dump.formats import recognised
+from libmicrovmi_py.drivers.dump.image import Image
+from libmicrovmi_py.drivers.dump.layout import Kinds, Piece
+from libmicrovmi_py.errors import InvalidArgumentError, NotMappedError, NotSupportedError
+from libmicrovmi_py.model import PAGE_SHIFT, DriverType, MemoryKind, MemoryRange, Registers, end_of_ram
+from libmicrovmi_py.params import Parameters
+
+
+class DumpDriver(Driver):
+    """A dump: memory that never changes. What :meth:`open` returns can do what the file's format allows."""
+
+    name = "dump"
+    type = DriverType.DUMP
+    parameters: ClassVar[dict[str, str]] = {
+        "path": "the file; a vm_name that contains a slash does as well",
+        "format": "raw, lime, elf, windows or kdump, whatever the file looks like; by its first bytes if not given",
+    }
+
+    def __init__(self, image: Image, processors: Processors) -> None:
+        self._image = image
+        self._processors = processors
+        self._max_addr = 0
+
+    @classmethod
+    def open(cls, params: Parameters) -> DumpDriver:
+        """Open and check the file. Raises ``InvalidArgumentError``, ``IoError``, ``DriverUnavailableError``."""
+        path = params.get("path") or _path_in(params.vm_name)
+        if path is None:
+            raise InvalidArgumentError("Dump driver requires a path")
+        image, form = recognised(path, params.get("format"))
+        driver = _driver(image, form.read(image))
+        if not driver.max_addr:
+            raise image.damaged("there is no memory in it")
+        return driver
+
+    @property
+    def max_addr(self) -> int:
+        return self._max_addr
+
+    def close(self) -> None:
+        self._image.mapping.close()
+
+
+class MappedDump(DumpDriver):
+    """Memory that lies in the file as it is: mapped read-only, and read in C."""
+
+    def __init__(self, image: Image, processors: Processors, pieces: Sequence[Piece]) -> None:
+        super().__init__(image, processors)
+        kinds = Kinds((piece.start, piece.end) for piece in pieces if processors.hypervisor)
+        self._regions = tuple(
+            region
+            for piece in pieces
+            for part in kinds.of(piece.start, piece.end)
+            for region in _regions(image, part, piece.offset + part.start - piece.start)
+        )
+        self._max_addr = max((item.end for item in self._regions if item.kind is MemoryKind.RAM), default=0)
+
+    def regions(self) -> Sequence[Region]:
+        """The pieces of the file, by guest-physical address."""
+        return self._regions
+
+    def memory_map(self) -> Sequence[MemoryRange]:
+        """The memory that is in the file; pieces that only the file has apart are one range."""
+        ranges: list[MemoryRange] = []
+        for item in self._regions:
+            before = ranges.pop() if ranges and (ranges[-1].end, ranges[-1].kind) == (item.start, item.kind) else None
+            start = before.start if before else item.start
+            ranges.append(MemoryRange(start, item.end - start, item.kind))
+        return tuple(ranges)
+
+
+class PagedDump(DumpDriver):
+    """Memory of which every page is unpacked when it is read."""
+
+    static = True
+
+    def __init__(self, image: Image, processors: Processors, pages: Paged) -> None:
+        super().__init__(image, processors)
+        self._pages = pages
+        ranges = pages.ranges()
+        kinds = Kinds(ranges if processors.hypervisor else ())
+        self._map = tuple(part for start, end in ranges for part in kinds.of(start, end))
+        self._max_addr = end_of_ram(self._map)
+
+    def read_frame(self, frame: int, offset: int, buffer: memoryview) -> None:
+        """Unpack the page that holds the frame."""
+        address = (frame << PAGE_SHIFT) + offset
+        if self._pages.read_range(address, buffer) < len(buffer):
+            raise NotMappedError(f"the dump has no page at physical address {address:#x}", address=address)
+
+    def read_range(self, address: int, buffer: memoryview) -> int:
+        """Unpack page after page up to the first that is not in the file."""
+        return self._pages.read_range(address, buffer)
+
+    def memory_map(self) -> Sequence[MemoryRange]:
+        """The pages that are in the file."""
+        return self._map
+
+
+class _WithRegisters(DumpDriver):
+    """What a dump with notes, or with a header that has a processor's context, can do besides."""
+
+    def vcpu_count(self) -> int:
+        """How many vCPUs the machine had."""
+        return self._processors.count
+
+    def read_registers(self, vcpu: int) -> Registers:
+        """The registers at the time of the dump. Raises ``NotSupportedError`` for a vCPU whose are not in the dump."""
+        check_vcpu(vcpu, self._processors.count)
+        known = self._processors.registers
+        if vcpu >= len(known):
+            raise NotSupportedError(f"the dump has the registers of {len(known)} vCPUs only, counted from 0")
+        return copy.deepcopy(known[vcpu])
+
+
+class MappedDumpWithRegisters(_WithRegisters, MappedDump):
+    """Both."""
+
+
+class PagedDumpWithRegisters(_WithRegisters, PagedDump):
+    """Both."""
+
+
+def _driver(image: Image, contents: Contents) -> DumpDriver:
+    memory, processors = contents.memory, contents.processors
+    if isinstance(memory, Sequence):
+        mapped = MappedDumpWithRegisters if processors.count else MappedDump
+        return mapped(image, processors, memory)
+    paged = PagedDumpWithRegisters if processors.count else PagedDump
+    return paged(image, processors, memory)
+
+
+def _regions(image: Image, part: MemoryRange, offset: int) -> Iterator[Region]:
+    """Where the file has a range that begins at ``offset``: in more than one place if it is flattened."""
+    start = part.start
+    for place, size in image.pieces(offset, part.size):
+        yield Region(start, size, part.kind, image.mapping, place)
+        start += size
+
+
+def _path_in(vm_name: str | None) -> str | None:
+    return vm_name if vm_name is not None and os.sep in vm_name else None
+
+
+DRIVER = DumpDriver

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ELF cores of whole machines: QEMU's dump-guest-memory, libvirt's dump --memory-only, VirtualBox, kernels' vmcores.
+
+A PT_LOAD is memory from p_paddr on, a PT_NOTE holds registers. 32 and 64 bits, little-endian. Segments may be in any
+order and overlap, as those of QEMU with ``paging`` and those of a kernel's vmcore do: the first one holds.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from libmicrovmi_py.drivers.dump import notes
+from libmicrovmi_py.drivers.dump.contents import Contents, Format, Processors
+from libmicrovmi_py.drivers.dump.image import MAX_PIECES, Image
+from libmicrovmi_py.drivers.dump.layout import Piece, laid_out
+from libmicrovmi_py.model import PHYSICAL_BITS
+
+_ET_CORE, _PT_LOAD, _PT_NOTE, _PN_XNUM = 4, 1, 4, 0xFFFF
+_X86 = (3, 62)  # EM_386, EM_X86_64
+
+
+class _Class(NamedTuple):
+    """How a class of files is laid out: header, section header up to sh_info, program header with its order."""
+
+    wide: bool
+    header: struct.Struct
+    section: struct.Struct
+    segment: struct.Struct
+    order: tuple[int, ...]
+
+
+_CLASSES = {
+    1: _Class(False, struct.Struct("<16x2H4x4x2I4x2x2H"), struct.Struct("<28xI8x"), struct.Struct("<8I"), (0, 1, 3, 4)),
+    2: _Class(
+        True, struct.Struct("<16x2H4x8x2Q4x2x2H"), struct.Struct("<44xI16x"), struct.Struct("<2I6Q"), (0, 2, 4, 5)
+    ),
+}
+"""By EI_CLASS; ``order`` is where p_type, p_offset, p_paddr and p_filesz are."""
+
+
+class _Segment(NamedTuple):
+    kind: int
+    offset: int
+    address: int
+    size: int
+
+
+def _read(image: Image) -> Contents:
+    ident = image.read(0, 16, "the ELF header")
+    if not ident.startswith(b"\x7fELF") or ident[4] not in _CLASSES:
+        raise image.damaged("there is no ELF header of 32 or 64 bits")
+    if ident[5] != 1:
+        raise image.refused("a big-endian ELF core")
+    layout = _CLASSES[ident[4]]
+    machine, segments = _segments(image, layout)
+    pieces = _memory(image, segments)
+    return Contents(pieces, _processors(image, segments, layout.wide) if machine in _X86 else Processors())
+
+
+def _segments(image: Image, layout: _Class) -> tuple[int, list[_Segment]]:
+    """The machine that the file is of, and its program headers."""
+    content = image.read(0, layout.header.size, "the ELF header")
+    kind, machine, table, sections, entry, count = layout.header.unpack(content)
+    if kind != _ET_CORE:
+        raise image.refused("an ELF file but no core")
+    if count == _PN_XNUM:
+        (count,) = layout.section.unpack(image.read(sections, layout.section.size, "the number of segments"))
+    if count and entry != layout.segment.size:
+        raise image.damaged(f"program headers have {entry} bytes, not {layout.segment.size}")
+    if count > MAX_PIECES:
+        raise image.refused(f"an ELF core of {count} segments")
+    rows = layout.segment.iter_unpack(image.read(table, count * layout.segment.size, f"{count} program headers"))
+    return machine, [_Segment(*(row[place] for place in layout.order)) for row in rows]
+
+
+def _memory(image: Image, segments: list[_Segment]) -> list[Piece]:
+    """What the segments have in the file; what exceeds that (p_memsz) was left out of the dump and does not exist."""
+    loads = [segment for segment in segments if segment.kind == _PT_LOAD and segment.size]
+    if not loads:
+        raise image.refused("an ELF core without memory")
+    if len(loads) > 1 and all(load.address == 0 for load in loads):
+        raise image.refused("the core of a process, not of a machine")
+    for load in loads:
+        if load.address + load.size > 1 << PHYSICAL_BITS:
+            raise image.damaged(f"memory would be at {load.address:#x}, {load.size:#x} bytes")
+        image.check(load.offset, load.size, f"memory from {load.address:#x} on")
+    return laid_out(Piece(load.address, load.size, load.offset) for load in loads)
+
+
+def _processors(image: Image, segments: list[_Segment], wide: bool) -> Processors:
+    places = [(segment.offset, segment.size) for segment in segments if segment.kind == _PT_NOTE]
+    if sum(size for _, size in places) > notes.MAX_SIZE:
+        raise image.damaged("its notes are longer than any machine's")
+    try:
+        return notes.processors(b"".join(image.read(*place, "notes") for place in places), wide=wide)
+    except ValueError as err:
+        raise image.damaged(str(err)) from None
+
+
+FORMAT = Format("elf", b"\x7fELF", _read)

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bytes of a dump file, by offset: no read goes beyond what the file has."""
+
+from __future__ import annotations
+
+import bisect
+import os
+import struct
+from collections.abc import Iterator
+
+from libmicrovmi_py.drivers.dump.layout import Piece, laid_out
+from libmicrovmi_py.errors import DriverUnavailableError, IoError
+from libmicrovmi_py.transport.mapping import HostMapping
+
+MAX_PIECES = 1 << 20
+"""So many pieces of memory a dump may have; one with more is refused before they fill this process."""
+
+
+class Image:
+    """A dump file. What is parsed is read, not mapped: a file cut meanwhile is an error and no signal."""
+
+    def __init__(self, path: str, mapping: HostMapping) -> None:
+        self.path = path
+        self.mapping = mapping
+        self.size = mapping.size
+
+    @classmethod
+    def open(cls, path: str) -> Image:
+        """Open a file. Raises ``PermissionDeniedError``, or ``IoError`` for what is no file, or empty."""
+        return cls(path, HostMapping.of_file(path))
+
+    def read(self, offset: int, size: int, what: str) -> bytes:
+        """``size`` bytes from ``offset``, which are ``what``. Raises ``IoError`` unless the file has them all."""
+        self.check(offset, size, what)
+        return b"".join(self._read(begin, length, what) for begin, length in self.pieces(offset, size))
+
+    def _read(self, offset: int, size: int, what: str) -> bytes:
+        reach = self.mapping.reach()
+        assert reach.fd is not None
+        try:
+            content = os.pread(reach.fd.number, size, offset)
+        except OSError as err:
+            raise IoError(f"{self.path}: {what} cannot be read: {err.strerror}") from err
+        if len(content) != size:
+            raise IoError(f"{self.path} became shorter while it was open: {what} at {offset:#x} is gone")
+        return content
+
+    def check(self, offset: int, size: int, what: str) -> None:
+        """Raise ``IoError`` unless the file has these bytes."""
+        if offset < 0 or size < 0 or offset + size > self.size:
+            raise self.damaged(f"{what} would lie at {offset:#x}, {size:#x} bytes, of a file of {self.size:#x}")
+
+    def pieces(self, offset: int, size: int) -> Iterator[tuple[int, int]]:
+        """Where in the file those bytes are: (offset, size), in order."""
+        yield offset, size
+
+    def damaged(self, what: str) -> IoError:
+        """The error for a file that is cut short or lies."""
+        return IoError(
+            f"{self.path} is cut short or damaged: {what}; make the dump anew, or say format=raw to take it as it is"
+        )
+
+    def refused(
+        self, what: str, way_out: str = "convert it, or say format=raw to take it as it is"
+    ) -> DriverUnavailableError:
+        """The error for a file that is well but cannot be read."""
+        return DriverUnavailableError(f"{self.path} is {what}, which cannot be read: {way_out}")
+
+
+class FlatImage(Image):
+    """The file that a flattened one describes (``makedumpfile -F``, QEMU's kdump formats): records with their offsets.
+
+    A page of header is followed by records: offset and size, big-endian, 8 bytes each, and the bytes. An offset of -1
+    ends them; of two records for the same bytes the later one holds.
+    """
+
+    MAGIC = b"makedumpfile\0"
+    _HEADER = 4096
+    _MAX_RECORDS = 1 << 22
+
+    def __init__(self, file: Image) -> None:
+        super().__init__(file.path, file.mapping)
+        kind, version = struct.unpack(">qq", file.read(16, 16, "the header of a flattened dump"))
+        if (kind, version) != (1, 1):
+            raise self.refused(f"a flattened dump of type {kind}, version {version}", "rearrange it: makedumpfile -R")
+        self._records = laid_out(reversed(list(self._find_records(file))))
+        if not self._records:
+            raise self.damaged("there are no records in it")
+        self._starts = [record.start for record in self._records]
+        self.size = self._records[-1].end
+
+    def _find_records(self, file: Image) -> Iterator[Piece]:
+        position, count = self._HEADER, 0
+        while True:
+            offset, size = struct.unpack(">qq", file.read(position, 16, f"record {count}"))
+            if (offset, size) == (-1, -1):
+                return
+            position += 16
+            if offset < 0 or size <= 0 or size > file.size - position:
+                raise self.damaged(f"record {count} at {position - 16:#x} has offset {offset:#x} and size {size:#x}")
+            if count == self._MAX_RECORDS:
+                raise self.refused(f"a flattened file of more than {count} records", "rearrange it: makedumpfile -R")
+            yield Piece(offset, size, position)
+            position += size
+            count += 1
+
+    def pieces(self, offset: int, size: int) -> Iterator[tuple[int, int]]:
+        """Where in the file those bytes are. Raises ``IoError`` for bytes that no record has."""
+        index = bisect.bisect_right(self._starts, offset) - 1
+        while size > 0:
+            record = self._records[index] if 0 <= index < len(self._records) else Piece(0, 0, 0)
+            if not record.start <= offset < record.end:
+                raise self.damaged(f"no record has the bytes at {offset:#x}")
+            length = min(record.end - offset, size)
+            yield record.offset + offset - record.start, length
+            offset, size, index = offset + length, size - length, index + 1

@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes dump files byte by byte, as their specifications have them; it knows nothing of the library.
+
+Memory is a mapping from guest-physical addresses to bytes. QEMU writes Windows crash dumps of Windows guests only, and
+here is no VirtualBox: those files are only known from here.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+
+Memory = Mapping[int, bytes]
+PAGE = 4096
+
+
+def lime(memory: Memory) -> bytes:
+    """LiME, version 1."""
+    return b"".join(
+        struct.pack("<4sIQQ8x", b"EMiL", 1, start, start + len(content) - 1) + content
+        for start, content in memory.items()
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------------ ELF
+
+
+def elf(
+    memory: Memory, notes: bytes = b"", *, bits: int = 64, machine: int = 62, many: bool = False, order: str = "<"
+) -> bytes:
+    """An ELF core: the notes, then all memory; ``many`` counts the segments in a section header, as PN_XNUM says."""
+    header, entry, section = (64, 56, 64) if bits == 64 else (52, 32, 40)
+    count = len(memory) + 1
+    table = header + (section if many else 0)
+    data = table + count * entry
+    segments = [(4, data, 0, len(notes))]
+    offset = data + len(notes)
+    for start, content in memory.items():
+        segments.append((1, offset, start, len(content)))
+        offset += len(content)
+    number = 0xFFFF if many else count
+    ident = b"\x7fELF" + bytes([bits // 32, 1 if order == "<" else 2, 1]) + bytes(9)
+    words = "HHIQQQIHHHHHH" if bits == 64 else "HHIIIIIHHHHHH"
+    head = struct.pack(
+        order + words, 4, machine, 1, 0, table, header if many else 0, 0, header, entry, number, section, int(many), 0
+    )
+    rows = b"".join(_segment(bits, order, *segment) for segment in segments)
+    extra = _section(bits, order, count) if many else b""
+    return ident + head + extra + rows + notes + b"".join(memory.values())
+
+
+def _segment(bits: int, order: str, kind: int, offset: int, address: int, size: int) -> bytes:
+    if bits == 64:
+        return struct.pack(order + "IIQQQQQQ", kind, 0, offset, 0, address, size, size, 0)
+    return struct.pack(order + "8I", kind, offset, 0, address, size, size, 0, 0)
+
+
+def _section(bits: int, order: str, info: int) -> bytes:
+    word = "Q" if bits == 64 else "I"
+    return struct.pack(f"{order}II{word}{word}{word}{word}II{word}{word}", 0, 0, 0, 0, 0, 0, 0, info, 0, 0)
+
+
+def note(name: bytes, kind: int, content: bytes) -> bytes:
+    """A note with its name and content padded to 4 bytes."""
+    ended = name + b"\0"
+    return struct.pack("<3I", len(ended), len(content), kind) + _padded(ended, 4) + _padded(content, 4)
+
+
+def _padded(content: bytes, step: int) -> bytes:
+    return content + bytes(-len(content) % step)
+
+
+GENERAL = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rsp", "rbp", *(f"r{n}" for n in range(8, 16)), "rip", "rflags")
+SEGMENTS = ("cs", "ds", "es", "fs", "gs", "ss")
+
+
+def values(vcpu: int) -> dict[str, int | tuple[int, ...]]:
+    """Different registers for every vCPU: a segment is (base, limit, selector), a table (base, limit)."""
+    found: dict[str, int | tuple[int, ...]] = {
+        name: 0x1000000 * (vcpu + 1) + index for index, name in enumerate([*GENERAL, "cr0", "cr2", "cr3", "cr4"])
+    }
+    found["rflags"] = 0x246 + 0x800 * vcpu
+    for index, name in enumerate([*SEGMENTS, "ldt", "tr"]):
+        found[name] = (0xFFFF800000000000 + index + vcpu, 0xFFFFF000 + index, 0x10 * index + vcpu)
+    found["gdt"], found["idt"] = (0xFFFFFE0000001000 + vcpu, 127), (0xFFFFFE0000000000 + vcpu, 4095)
+    return found
+
+
+def qemu_note(registers: Mapping[str, int | tuple[int, ...]], version: int = 1) -> bytes:
+    """QEMU's own note: QEMUCPUState of target/i386/arch_dump.c."""
+    content = struct.pack("<18Q", *(registers[name] for name in GENERAL))
+    for name in (*SEGMENTS, "ldt", "tr", "gdt", "idt"):
+        base, limit, selector = (*registers[name], 0)[:3]
+        content += struct.pack("<IIIIQ", selector, limit, 0, 0, base)
+    content += struct.pack("<5QQ", registers["cr0"], 0, registers["cr2"], registers["cr3"], registers["cr4"], 7)
+    return note(b"QEMU", 0, struct.pack("<2I", version, 8 + len(content)) + content)
+
+
+def prstatus(registers: Mapping[str, int | tuple[int, ...]]) -> bytes:
+    """NT_PRSTATUS of a 64-bit kernel: struct elf_prstatus, of which a dump fills in the registers."""
+    order = ["r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi", "rdi"]
+    words = [registers[name] for name in order] + [0, registers["rip"], registers["cs"][2], registers["rflags"]]
+    words += [registers["rsp"], registers["ss"][2], registers["fs"][0], registers["gs"][0]]
+    words += [registers[name][2] for name in ("ds", "es", "fs", "gs")]
+    return note(b"CORE", 1, bytes(112) + struct.pack("<27Q", *words) + bytes(8))
+
+
+def prstatus_32(registers: Mapping[str, int | tuple[int, ...]]) -> bytes:
+    """NT_PRSTATUS of a 32-bit kernel."""
+    words = [registers[name] for name in ("rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rax")]
+    words += [registers[name][2] for name in ("ds", "es", "fs", "gs")]
+    words += [0, registers["rip"], registers["cs"][2], registers["rflags"], registers["rsp"], registers["ss"][2]]
+    return note(b"CORE", 1, bytes(72) + struct.pack("<17I", *words) + bytes(4))
+
+
+def virtualbox_notes(vcpus: Sequence[Mapping[str, int | tuple[int, ...]]], version: int = 0x10006) -> bytes:
+    """DBGFCOREDESCRIPTOR and a DBGFCORECPU for each vCPU; VirtualBox does not count the end of a note's name."""
+    notes = _virtualbox_note(b"VBCORE", 0xB00, struct.pack("<6I", 0xC01AC0DE, version, 24, 0x70000, 1, len(vcpus)))
+    return notes + b"".join(_virtualbox_note(b"VBCPU", 0xB01, _virtualbox_vcpu(registers)) for registers in vcpus)
+
+
+def _virtualbox_note(name: bytes, kind: int, content: bytes) -> bytes:
+    return struct.pack("<3I", len(name), len(content), kind) + _padded(name + b"\0", 8) + _padded(content, 8)
+
+
+def _virtualbox_vcpu(registers: Mapping[str, int | tuple[int, ...]]) -> bytes:
+    order = ["rax", "rbx", "rcx", "rdx", "rsi", "rdi", *(f"r{n}" for n in range(8, 16)), "rip", "rsp", "rbp", "rflags"]
+    content = struct.pack("<18Q", *(registers[name] for name in order))
+    content += b"".join(_selector(registers[name]) for name in SEGMENTS)
+    content += struct.pack("<4Q8Q", *(registers[name] for name in ("cr0", "cr2", "cr3", "cr4")), *range(8))
+    content += b"".join(struct.pack("<QII", *registers[name], 0) for name in ("gdt", "idt"))
+    content += b"".join(_selector(registers[name]) for name in ("ldt", "tr"))
+    content += struct.pack("<3Q", 0xA1, 0xA2, 0xA3)  # sysenter: cs, eip, esp
+    content += struct.pack("<9Q", 0xD01, 0xB1, 0xB2, 0xB3, 0xB4, 0xB5, 0xB6, 0xFEE00900, 0xB8)
+    return content + struct.pack("<2QII", 1, 0, 64, 0) + bytes(64)
+
+
+def _selector(segment: tuple[int, ...]) -> bytes:
+    base, limit, selector = segment
+    return struct.pack("<QIIHHI", base, limit, 0xA09B, selector, 0, 0)
+
+
+# -------------------------------------------------------------------------------------------------------------- Windows
+
+
+def windows(memory: Memory, *, kind: int = 1, vcpus: int = 2, context: bytes = b"", machine: int = 0x8664) -> bytes:
+    """DUMP_HEADER64 and the pages: of runs (kind 1), or of a bitmap (kinds 2, 5, 6, 7)."""
+    header = bytearray(b"PAGE" * 0x800)
+    struct.pack_into("<8sIIQ", header, 0, b"PAGEDU64", 15, 19041, 0x1AA000)
+    struct.pack_into("<2I", header, 0x30, machine, vcpus)
+    runs = [(start // PAGE, len(content) // PAGE) for start, content in memory.items()]
+    if kind == 1:
+        struct.pack_into("<I4xQ", header, 0x88, len(runs), sum(count for _, count in runs))
+        struct.pack_into(f"<{2 * len(runs)}Q", header, 0x98, *(word for run in runs for word in run))
+    header[0x348 : 0x348 + len(context)] = context
+    struct.pack_into("<I", header, 0xF98, kind)
+    return bytes(header) + (b"" if kind == 1 else _windows_bitmap(runs, kind)) + b"".join(memory.values())
+
+
+def _windows_bitmap(runs: Sequence[tuple[int, int]], kind: int) -> bytes:
+    bits = max(first + count for first, count in runs)
+    bitmap = _bitmap(runs, bits)
+    first = -(-(0x2038 + len(bitmap)) // PAGE) * PAGE
+    magic = b"FDMPDUMP" if kind == 5 else b"SDMPDUMP"
+    head = struct.pack("<8s24xQQQ", magic, first, sum(count for _, count in runs), bits)
+    return (head + bitmap).ljust(first - 0x2000, b"\0")
+
+
+def _bitmap(runs: Sequence[tuple[int, int]], bits: int) -> bytes:
+    bitmap = bytearray(-(-bits // 8))
+    for first, count in runs:
+        for page in range(first, first + count):
+            bitmap[page // 8] |= 1 << page % 8
+    return bytes(bitmap)
+
+
+def windows_context(registers: Mapping[str, int | tuple[int, ...]]) -> bytes:
+    """CONTEXT of an AMD64 machine, up to rip."""
+    selectors = [registers[name][2] for name in SEGMENTS[:5]] + [registers["ss"][2]]
+    order = ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}" for n in range(8, 16)), "rip"]
+    head = struct.pack("<48xII6HI", 0x10001F, 0x1F80, *selectors, registers["rflags"])
+    return head + bytes(48) + struct.pack("<17Q", *(registers[name] for name in order))
+
+
+# ---------------------------------------------------------------------------------------------------------------- kdump
+
+Pack = Callable[[bytes], bytes]
+
+
+def kdump(
+    memory: Memory,
+    notes: bytes = b"",
+    *,
+    pack: Pack = zlib.compress,
+    flag: int = 1,
+    bits: int = 64,
+    block: int = PAGE,
+    version: int = 6,
+    status: int = 1,
+    split: int = 0,
+) -> bytes:
+    """A kdump-compressed file; pages that become no shorter, and every fifth one, are laid down as they are."""
+    pages = {start + at: content[at : at + block] for start, content in memory.items() for at in _steps(content, block)}
+    runs = [(start // block, -(-len(content) // block)) for start, content in memory.items()]
+    last = max(first + count for first, count in runs)
+    bitmap = _bitmap(runs, last)
+    bitmap = bitmap.ljust(-(-len(bitmap) // block) * block, b"\0")
+    table = (2 * block) + 2 * len(bitmap)
+    sub = _sub_header(bits, 2 * block - len(notes) if notes else 0, len(notes), last, split)
+    sub = sub if version >= 6 else sub[: 80 if bits == 64 else 56]
+    head = _header(bits, version, status, block, 2 * len(bitmap) // block, last)
+    result = head.ljust(block, b"\0") + (sub.ljust(block - len(notes), b"\0") + notes) + bitmap + bitmap
+    offset, rows, data = table + 24 * len(pages), [], []
+    for index, content in enumerate(pages.values()):
+        packed = pack(content)
+        raw = index % 5 == 4 or len(packed) >= block
+        packed = content if raw else packed
+        rows.append(struct.pack("<QIIQ", offset, len(packed), 0 if raw else flag, 0))
+        data.append(packed)
+        offset += len(packed)
+    return result + b"".join([*rows, *data])
+
+
+def _steps(content: bytes, block: int) -> range:
+    return range(0, len(content), block)
+
+
+def _header(bits: int, version: int, status: int, block: int, blocks: int, last: int) -> bytes:
+    """struct disk_dump_header: a 64-bit program aligns the time to 8 bytes and has 16 of it."""
+    utsname = b"".join(text.ljust(65, b"\0") for text in (b"Linux", b"host", b"6.1.0", b"#1", b"x86_64", b"(none)"))
+    time = bytes(6 + 16 if bits == 64 else 2 + 8)
+    return (
+        struct.pack("<8si", b"KDUMP   ", version)
+        + utsname
+        + time
+        + struct.pack("<10I", status, block, 1, blocks, min(last, 0xFFFFFFFF), 0, 0, 0, 0, 2)
+    )
+
+
+def _sub_header(bits: int, offset: int, size: int, last: int, split: int) -> bytes:
+    """struct kdump_sub_header, version 6."""
+    if bits == 64:
+        return struct.pack("<QIIQQQQQQQQQQQ", 0, 0, split, 0, last, 0, 0, offset, size, 0, 0, 0, last, last)
+    return struct.pack("<IIIIIQIQIQIQQQ", 0, 0, split, 0, last, 0, 0, offset, size, 0, 0, 0, last, last)
+
+
+def flattened(content: bytes, record: int = 5000) -> bytes:
+    """makedumpfile's flattened format: records in an odd order, and some bytes twice, of which the later ones hold."""
+    places = list(range(0, len(content), record))
+    places = [0, *places[1::2], *places[::2]]
+    records = [(place, content[place : place + record]) for place in places]
+    records[0] = (0, bytes(len(records[0][1])))
+    body = b"".join(struct.pack(">qq", place, len(piece)) + piece for place, piece in records)
+    return b"makedumpfile".ljust(16, b"\0") + struct.pack(">qq", 1, 1) + bytes(4064) + body + struct.pack(">qq", -1, -1)
+
+
+def repeated_snappy(page: bytes) -> bytes:
+    """Snappy of a page that is one byte many times: its size, a literal of one byte, copies from one byte back."""
+    if page.count(page[0]) != len(page):
+        return page
+    edges = [*range(0, len(page) - 1, 64), len(page) - 1]
+    copies = b"".join(struct.pack("<BH", (end - begin - 1) << 2 | 2, 1) for begin, end in pairwise(edges))
+    return bytes([len(page) & 0x7F | 0x80, len(page) >> 7, 0]) + page[:1] + copies
+
+
+def repeated_lzo(page: bytes) -> bytes:
+    """LZO1X of a page that is one byte many times: a literal of 4 bytes, one long match from one byte back, the end."""
+    if page.count(page[0]) != len(page):
+        return page
+    zeros, rest = divmod(len(page) - 4 - 2 - 31 - 1, 255)
+    return bytes([17 + 4]) + page[:4] + bytes([0x20]) + bytes(zeros) + bytes([rest + 1]) + bytes([0, 0, 0x11, 0, 0])
