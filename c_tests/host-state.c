@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * host-state MODE: what belongs to the host stays as it was.
+ * host-state MODE [URI]: what belongs to the host stays as it was, when another machine is opened as well.
  *   process   locale, umask, working directory, environment, rounding, limits
  *   signals   the disposition of every signal, the mask, the pending alarm; SIGINT still kills
  *   fds PATH  a host without stdin, stdout and stderr: the library does not sit down on 0 to 2
@@ -20,15 +20,23 @@
 
 extern char **environ;
 
+static const char *another;
+
 /* Everything a host may do, with one failure among it. */
 static void use_all(void)
 {
     const char *error = NULL;
     void *vm = open_or_fail(FAKE "?holes=0x4000-0x5000");
+    uint8_t byte;
 
     check_frame(vm, 3);
     CHECK(microvmi_pause(vm) && microvmi_resume(vm));
     microvmi_destroy(vm);
+    if (another != NULL) {
+        vm = open_or_fail(another);
+        CHECK_SAYS(microvmi_read_physical(vm, 0, &byte, 1, NULL), "%s", microvmi_last_error());
+        microvmi_destroy(vm);
+    }
     CHECK(microvmi_open("vmi:///?vm_name=there-is-no-such-machine", &error) == NULL);
     rs_cstring_free((char *)error);
 }
@@ -212,6 +220,7 @@ int main(int argc, char **argv)
 {
     const char *mode = argc >= 2 ? argv[1] : "";
 
+    another = argc == 3 ? argv[2] : NULL;
     if (strcmp(mode, "process") == 0) {
         process_is_unchanged();
     } else if (strcmp(mode, "signals") == 0) {
@@ -219,7 +228,7 @@ int main(int argc, char **argv)
     } else if (strcmp(mode, "fds") == 0 && argc == 3) {
         standard_descriptors_stay_closed(argv[2]);
     } else {
-        FAIL("usage: host-state process|signals|fds PATH");
+        FAIL("usage: host-state process|signals [URI], or host-state fds PATH");
     }
     return 0;
 }

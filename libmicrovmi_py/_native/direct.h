@@ -33,8 +33,9 @@ struct mvi_word {
 };
 
 /*
- * For each region with a file a byte a chunk: not 0 once the chunk is known to have no hole. It stays true, as what is
- * read through a mapping is not a hole any more; a guest that gives memory back only makes it less useful.
+ * For each region that may have holes a byte a chunk: not 0 once the chunk is known to have none, or not to be worth
+ * asking about. It stays so, as what is read is not a hole any more; a guest that gives memory back only makes it less
+ * useful.
  */
 struct mvi_table {
     uint64_t max_address;

@@ -5,6 +5,7 @@
 #endif
 #include "cache.h"
 #include "direct.h"
+#include "pagemap.h"
 #include "process.h"
 #include "sparse.h"
 #include "stream.h"
@@ -42,6 +43,8 @@ static bool mvi_fetch(const struct mvi_table *table, const struct mvi_region *re
 static int32_t mvi_region_read(const struct mvi_region *region, uint8_t *dense, uint64_t offset, uint8_t *buffer,
                                size_t size, size_t *done)
 {
+    if (region->bytes == NULL && size >= MVI_SPARSE_FROM && dense != NULL)
+        return mvi_process_read_touched(region, dense, offset, buffer, size, done);
     if (region->bytes == NULL)
         return mvi_process_read(region, offset, buffer, size, done);
     if (size >= MVI_SPARSE_FROM && dense != NULL && mvi_dense_until(dense, offset, offset + size) < offset + size)
@@ -238,9 +241,12 @@ bool mvi_table_read_batch(const struct mvi_table *table, struct microvmi_read_re
 /* ------------------------------------------------------------------------------------------------ data, holes ---- */
 
 /* Where data (or a hole) begins in a region, from `offset` on; its size if there is none. */
-static uint64_t mvi_region_find(const struct mvi_region *region, uint64_t offset, bool hole)
+static uint64_t mvi_region_find(const struct mvi_region *region, uint8_t *dense, uint64_t offset, bool hole)
 {
     off_t found;
+
+    if (region->bytes == NULL && dense != NULL)
+        return mvi_touched_find(region, dense, offset, hole);
 
     if (region->bytes == NULL || region->fd < 0)
         return hole ? region->size : offset;
@@ -263,7 +269,7 @@ uint64_t mvi_table_find(const struct mvi_table *table, uint64_t address, bool ho
                 return address;
             address = region->start;
         }
-        found = mvi_region_find(region, address - region->start, hole);
+        found = mvi_region_find(region, table->dense[index], address - region->start, hole);
         address = region->start + found;
         if (found < region->size)
             break;

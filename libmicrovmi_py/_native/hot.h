@@ -16,6 +16,7 @@ struct mvi_region {
     int32_t write_fd;       /* /proc/PID/mem opened for writing, -1 where it is not (yet) */
     int32_t pid;            /* of the other process */
     int32_t pidfd;          /* the same as a descriptor, -1 where the system has none */
+    int32_t pagemap_fd;     /* its /proc/PID/pagemap where what it never touched is zero, else -1 */
     uint32_t kind;          /* enum microvmi_memory_kind */
 };
 

@@ -19,9 +19,9 @@ static size_t mvi_chunks(const struct mvi_region *region)
     return (size_t)((region->size - 1) >> MVI_CHUNK_SHIFT) + 1;
 }
 
-static bool mvi_has_file(const struct mvi_region *region)
+static bool mvi_may_have_holes(const struct mvi_region *region)
 {
-    return region->bytes != NULL && region->fd >= 0;
+    return region->bytes != NULL ? region->fd >= 0 : region->pagemap_fd >= 0;
 }
 
 static bool mvi_make_buckets(struct mvi_table *table);
@@ -60,7 +60,7 @@ struct mvi_table *mvi_table_new(const struct mvi_region *regions, size_t count, 
     table->buckets = NULL;
     failed = !mvi_make_words(table) | !mvi_make_buckets(table);
     for (index = 0; index < count; index++)
-        if (mvi_has_file(&regions[index]))
+        if (mvi_may_have_holes(&regions[index]))
             failed |= (table->dense[index] = calloc(mvi_chunks(&regions[index]), 1)) == NULL;
     if (failed) {
         mvi_table_free(table);

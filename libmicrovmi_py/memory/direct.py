@@ -64,6 +64,7 @@ def _fill(row: Any, region: Region) -> Reach:
     row.write_fd = reach.writer.number if reach.writer else -1
     row.pid = reach.pid
     row.pidfd = reach.pidfd.number if reach.pidfd else -1
+    row.pagemap_fd = reach.pagemap.number if reach.pagemap else -1
     row.bytes = _address(reach.view, region.offset)
     row.writable = _address(reach.writable, region.offset)
     return reach

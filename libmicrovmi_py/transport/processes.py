@@ -34,6 +34,11 @@ class Vma:
         """Whether others who map the same file see the same bytes."""
         return self.shared and self.inode != 0
 
+    @property
+    def is_anonymous(self) -> bool:
+        """Whether it is the process's own and no file's: pages that were never touched are zero."""
+        return not self.shared and self.inode == 0
+
     def continues(self, other: Vma) -> bool:
         """Whether this mapping follows ``other``, in memory and in the same file."""
         same = (self.shared, self.device, self.inode, self.path) == (

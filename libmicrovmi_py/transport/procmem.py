@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import replace
 
 from libmicrovmi_py.errors import InvalidContextError, VmGoneError
 from libmicrovmi_py.transport.fds import OwnedFd
@@ -37,6 +38,10 @@ class ProcessMemory:
             if self._reader is None:
                 raise _closed()
             return Reach(fd=self._reader, writer=self._writer, pid=self.pid, pidfd=self._pidfd)
+
+    def anonymous(self) -> Anonymous:
+        """The same memory, where it is private and no file's: what the process never touched there is zero."""
+        return Anonymous(self, self._open_pagemap())
 
     def open_for_writing(self) -> None:
         """Open the memory for writing. Raises ``PermissionDeniedError``, ``VmGoneError``, ``InvalidContextError``."""
@@ -71,8 +76,32 @@ class ProcessMemory:
             return None
         return fd if self._process.alive else None
 
+    def _open_pagemap(self) -> OwnedFd | None:
+        """What tells which pages there are; ``None`` where the system does not."""
+        try:
+            fd = OwnedFd.open(self._process.path("pagemap"), os.O_RDONLY)
+        except OSError:
+            return None
+        return fd if self._process.alive else None
+
     def _gone(self) -> VmGoneError:
         return VmGoneError(f"process {self.pid} ended")
+
+
+class Anonymous:
+    """A part of a process's memory of which untouched pages need not be read; see :meth:`ProcessMemory.anonymous`."""
+
+    def __init__(self, memory: ProcessMemory, pagemap: OwnedFd | None) -> None:
+        self._memory = memory
+        self._pagemap = pagemap
+
+    def reach(self) -> Reach:
+        """As :meth:`ProcessMemory.reach`, with the pages that there are."""
+        return replace(self._memory.reach(), pagemap=self._pagemap)
+
+    def open_for_writing(self) -> None:
+        """As :meth:`ProcessMemory.open_for_writing`."""
+        self._memory.open_for_writing()
 
 
 def _closed() -> InvalidContextError:

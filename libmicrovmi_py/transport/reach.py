@@ -14,7 +14,7 @@ class Reach:
 
     ``writable`` and ``writer`` are there once the source was opened for writing. With a ``view``, ``fd`` is the file
     behind it, if that can have holes, and ``offset`` where in the file the view begins. ``pidfd`` tells whether the
-    process still runs.
+    process still runs. ``pagemap`` tells which pages it ever touched, where the others are zero.
     """
 
     view: memoryview | None = None
@@ -24,3 +24,4 @@ class Reach:
     offset: int = 0
     pid: int = 0
     pidfd: OwnedFd | None = None
+    pagemap: OwnedFd | None = None

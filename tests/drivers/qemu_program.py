@@ -7,7 +7,8 @@ shares lie above. Byte N of a block is N // 4096 % 251. Two vCPUs, numbered 0 an
 
 ``-fake WHAT=COMMAND`` makes it misbehave at that command: ``hang``, ``exit``, ``hangup``, ``leave`` (hangs up, ends a
 little later), ``refuse``, ``refuse-when-paused``, ``move`` (the first time the map has moved on), ``vanish``.
-``-fake fork`` leaves a child of the same command line behind for 0.3 s.
+``-fake arriving`` says that its memory is still being migrated. ``-fake fork`` leaves a child of the same command line
+behind for 0.3 s.
 """
 
 from __future__ import annotations
@@ -80,6 +81,7 @@ class Machine:
             "query-cpus-fast": [{"cpu-index": 4}, {"cpu-index": 0}],
             "query-status": {"status": "running" if self.running else "paused", "running": self.running},
             "qom-get": "/objects/shm0",
+            "query-migrate": {"status": "postcopy-active"} if "arriving" in self.fakes else {},
         }
         if command in ("stop", "cont"):
             self.running = command == "cont"

@@ -32,7 +32,7 @@ from libmicrovmi_py.memory.direct import DirectMemory
 from libmicrovmi_py.model import MemoryKind, MemoryRange
 from libmicrovmi_py.params import Parameters
 from libmicrovmi_py.transport.mapping import HostMapping
-from libmicrovmi_py.transport.procmem import ProcessMemory
+from libmicrovmi_py.transport.procmem import Anonymous, ProcessMemory
 from libmicrovmi_py.transport.qmp import QmpCommandError
 
 KIB = 1024
@@ -171,7 +171,14 @@ def test_a_machine_without_a_monitor_is_told_how_to_get_one(start: Start) -> Non
 # ------------------------------------------------------------------------------------------------------------- memory
 
 
-@pytest.mark.parametrize(("options", "kind"), [((), HostMapping), (("-fake", "private"), ProcessMemory)])
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ((), HostMapping),
+        (("-fake", "private"), Anonymous),
+        (("-fake", "private", "-fake", "arriving"), ProcessMemory),  # what is not there yet is not zero
+    ],
+)
 def test_memory_is_mapped_where_shared_and_read_from_the_process_else(
     start: Start, options: tuple[str, ...], kind: type
 ) -> None:

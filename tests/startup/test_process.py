@@ -63,6 +63,10 @@ def test_the_state_of_the_host_is_unchanged(programs: Programs, mode: str) -> No
     programs.run(programs.linked("host-state"), mode, env={"HOME": "/", "LC_ALL": "C.UTF-8", "PATH": "/bin"})
 
 
+def test_a_library_of_a_hypervisor_leaves_the_signals_to_the_host(programs: Programs, plugins: dict[str, str]) -> None:
+    programs.run(programs.linked("host-state"), "signals", "vmi://borrower/", env=plugins)
+
+
 def test_closed_standard_streams_are_not_taken_over(programs: Programs, image: Path) -> None:
     programs.run(programs.linked("host-state"), "fds", image)
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from libmicrovmi_py.drivers.base import Driver, Region
 from libmicrovmi_py.drivers.qemu import control
 from libmicrovmi_py.drivers.qemu.discovery import parse_endpoint, resolve
-from libmicrovmi_py.drivers.qemu.memory import HostMemory, read_pieces
+from libmicrovmi_py.drivers.qemu.memory import HostMemory, is_filled, read_pieces
 from libmicrovmi_py.drivers.qemu.monitor import Monitor
 from libmicrovmi_py.errors import InvalidArgumentError, InvalidContextError, MicrovmiError
 from libmicrovmi_py.model import DriverType, MemoryKind, MemoryRange, Registers
@@ -129,7 +129,7 @@ class QemuDriver(Driver):
 
     def _read_map(self) -> None:
         with self._session() as client:
-            regions = self._memory.regions(read_pieces(client))
+            regions = self._memory.regions(read_pieces(client), filled=is_filled(client))
             self._max_addr = max((item.end for item in regions if item.kind is MemoryKind.RAM), default=0)
             self._regions = regions
 

@@ -140,6 +140,11 @@ def _joined(pieces: Iterator[Piece]) -> list[Piece]:
     return result
 
 
+def is_filled(client: QmpClient) -> bool:
+    """Whether all of the guest's memory has arrived: during a post-copy migration parts of it follow when touched."""
+    return "postcopy" not in str(client.execute("query-migrate").get("status", ""))
+
+
 class HostMemory:
     """The sources behind the guest's memory: one for the process, one for each file that it maps shared.
 
@@ -150,10 +155,16 @@ class HostMemory:
         """Raises ``PermissionDeniedError`` or ``VmGoneError``."""
         self._process = process
         self._memory = ProcessMemory(process)
+        self._anonymous = self._memory.anonymous()
         self._files: dict[Vma, HostMapping | None] = {}
+        self._skips = False
 
-    def regions(self, pieces: Sequence[Piece]) -> tuple[Region, ...]:
-        """Regions for ``pieces``. Raises ``IoError`` if the process has no memory there (any more)."""
+    def regions(self, pieces: Sequence[Piece], *, filled: bool) -> tuple[Region, ...]:
+        """Regions for ``pieces``. Raises ``IoError`` if the process has no memory there (any more).
+
+        ``filled`` is whether all memory that the guest has is in the process: untouched pages of it are then zero.
+        """
+        self._skips = filled
         vmas = self._process.mappings()
         return tuple(region for piece in pieces for region in self._regions(piece, vmas))
 
@@ -177,7 +188,9 @@ class HostMemory:
 
     def _source(self, vma: Vma, host: int) -> tuple[Source, int]:
         mapping = self._mapping(vma) if vma.is_shared_file else None
-        return (mapping, host - vma.start) if mapping else (self._memory, host)
+        if mapping:
+            return mapping, host - vma.start
+        return (self._anonymous if self._skips and vma.is_anonymous else self._memory), host
 
     def _mapping(self, vma: Vma) -> HostMapping | None:
         if vma not in self._files:
