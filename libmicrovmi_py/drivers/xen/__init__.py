@@ -8,13 +8,14 @@ from collections.abc import Sequence
 
 from libmicrovmi_py.drivers.base import Driver
 from libmicrovmi_py.drivers.xen import domains
+from libmicrovmi_py.drivers.xen.channels import left_behind
 from libmicrovmi_py.drivers.xen.control import Control
 from libmicrovmi_py.drivers.xen.events import Listener
 from libmicrovmi_py.drivers.xen.layout import probe
 from libmicrovmi_py.drivers.xen.libraries import Libraries, check_host, load_all
 from libmicrovmi_py.drivers.xen.mappings import Mapper
 from libmicrovmi_py.drivers.xen.memory import GuestMemory, missing
-from libmicrovmi_py.drivers.xen.session import Session, waiting_ports
+from libmicrovmi_py.drivers.xen.session import Session
 from libmicrovmi_py.drivers.xen.vcpus import Vcpus
 from libmicrovmi_py.errors import InvalidArgumentError, MicrovmiError, NotSupportedError
 from libmicrovmi_py.events import Event, Intercept, PageAccess, Reply
@@ -115,7 +116,7 @@ class XenDriver(Driver):
         """Take pauses back, whoever made them, until the domain runs; vCPUs that a dead listener stopped go on."""
         self._memory.keep(False)
         self._control.resume()
-        if self._left_behind():
+        if left_behind(self._control):
             try:
                 self._listener.revive()
             except MicrovmiError as err:
@@ -165,15 +166,7 @@ class XenDriver(Driver):
         self._listener.release()
 
     def _connect(self) -> Session:
-        return Session(self._libraries, self._control, self._left_behind)
-
-    def _left_behind(self) -> bool:
-        """Whether a listener died: an event channel of the domain waits for dom0, and no driver of its own named it."""
-        waiting = waiting_ports(self._control)
-        if not waiting:
-            return False
-        with domains.store(self._libraries) as store:
-            return bool(waiting - store.ports(self._control.domid))
+        return Session(self._libraries, self._control)
 
     # ------------------------------------------------------------------------------------------------------ the end
 

@@ -115,6 +115,15 @@ class Control:
             return None
         return Info(bool(flags & _HVM), bool(flags & _PAUSED), pages, highest + 1)
 
+    def domains(self) -> Iterator[int]:
+        """The ids of all domains, dom0 included."""
+        data = self.ffi.new("uint8_t[]", _INFO_SIZE)
+        domid = 0
+        while self.lib.xc_domain_getinfolist(self.handle, domid, 1, data) == 1:
+            found: int = _INFO.unpack_from(self.ffi.buffer(data))[0]
+            yield found
+            domid = found + 1
+
     def maximum_frame(self) -> int:
         """The highest frame that Xen has a page for, or had."""
         frame = self.ffi.new("unsigned long *")

@@ -13,9 +13,6 @@ from libmicrovmi_py.errors import DriverUnavailableError, InvalidArgumentError, 
 
 _DOMAINS = "/local/domain"
 
-_DEEPEST = 7
-"""Parts of the longest path that names an event channel: ``/local/domain/ID/device/vif/0/queue-0/event-channel-tx``."""
-
 
 def find(name: str, names: Mapping[int, str]) -> int:
     """The id of the domain that is called ``name``, or has that id, among ``names``.
@@ -23,7 +20,7 @@ def find(name: str, names: Mapping[int, str]) -> int:
     Raises ``InvalidArgumentError`` that lists what there is, and for dom0, which cannot look into itself.
     """
     found = next((domid for domid, known in names.items() if known == name), None)
-    if found is None and name.isdecimal() and int(name) in names:
+    if found is None and name.isascii() and name.isdecimal() and int(name) in names:
         found = int(name)
     if found is None:
         there = ", ".join(f"{known} ({domid})" for domid, known in sorted(names.items()) if domid) or "none"
@@ -46,26 +43,6 @@ class Store:
         domids = [int(text) for text in self._list(_DOMAINS) if text.isdecimal()]
         names = {domid: self._read(f"{_DOMAINS}/{domid}/name") for domid in domids}
         return {domid: name for domid, name in names.items() if name is not None}
-
-    def ports(self, domid: int) -> set[int]:
-        """The event channels over which the domain's drivers speak, or are about to, with those of dom0."""
-        found: set[int] = set()
-        paths = [f"{_DOMAINS}/{domid}/{part}" for part in ("console", "store", "device")]
-        while paths:
-            path = paths.pop()
-            if path.rpartition("/")[2].startswith(("event-channel", "port")):
-                text = self._read(path) or ""
-                found |= {int(text)} if text.isdecimal() else set()
-            elif path.count("/") <= _DEEPEST:
-                paths += [f"{path}/{item}" for item in self._children(path)]
-        return found
-
-    def _children(self, path: str) -> list[str]:
-        """What is below ``path``; nothing if that is not there."""
-        try:
-            return self._list(path)
-        except DriverUnavailableError:
-            return []
 
     def _list(self, path: str) -> list[str]:
         count = self._ffi.new("unsigned *")

@@ -6,11 +6,10 @@ from __future__ import annotations
 import errno
 import os
 import select
-import struct
-from collections.abc import Callable
 from typing import Any
 
 from libmicrovmi_py.drivers.xen import vmevent
+from libmicrovmi_py.drivers.xen.channels import left_behind
 from libmicrovmi_py.drivers.xen.control import Control, unopened
 from libmicrovmi_py.drivers.xen.libraries import Libraries
 from libmicrovmi_py.drivers.xen.ring import BackRing
@@ -21,24 +20,21 @@ VERSION = 7
 """The version of the interface that is answered with where there is no request to repeat."""
 
 _REFUSED = (errno.EOPNOTSUPP, errno.ENODEV, errno.EINVAL, errno.EXDEV)
-_STATUS = struct.Struct("<HxxIII8s")
-_WAITING = 1
-_MOST_PORTS = 4096
 
 
 class Session:
     """The one listener that Xen allows a domain. Not for several threads at once, but for :meth:`wait`."""
 
-    def __init__(self, libraries: Libraries, control: Control, left_behind: Callable[[], bool]) -> None:
+    def __init__(self, libraries: Libraries, control: Control) -> None:
         """Enable the monitor, then the ring, then the channel: an event before that would be lost.
 
-        ``left_behind`` tells whether the listener that is there is a dead one. vCPUs that it left stopped go on.
+        A listener that died is put aside; vCPUs that it left stopped go on.
         Raises ``DriverUnavailableError`` if a live one is there, ``NotSupportedError`` where Xen has no events.
         """
         self._control = control
         self._memory = libraries.memory.lib
         self._ffi, self._lib = libraries.channels
-        page, port = self._enable(left_behind)
+        page, port = self._enable()
         try:
             size = vmevent.entry_size(VERSION)
             self.ring = BackRing(memoryview(control.ffi.buffer(page, PAGE_SIZE)), size)
@@ -52,9 +48,9 @@ class Session:
         for vcpu in range(control.info().vcpus):
             self.respond(vmevent.release(VERSION, vcpu))
 
-    def _enable(self, left_behind: Callable[[], bool]) -> tuple[Any, int]:
+    def _enable(self) -> tuple[Any, int]:
         page, port, code = self._try_enable()
-        if code == errno.EBUSY and left_behind():
+        if code == errno.EBUSY and left_behind(self._control):
             self.disable()
             page, port, code = self._try_enable()
         if code:
@@ -130,16 +126,3 @@ class Session:
             self._lib.xenevtchn_unbind(self.channel, self._port)
             self.channel = None
             self._memory.xenforeignmemory_unmap(self._ffi.NULL, self._page, 1)
-
-
-def waiting_ports(control: Control) -> set[int]:
-    """The domain's event channels whose other end, dom0's, is gone or has not come yet."""
-    found = set()
-    for port in range(1, _MOST_PORTS):
-        status = control.ffi.new("uint8_t[]", _STATUS.pack(control.domid, port, 0, 0, b""))
-        if control.lib.xc_evtchn_status(control.handle, status) < 0:
-            break
-        _, _, state, _, rest = _STATUS.unpack_from(control.ffi.buffer(status))
-        if state == _WAITING and rest[:2] == b"\0\0":
-            found.add(port)
-    return found
