@@ -56,6 +56,26 @@ static void memory_calls_refuse(void *vm)
     CHECK(buffer[0] == 1 && buffer[7] == 8);
 }
 
+static void event_calls_refuse(void *vm)
+{
+    struct microvmi_intercept intercept = MICROVMI_INTERCEPT_INIT;
+    struct microvmi_event event = MICROVMI_EVENT_INIT;
+    struct Registers registers;
+    uint32_t access = 77;
+
+    memset(&registers, 0, sizeof(registers));
+    intercept.kind = MICROVMI_EVENT_CR;
+    intercept.number = 3;
+    INVALID_CONTEXT(microvmi_write_registers(vm, 0, &registers));
+    INVALID_CONTEXT(microvmi_get_page_access(vm, 0, &access));
+    CHECK(access == 77);
+    INVALID_CONTEXT(microvmi_set_page_access(vm, 0, MICROVMI_PAGE_ACCESS_READ));
+    INVALID_CONTEXT(microvmi_toggle_intercept(vm, MICROVMI_ALL_VCPUS, &intercept, true));
+    INVALID_CONTEXT(microvmi_listen(vm, 0, &event));
+    CHECK(event.id == 0 && event.struct_size == sizeof(event));
+    INVALID_CONTEXT(microvmi_reply_event(vm, &event, NULL));
+}
+
 static void all_calls_refuse(void *vm)
 {
     struct microvmi_memory_range range;
@@ -64,6 +84,7 @@ static void all_calls_refuse(void *vm)
     uint16_t vcpus = 77;
 
     memory_calls_refuse(vm);
+    event_calls_refuse(vm);
     INVALID_CONTEXT(microvmi_pause(vm));
     INVALID_CONTEXT(microvmi_resume(vm));
     memset(&registers, 0x5a, sizeof(registers));
@@ -320,6 +341,96 @@ static void memory_map(void *vm)
     CHECK(count == 2 && ranges[1].start == 0x5000 && ranges[1].size == 0xfb000);
 }
 
+/* ---------------------------------------------------------------------------------------------------- events ----- */
+
+static void registers_to_be_written(void *vm)
+{
+    struct Registers registers;
+    int no_tag = 5;
+
+    CHECK_WORKS(microvmi_read_registers(vm, 1, &registers));
+    INVALID_ARGUMENT(microvmi_write_registers(vm, 1, NULL));
+    INVALID_ARGUMENT(microvmi_write_registers(vm, 2, &registers));
+    registers.x86.r15 = UINT64_MAX;
+    registers.x86.gs.base = UINT64_C(0xffff888000000000);
+    registers.x86.idt.limit = 0xfff;
+    CHECK_WORKS(microvmi_write_registers(vm, 1, &registers));
+    memset(&registers, 0, sizeof(registers));
+    CHECK_WORKS(microvmi_read_registers(vm, 1, &registers));
+    CHECK(registers.x86.r15 == UINT64_MAX && registers.x86.gs.base == UINT64_C(0xffff888000000000));
+    CHECK(registers.x86.idt.limit == 0xfff && registers.x86.rip == 0xfff0);
+    memcpy(&registers.tag, &no_tag, sizeof(no_tag));
+    INVALID_ARGUMENT(microvmi_write_registers(vm, 1, &registers));
+}
+
+static void page_accesses(void *vm)
+{
+    uint32_t access = 77;
+
+    INVALID_ARGUMENT(microvmi_get_page_access(vm, 0, NULL));
+    CHECK_ERROR(MICROVMI_ERROR_NOT_MAPPED, microvmi_get_page_access(vm, 0x4fff, &access));
+    CHECK_ERROR(MICROVMI_ERROR_NOT_MAPPED, microvmi_set_page_access(vm, UINT64_MAX, MICROVMI_PAGE_ACCESS_READ));
+    INVALID_ARGUMENT(microvmi_set_page_access(vm, 0, 8));
+    CHECK(access == 77);
+    CHECK_WORKS(microvmi_set_page_access(vm, 0x3fff, MICROVMI_PAGE_ACCESS_READ));
+    CHECK_WORKS(microvmi_get_page_access(vm, 0x3000, &access));
+    CHECK(access == MICROVMI_PAGE_ACCESS_READ);
+    CHECK_WORKS(microvmi_set_page_access(vm, 0x3000, MICROVMI_PAGE_ACCESS_ALL));
+}
+
+static void intercepts(void *vm)
+{
+    struct microvmi_intercept intercept = MICROVMI_INTERCEPT_INIT;
+
+    INVALID_ARGUMENT(microvmi_toggle_intercept(vm, 0, NULL, true));
+    INVALID_ARGUMENT(microvmi_toggle_intercept(vm, 0, &intercept, true)); /* of no kind */
+    intercept.kind = 99;
+    INVALID_ARGUMENT(microvmi_toggle_intercept(vm, 0, &intercept, true));
+    intercept.kind = MICROVMI_EVENT_CR;
+    intercept.number = 2;
+    INVALID_ARGUMENT(microvmi_toggle_intercept(vm, 0, &intercept, true));
+    intercept.number = 3;
+    INVALID_ARGUMENT(microvmi_toggle_intercept(vm, 2, &intercept, true));
+    intercept.address = 1;
+    INVALID_ARGUMENT(microvmi_toggle_intercept(vm, 0, &intercept, true));
+    intercept.address = 0;
+    intercept.struct_size--;
+    INVALID_ARGUMENT(microvmi_toggle_intercept(vm, 0, &intercept, true));
+    intercept.struct_size = 4096; /* of a caller from the future */
+    CHECK_WORKS(microvmi_toggle_intercept(vm, 0, &intercept, false));
+}
+
+static void events(void *vm)
+{
+    struct microvmi_intercept intercept = MICROVMI_INTERCEPT_INIT;
+    struct microvmi_event event = MICROVMI_EVENT_INIT, before;
+    struct microvmi_reply reply = MICROVMI_REPLY_INIT;
+
+    INVALID_ARGUMENT(microvmi_listen(vm, 0, NULL));
+    before = event;
+    CHECK_ERROR(MICROVMI_ERROR_TIMEOUT, microvmi_listen(vm, 20, &event));
+    CHECK(memcmp(&before, &event, sizeof(event)) == 0);
+    event.struct_size = 8;
+    INVALID_ARGUMENT(microvmi_listen(vm, 0, &event));
+    event.struct_size = sizeof(event);
+    INVALID_ARGUMENT(microvmi_reply_event(vm, &event, NULL)); /* which never happened */
+    INVALID_ARGUMENT(microvmi_reply_event(vm, NULL, NULL));
+    intercept.kind = MICROVMI_EVENT_BREAKPOINT;
+    CHECK_WORKS(microvmi_toggle_intercept(vm, 1, &intercept, true));
+    CHECK_WORKS(microvmi_listen(vm, 1000, &event));
+    CHECK(event.kind == MICROVMI_EVENT_BREAKPOINT && event.vcpu == 1 && event.instruction_length == 1);
+    reply.action = 99;
+    INVALID_ARGUMENT(microvmi_reply_event(vm, &event, &reply));
+    reply.struct_size = 0;
+    INVALID_ARGUMENT(microvmi_reply_event(vm, &event, &reply));
+    reply.struct_size = sizeof(reply);
+    reply.action = MICROVMI_REPLY_DENY;
+    CHECK_ERROR(MICROVMI_ERROR_NOT_SUPPORTED, microvmi_reply_event(vm, &event, &reply));
+    CHECK_WORKS(microvmi_reply_event(vm, &event, NULL));
+    INVALID_ARGUMENT(microvmi_reply_event(vm, &event, NULL)); /* twice */
+    CHECK_WORKS(microvmi_toggle_intercept(vm, MICROVMI_ALL_VCPUS, &intercept, false));
+}
+
 int main(void)
 {
     void *vm;
@@ -334,6 +445,10 @@ int main(void)
     positions_and_numbers(vm);
     sums_that_overflow(vm);
     memory_map(vm);
+    registers_to_be_written(vm);
+    page_accesses(vm);
+    intercepts(vm);
+    events(vm);
     microvmi_destroy(vm);
     return 0;
 }

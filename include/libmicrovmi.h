@@ -182,7 +182,7 @@ struct SystemTableReg {
 };
 typedef struct SystemTableReg SystemTableReg;
 
-/* The registers of one x86 vCPU. A register that the hypervisor does not tell is 0; docs/drivers.md says which. */
+/* The registers of one x86 vCPU. A register that the hypervisor does not tell is 0; docs/drivers/ says which. */
 struct X86Registers {
     uint64_t rax;
     uint64_t rbx;
@@ -379,7 +379,7 @@ const char *microvmi_build_info(void);
  * uri: UTF-8, one of
  *   vmi://DRIVER/?key=value&key=value   DRIVER: qemu, dump, fake, kvm, ...; empty to try all. Values are
  *                                       percent-decoded.
- *                                       Keys of every driver: vm_name. Others: docs/drivers.md. Upstream's keys
+ *                                       Keys of every driver: vm_name. Others: docs/drivers/. Upstream's keys
  *                                       kvm_unix_socket, memflow_connector_name and memflow_connector_args are known.
  *   a path to a memory image            the same as vmi://dump/?path=...
  * error: as init_error of microvmi_init().
@@ -540,6 +540,161 @@ bool microvmi_get_memory_map(void *context, struct microvmi_memory_range *ranges
  * Errors: invalid argument (NULL), not supported (a raw memory image), VM gone, timeout.
  */
 bool microvmi_get_vcpu_count(void *context, uint16_t *count);
+
+/* ================================================================================================================
+ * REGISTERS, PAGE ACCESSES AND EVENTS (since 0.5.0)
+ *
+ * An intercept stops a vCPU when the guest does something. microvmi_listen() hands out what it did, as an event, and the
+ * vCPU stands still until microvmi_reply_event(). The loop of a program that watches CR3:
+ *
+ *   struct microvmi_intercept cr3 = MICROVMI_INTERCEPT_INIT;
+ *   struct microvmi_event event = MICROVMI_EVENT_INIT;
+ *   cr3.kind = MICROVMI_EVENT_CR;
+ *   cr3.number = 3;
+ *   if (!microvmi_toggle_intercept(vm, MICROVMI_ALL_VCPUS, &cr3, true)) ...
+ *   while (running)
+ *       if (microvmi_listen(vm, 1000, &event))
+ *           microvmi_reply_event(vm, &event, NULL);
+ *       else if (microvmi_last_error_code() != MICROVMI_ERROR_TIMEOUT) ...
+ *
+ * microvmi_destroy(), and the normal end of the process, switch off every intercept, give back page accesses and answer
+ * what is open, so that the guest runs on as if nobody had listened. One thread may listen while others reply.
+ * ============================================================================================================= */
+
+/* In place of a vCPU's number: every vCPU. */
+#define MICROVMI_ALL_VCPUS 0xffff
+
+/*
+ * Write the registers of one vCPU, which has to be stopped: read them, change what is to be changed, write them.
+ *
+ * vcpu: from 0 to microvmi_get_vcpu_count() - 1.
+ * registers: all of them, with their tag. What a hypervisor does not let one change stays as it is; docs/drivers/ says
+ *   what that is.
+ *
+ * While an event of the vCPU is open, hand the registers to microvmi_reply_event() instead.
+ * Errors: invalid argument (no such vCPU, NULL, another tag), not supported, VM gone, timeout.
+ */
+bool microvmi_write_registers(void *context, uint16_t vcpu, const struct Registers *registers);
+
+/* How a guest may access a page, or tried to: a combination of bits. */
+enum microvmi_page_access {
+    MICROVMI_PAGE_ACCESS_NONE = 0,
+    MICROVMI_PAGE_ACCESS_READ = 1,
+    MICROVMI_PAGE_ACCESS_WRITE = 2,
+    MICROVMI_PAGE_ACCESS_EXECUTE = 4,
+    MICROVMI_PAGE_ACCESS_ALL = 7
+};
+typedef enum microvmi_page_access microvmi_page_access;
+
+/*
+ * Store how the guest may access the page that holds a guest-physical address, bits of enum microvmi_page_access, in
+ * *access. On failure it is untouched. Errors: invalid argument (NULL), not mapped, not supported, VM gone.
+ */
+bool microvmi_get_page_access(void *context, uint64_t physical_address, uint32_t *access);
+
+/*
+ * Allow the guest some accesses to a page and no others; another one stops the vCPU once MICROVMI_EVENT_PAGE_ACCESS is
+ * intercepted. The library's own reads and writes are not affected.
+ *
+ * access: bits of enum microvmi_page_access; processors do not have every combination.
+ * Errors: invalid argument (unknown bits), not mapped, not supported (this hypervisor or processor), VM gone.
+ */
+bool microvmi_set_page_access(void *context, uint64_t physical_address, uint32_t access);
+
+/* What a guest did. New kinds may come; they are only reported to who intercepts them. */
+enum microvmi_event_kind {
+    MICROVMI_EVENT_CR = 1,          /* it writes a control register */
+    MICROVMI_EVENT_MSR = 2,         /* it writes a model-specific register */
+    MICROVMI_EVENT_BREAKPOINT = 3,  /* it executes a breakpoint */
+    MICROVMI_EVENT_PAGE_ACCESS = 4, /* it accesses a page in a way that microvmi_set_page_access() took from it */
+    MICROVMI_EVENT_SINGLE_STEP = 5  /* it executed one instruction */
+};
+typedef enum microvmi_event_kind microvmi_event_kind;
+
+/* What the guest is to be stopped at. Start from MICROVMI_INTERCEPT_INIT; the struct may grow. */
+struct microvmi_intercept {
+    uint32_t struct_size; /* of the caller's struct, in bytes */
+    uint32_t kind;        /* enum microvmi_event_kind */
+    uint32_t number;      /* CR: 0, 3 or 4; MSR: its index; else 0 */
+    uint32_t reserved;    /* 0 */
+    uint64_t address;     /* BREAKPOINT: 0 for every breakpoint instruction of the guest, wherever it is; else the
+                             guest-virtual address of one that the hypervisor places, unseen by the guest */
+};
+typedef struct microvmi_intercept microvmi_intercept;
+#define MICROVMI_INTERCEPT_INIT {sizeof(struct microvmi_intercept), 0, 0, 0, 0}
+
+/* Something that a guest did. Start from MICROVMI_EVENT_INIT; the struct may grow. */
+struct microvmi_event {
+    uint32_t struct_size;        /* in: of the caller's struct, in bytes; out: how much of it was filled */
+    uint32_t kind;               /* enum microvmi_event_kind */
+    uint64_t id;                 /* names the event for its reply; never used again by this context */
+    uint32_t vcpu;               /* who did it, and is stopped */
+    uint32_t number;             /* CR, MSR: which one */
+    uint64_t old_value;          /* CR, MSR: what it held, 0 where that is not told */
+    uint64_t new_value;          /* CR, MSR: what is written */
+    uint64_t physical_address;   /* BREAKPOINT, SINGLE_STEP: of the instruction; PAGE_ACCESS: of the memory */
+    uint64_t virtual_address;    /* the same, guest-virtual; MICROVMI_ADDRESS_UNKNOWN where it is not told */
+    uint32_t access;             /* PAGE_ACCESS: what was tried, bits of enum microvmi_page_access */
+    uint32_t instruction_length; /* BREAKPOINT: in bytes, 0 where it is not told */
+};
+typedef struct microvmi_event microvmi_event;
+#define MICROVMI_EVENT_INIT {sizeof(struct microvmi_event), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+
+/* An address that the hypervisor does not tell. */
+#define MICROVMI_ADDRESS_UNKNOWN 0xffffffffffffffffu
+
+/* What becomes of what the guest did. */
+enum microvmi_reply_action {
+    MICROVMI_REPLY_CONTINUE = 0, /* it takes its course: the register is written, the exception of a breakpoint is
+                                    delivered, the access is done */
+    MICROVMI_REPLY_RETRY = 1,    /* the vCPU goes on at its instruction pointer, and does it again unless that, or the
+                                    cause, was changed */
+    MICROVMI_REPLY_DENY = 2      /* CR, MSR: the register keeps its value, the guest goes on behind the instruction */
+};
+typedef enum microvmi_reply_action microvmi_reply_action;
+
+/* The answer to an event. Start from MICROVMI_REPLY_INIT; the struct may grow. */
+struct microvmi_reply {
+    uint32_t struct_size; /* of the caller's struct, in bytes */
+    uint32_t action;      /* enum microvmi_reply_action */
+    const struct Registers *registers; /* NULL, or what the vCPU's registers become, as microvmi_write_registers() */
+};
+typedef struct microvmi_reply microvmi_reply;
+#define MICROVMI_REPLY_INIT {sizeof(struct microvmi_reply), 0, NULL}
+
+/*
+ * Switch an intercept on or off. Switching it again to what it is is a success.
+ *
+ * vcpu: a vCPU's number, or MICROVMI_ALL_VCPUS.
+ * intercept: what to stop at; copied.
+ *
+ * Errors: invalid argument (NULL, an unknown kind, no such vCPU or register), not supported (this driver, hypervisor or
+ * processor), driver unavailable (somebody else listens to the machine), VM gone, timeout.
+ */
+bool microvmi_toggle_intercept(void *context, uint16_t vcpu, const struct microvmi_intercept *intercept, bool enabled);
+
+/*
+ * Wait for the next event.
+ *
+ * timeout_ms: the longest wait, in milliseconds; 0 looks only.
+ * event: where to store it, with struct_size set. Untouched on failure.
+ *
+ * The vCPU is stopped until the event is answered; the others run on. A microvmi_destroy() of the context ends the wait.
+ * Errors: timeout (no event came), invalid argument (NULL, struct_size), invalid context (also: destroyed meanwhile),
+ * not supported, VM gone.
+ */
+bool microvmi_listen(void *context, uint32_t timeout_ms, struct microvmi_event *event);
+
+/*
+ * Answer an event and let its vCPU go on.
+ *
+ * event: as microvmi_listen() stored it; only its id is looked at.
+ * reply: what is to become of it; NULL stands for MICROVMI_REPLY_INIT, CONTINUE.
+ *
+ * Errors: invalid argument (NULL, an unknown action, an event that is not open any more), not supported (an action that
+ * this kind of event, or the hypervisor, does not have: the event stays open), VM gone, timeout.
+ */
+bool microvmi_reply_event(void *context, const struct microvmi_event *event, const struct microvmi_reply *reply);
 
 #ifdef __cplusplus
 }

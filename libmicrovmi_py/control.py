@@ -46,6 +46,8 @@ class Control:
         self._run_lock = threading.Lock()
         self._closed = False
         self._unwanted = False
+        self._unanswered: dict[int, Event] = {}
+        self._answering = threading.Lock()
         self._cache_size = cache
 
     # ---------------------------------------------------------------------------------------------------- run state
@@ -119,14 +121,27 @@ class Control:
         while True:
             left = end - time.monotonic()
             event = driver.listen(min(max(left, 0.0), _LOOK))
+            if event is not None:
+                self._unanswered[event.id] = event
             if event is not None or left <= 0.0:
                 return event
             if self._closed or self._unwanted:
                 raise InvalidContextError("the machine was closed while it was listened to")
 
-    def reply_event(self, event: Event, reply: Reply | None = None) -> None:
-        """Answer an event, by default with CONTINUE, and let its vCPU go on."""
-        self._capable(SupportsEvents, "answer events").reply_event(event, reply or Reply())
+    def reply_event(self, event: Event | int, reply: Reply | None = None) -> None:
+        """Answer an event (or the one of that id), by default with CONTINUE, and let its vCPU go on.
+
+        Raises ``InvalidArgumentError`` for one that is not open any more, ``NotSupportedError`` for an answer that its
+        kind or the hypervisor does not have; it then stays open.
+        """
+        driver = self._capable(SupportsEvents, "answer events")
+        number = event if isinstance(event, int) else event.id
+        with self._answering:
+            known = self._unanswered.get(number)
+            if known is None:
+                raise InvalidArgumentError(f"event {number} is not open: it was answered, or never happened")
+            driver.reply_event(known, reply or Reply())
+            del self._unanswered[number]
 
     def stop_listening(self) -> None:
         """End the waits of :meth:`listen` that other threads are in, and all later ones, before :meth:`close`."""
@@ -137,6 +152,7 @@ class Control:
     def _settle(self) -> None:
         """Leave the machine as if nobody had ever looked: no intercept, nothing unanswered, running if it ran."""
         try:
+            self._unanswered.clear()
             _, pid = _armed.pop(id(self), (None, 0))
             if pid == os.getpid() and isinstance(self.driver, SupportsEvents):
                 self.driver.release_events()

@@ -8,7 +8,16 @@ from typing import Any
 from _libmicrovmi import ffi, lib
 
 from libmicrovmi_py.errors import InvalidArgumentError
-from libmicrovmi_py.model import X86_GENERAL, X86_SEGMENTS, X86_TABLES, DriverType, X86Registers
+from libmicrovmi_py.events import Event, EventKind, Intercept, PageAccess, Reply, ReplyAction
+from libmicrovmi_py.model import (
+    X86_GENERAL,
+    X86_SEGMENTS,
+    X86_TABLES,
+    DriverType,
+    SegmentReg,
+    SystemTableReg,
+    X86Registers,
+)
 from libmicrovmi_py.params import Parameters
 
 
@@ -65,3 +74,48 @@ def fill_registers(target: Any, registers: X86Registers) -> None:
     for name in X86_TABLES:
         table, source = getattr(target.x86, name), getattr(registers, name)
         table.base, table.limit = source.base, source.limit
+
+
+def registers(source: Any) -> X86Registers:
+    """A ``struct Registers`` of the tag X86 as registers."""
+    x86 = source.x86
+    values: dict[str, Any] = {name: getattr(x86, name) for name in X86_GENERAL}
+    for name in X86_SEGMENTS:
+        segment = getattr(x86, name)
+        values[name] = SegmentReg(segment.base, segment.limit, segment.selector)
+    for name in X86_TABLES:
+        table = getattr(x86, name)
+        values[name] = SystemTableReg(table.base, table.limit)
+    return X86Registers(**values)
+
+
+def page_access(bits: int) -> PageAccess:
+    """Bits of ``enum microvmi_page_access``; others are an ``InvalidArgumentError``."""
+    if bits > PageAccess.ALL:
+        raise InvalidArgumentError(f"access is {bits:#x}: not made of read (1), write (2) and execute (4)")
+    return PageAccess(bits)
+
+
+def intercept(pointer: Any) -> Intercept:
+    """A ``struct microvmi_intercept``."""
+    try:
+        kind = EventKind(pointer.kind)
+    except ValueError:
+        raise InvalidArgumentError(f"there is no kind of event {pointer.kind}") from None
+    return Intercept(kind, pointer.number, pointer.address)
+
+
+def fill_event(target: Any, event: Event) -> None:
+    """Store an event in a ``struct microvmi_event``, which may be larger than ours."""
+    values = {name: int(getattr(event, name)) for name in Event.__slots__}
+    for name, value in values.items():
+        setattr(target, name, value)
+    target.struct_size = min(target.struct_size, ffi.sizeof("struct microvmi_event"))
+
+
+def reply(action: int, source: Any) -> Reply:
+    """An action and a ``struct Registers``, or NULL."""
+    try:
+        return Reply(ReplyAction(action), None if source == ffi.NULL else registers(source))
+    except ValueError:
+        raise InvalidArgumentError(f"there is no reply action {action}") from None

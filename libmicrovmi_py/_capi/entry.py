@@ -11,7 +11,7 @@ from libmicrovmi_py._capi import convert, handles, log, mapped
 from libmicrovmi_py._capi.boundary import exported, on_machine
 from libmicrovmi_py.control import settle_all
 from libmicrovmi_py.drivers.registry import open_driver
-from libmicrovmi_py.errors import AccessError
+from libmicrovmi_py.errors import AccessError, TimeoutExpiredError
 from libmicrovmi_py.memory.io import Memory, PaddedMemory
 from libmicrovmi_py.microvmi import Microvmi
 from libmicrovmi_py.params import Parameters
@@ -138,6 +138,39 @@ def mvi_py_vcpu_count(machine: Microvmi, count: Any) -> None:
 @on_machine
 def mvi_py_read_registers(machine: Microvmi, vcpu: int, registers: Any) -> None:
     convert.fill_registers(registers, machine.read_registers(vcpu))
+
+
+@on_machine
+def mvi_py_write_registers(machine: Microvmi, vcpu: int, registers: Any) -> None:
+    machine.write_registers(convert.registers(registers), vcpu)
+
+
+@on_machine
+def mvi_py_get_page_access(machine: Microvmi, address: int, access: Any) -> None:
+    access[0] = machine.get_page_access(address)
+
+
+@on_machine
+def mvi_py_set_page_access(machine: Microvmi, address: int, access: int) -> None:
+    machine.set_page_access(address, convert.page_access(access))
+
+
+@on_machine
+def mvi_py_toggle_intercept(machine: Microvmi, vcpu: int, intercept: Any, enabled: bool) -> None:
+    machine.toggle_intercept(convert.intercept(intercept), enabled, vcpu=vcpu)
+
+
+@on_machine
+def mvi_py_listen(machine: Microvmi, timeout_ms: int, event: Any) -> None:
+    found = machine.listen(timeout_ms / 1000)
+    if found is None:
+        raise TimeoutExpiredError(f"no event within {timeout_ms} ms")
+    convert.fill_event(event, found)
+
+
+@on_machine
+def mvi_py_reply_event(machine: Microvmi, identifier: int, action: int, registers: Any) -> None:
+    machine.reply_event(identifier, convert.reply(action, registers))
 
 
 @exported

@@ -75,5 +75,6 @@ def remove(context: int) -> Microvmi:
         handle = _handles.pop(context, None)
         if handle is None:
             raise InvalidContextError("the context is not live: it was destroyed")
+        handle.machine.stop_listening()
         handle.idle.wait_for(lambda: handle.users == 0)
     return handle.machine

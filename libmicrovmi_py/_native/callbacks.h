@@ -22,5 +22,12 @@ int32_t mvi_py_max_address(uintptr_t context, uint64_t *address);
 int32_t mvi_py_memory_map(uintptr_t context, struct microvmi_memory_range *ranges, size_t capacity, size_t *count);
 int32_t mvi_py_vcpu_count(uintptr_t context, uint16_t *count);
 int32_t mvi_py_read_registers(uintptr_t context, uint16_t vcpu, struct Registers *registers);
+int32_t mvi_py_write_registers(uintptr_t context, uint16_t vcpu, const struct Registers *registers);
+int32_t mvi_py_get_page_access(uintptr_t context, uint64_t address, uint32_t *access);
+int32_t mvi_py_set_page_access(uintptr_t context, uint64_t address, uint32_t access);
+int32_t mvi_py_toggle_intercept(uintptr_t context, uint16_t vcpu, const struct microvmi_intercept *intercept,
+                                bool enabled);
+int32_t mvi_py_listen(uintptr_t context, uint32_t timeout_ms, struct microvmi_event *event);
+int32_t mvi_py_reply_event(uintptr_t context, uint64_t id, uint32_t action, const struct Registers *registers);
 int32_t mvi_py_log(const char *filter);
 int32_t mvi_py_exit(void);

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import enum
 import re
 import subprocess
 from functools import reduce
@@ -16,6 +17,7 @@ import cffi
 import pytest
 
 from libmicrovmi_py import errors, model, version
+from libmicrovmi_py.events import ALL_VCPUS, UNKNOWN_ADDRESS, Event, EventKind, PageAccess, ReplyAction
 from libmicrovmi_py.header import declarations
 
 HEADER = Path(__file__).resolve().parents[2] / "include" / "libmicrovmi.h"
@@ -119,10 +121,16 @@ def test_frozen_prototypes_are_exact(name: str, tmp_path: Path) -> None:
 
 
 def test_new_structs_have_one_layout_in_all_views(stubs: ModuleType, ffi: Any, tmp_path: Path) -> None:
-    members = ("start", "size", "kind", "reserved")
-    expressions = [f"offsetof(microvmi_memory_range, {member})" for member in members]
-    expected = compiled(["sizeof(microvmi_memory_range)", *expressions], tmp_path)
-    assert list(expected.values()) == [32, 0, 8, 16, 20]
+    layouts = {
+        "microvmi_memory_range": (32, {"start": 0, "size": 8, "kind": 16, "reserved": 20}),
+        "microvmi_intercept": (24, {"struct_size": 0, "kind": 4, "number": 8, "reserved": 12, "address": 16}),
+        "microvmi_event": (64, {"struct_size": 0, "kind": 4, "id": 8, "vcpu": 16, "number": 20, "old_value": 24}),
+        "microvmi_reply": (16, {"struct_size": 0, "action": 4, "registers": 8}),
+    }
+    sizes = {f"sizeof({name})": size for name, (size, _) in layouts.items()}
+    offsets = {f"offsetof({name}, {at})": place for name, (_, found) in layouts.items() for at, place in found.items()}
+    expected = sizes | offsets
+    assert compiled(list(expected), tmp_path) == expected
     assert {expression: ctypes_value(stubs, expression) for expression in expected} == expected
     assert {expression: cffi_value(ffi, expression) for expression in expected} == expected
 
@@ -149,6 +157,22 @@ def test_driver_types_are_those_of_the_header(stubs: ModuleType) -> None:
 def test_memory_kinds_are_those_of_the_header(stubs: ModuleType) -> None:
     header = {item.name.removeprefix("MICROVMI_MEMORY_"): int(item) for item in stubs.microvmi_memory_kind}
     assert {item.name: int(item) for item in model.MemoryKind} == header
+
+
+@pytest.mark.parametrize("kind", [EventKind, PageAccess, ReplyAction])
+def test_the_words_of_events_are_those_of_the_header(stubs: ModuleType, kind: type[enum.IntEnum]) -> None:
+    name, prefix = {
+        EventKind: ("microvmi_event_kind", "MICROVMI_EVENT_"),
+        PageAccess: ("microvmi_page_access", "MICROVMI_PAGE_ACCESS_"),
+        ReplyAction: ("microvmi_reply_action", "MICROVMI_REPLY_"),
+    }[kind]
+    header = {item.name.removeprefix(prefix): int(item) for item in getattr(stubs, name)}
+    assert {key: int(item) for key, item in kind.__members__.items()} == header
+
+
+def test_the_numbers_of_events_are_those_of_the_header(stubs: ModuleType, ffi: Any) -> None:
+    assert (stubs.MICROVMI_ALL_VCPUS, stubs.MICROVMI_ADDRESS_UNKNOWN) == (ALL_VCPUS, UNKNOWN_ADDRESS)
+    assert set(Event.__slots__) == set(stubs.microvmi_event.__annotations__) - {"struct_size"}
 
 
 def test_python_registers_are_those_of_the_header(stubs: ModuleType) -> None:

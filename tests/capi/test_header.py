@@ -180,6 +180,8 @@ def test_declarations_hold_no_comment_and_no_directive_but_integers() -> None:
     assert set(macros) == {
         "PAGE_SHIFT",
         "PAGE_SIZE",
+        "MICROVMI_ALL_VCPUS",
+        "MICROVMI_ADDRESS_UNKNOWN",
         *(f"MICROVMI_VERSION_{part}" for part in ("MAJOR", "MINOR", "PATCH")),
     }
 

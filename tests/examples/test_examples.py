@@ -223,6 +223,29 @@ class TestPause:
         assert ended.stderr.startswith("pause: cannot pause ./image: ")
 
 
+class TestEvents:
+    def test_prints_what_the_machine_does(self, run: Run) -> None:
+        ended = run("events", "-n", "4", "vmi://fake/", "cr3", "msr:0x174")
+        assert ended.stdout.splitlines() == [
+            "vcpu 0 cr3 0 -> 0x1000",
+            "vcpu 0 msr:0x174 0 -> 0",
+            "vcpu 0 cr3 0x1000 -> 0x2000",
+            "vcpu 0 msr:0x174 0 -> 0x1",
+        ]
+
+    def test_tells_the_first_write_to_a_page(self, run: Run) -> None:
+        ended = run("events", "-t", "0.5", "vmi://fake/", "access:0x3210")
+        assert ended.stdout == "vcpu 0 access -w- at 0x3000\n"
+
+    def test_says_what_cannot_be_watched(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "image").write_bytes(bytes(FRAME))
+        assert run("events", "./image", "cr3", code=1).stderr == (
+            "events: cannot watch cr3: the dump driver cannot intercept events\n"
+        )
+        assert "xyz: not one of cr0" in run("events", "vmi://fake/", "xyz", code=1).stderr
+        assert "control register 7" in run("events", "vmi://fake/", "cr7", code=1).stderr
+
+
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
@@ -238,6 +261,8 @@ class TestPause:
         ("pause", ["-t", "soon", "vmi://fake/"]),
         ("pause", ["-t", "nan", "vmi://fake/"]),
         ("pause", ["--kept", "vmi://fake/"]),
+        ("events", ["vmi://fake/"]),
+        ("events", ["-n", "few", "vmi://fake/", "cr3"]),
     ],
 )
 def test_a_wrong_command_line_is_told_apart(run: Run, name: str, arguments: list[str]) -> None:
@@ -246,6 +271,6 @@ def test_a_wrong_command_line_is_told_apart(run: Run, name: str, arguments: list
     assert f"usage: {name} " in ended.stderr
 
 
-@pytest.mark.parametrize("name", ["mem-dump", "regs-dump", "pause"])
+@pytest.mark.parametrize("name", ["mem-dump", "regs-dump", "pause", "events"])
 def test_help_is_no_error(run: Run, name: str) -> None:
     assert run(name, "-h").stdout.startswith(f"usage: {name} ")

@@ -13,7 +13,9 @@ from itertools import pairwise
 from typing import ClassVar
 
 from libmicrovmi_py.drivers.base import Driver, check_vcpu
+from libmicrovmi_py.drivers.fake.guest import PlayedGuest
 from libmicrovmi_py.errors import InvalidArgumentError, NotMappedError, ReadOnlyError
+from libmicrovmi_py.events import Event, Intercept, PageAccess, Reply
 from libmicrovmi_py.model import (
     PAGE_SHIFT,
     PAGE_SIZE,
@@ -33,7 +35,7 @@ class FakeDriver(Driver):
     """Memory is a mapping from guest-physical addresses to bytes, each a whole number of frames at a frame's start.
 
     ``rom`` holds addresses of that mapping whose bytes cannot be written. ``registers`` has one item a vCPU.
-    ``running`` tells and sets the run state.
+    ``running`` tells and sets the run state. The vCPUs do something only while they are listened to.
     """
 
     name = "fake"
@@ -66,8 +68,8 @@ class FakeDriver(Driver):
             if len(memory[start])
         )
         self._max_addr = end_of_ram(self._ranges)
-        self.registers = list(registers) if registers is not None else [reset_registers()]
-        self.running = True
+        self._vcpus = len(registers) if registers is not None else 1
+        self._guest = PlayedGuest(list(registers or [reset_registers()]), self._frames.__contains__)
         self._lock = threading.Lock()
 
     def _add(self, first: int, content: memoryview, rom: bool) -> None:
@@ -119,6 +121,15 @@ class FakeDriver(Driver):
         """The ranges it was made with."""
         return self._ranges
 
+    @property
+    def running(self) -> bool:
+        """The run state."""
+        return self._guest.running
+
+    @running.setter
+    def running(self, running: bool) -> None:
+        self._guest.running = running
+
     def pause(self) -> bool:
         """Stop; whether it ran."""
         with self._lock:
@@ -131,12 +142,43 @@ class FakeDriver(Driver):
 
     def vcpu_count(self) -> int:
         """One for every item of ``registers``."""
-        return len(self.registers)
+        return self._vcpus
 
     def read_registers(self, vcpu: int) -> X86Registers:
-        """The item of ``registers``."""
-        check_vcpu(vcpu, len(self.registers))
-        return self.registers[vcpu]
+        """The item of ``registers``, with what the vCPU and others wrote since."""
+        check_vcpu(vcpu, self._vcpus)
+        return self._guest.registers(vcpu)
+
+    def write_registers(self, vcpu: int, registers: X86Registers) -> None:
+        """All of them."""
+        check_vcpu(vcpu, self._vcpus)
+        self._guest.set_registers(vcpu, registers)
+
+    def get_page_access(self, frame: int) -> PageAccess:
+        """Everything, unless it was taken."""
+        self._frame(frame)
+        return self._guest.access(frame)
+
+    def set_page_access(self, frame: int, access: PageAccess) -> None:
+        """Any combination."""
+        self._frame(frame)
+        self._guest.set_access(frame, access)
+
+    def toggle_intercept(self, vcpu: int, intercept: Intercept, enabled: bool) -> None:
+        """Any kind; of MSRs the program of the vCPUs writes the SYSENTER ones only."""
+        self._guest.toggle(vcpu, intercept, enabled)
+
+    def listen(self, timeout: float) -> Event | None:
+        """Let the vCPUs run until one is stopped; see :class:`~libmicrovmi_py.drivers.fake.guest.PlayedGuest`."""
+        return self._guest.listen(timeout)
+
+    def reply_event(self, event: Event, reply: Reply) -> None:
+        """DENY is for registers."""
+        self._guest.reply(event, reply)
+
+    def release_events(self) -> None:
+        """Nothing is intercepted any more."""
+        self._guest.release()
 
     def close(self) -> None:
         """Nothing to release."""
