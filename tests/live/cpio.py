@@ -36,6 +36,11 @@ class Archive:
         program = bool(status.st_mode & stat.S_IXUSR)
         self.file(path or str(source), source.read_bytes(), program=program, mtime=int(status.st_mtime))
 
+    @property
+    def paths(self) -> list[str]:
+        """Of every member, sorted."""
+        return sorted(f"/{name}" for name in self._names)
+
     def to_bytes(self) -> bytes:
         """The archive as it is so far, with its end mark."""
         return b"".join([*self._parts, _entry("TRAILER!!!", 0)])

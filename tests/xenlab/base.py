@@ -46,10 +46,12 @@ class Base:
     xen: Path
     kernel: Path
     initrd: Path
+    contents: Path
+    """A list of what is in ``initrd``; written last."""
 
-    def exists(self) -> bool:
-        """Whether all are there."""
-        return all(path.exists() for path in (self.xen, self.kernel, self.initrd))
+    def has(self, path: Path) -> bool:
+        """Whether ``initrd`` has a file."""
+        return str(path) in self.contents.read_text().splitlines()
 
 
 def obtain(folder: Path, progress: Callable[[str], None]) -> Base:
@@ -57,8 +59,8 @@ def obtain(folder: Path, progress: Callable[[str], None]) -> Base:
     progress("packages")
     archives = packages.archives(*XEN_PACKAGES, KERNEL_PACKAGE)
     place = folder / f"base-{_digest(archives)}"
-    base = Base(place / "xen", place / "vmlinux", place / "base.img")
-    if not base.exists():
+    base = Base(place / "xen", place / "vmlinux", place / "base.img", place / "contents")
+    if not base.contents.exists():
         progress("dom0's first file system")
         for old in folder.glob("base-*"):
             shutil.rmtree(old)
@@ -95,12 +97,13 @@ def _make(base: Base, archives: list[Path], root: Path) -> None:
     for path in _python_files():
         archive.copy(path)
     base.initrd.write_bytes(_padded(gzip.compress(archive.to_bytes(), 1)))
+    base.contents.write_text("\n".join(archive.paths))
 
 
 def _add_system(archive: Archive, root: Path) -> None:
     """Busybox, the first process, kernel modules, the toolstack, and every library of Xen by its two names."""
     archive.device("/dev/console", 5, 1)
-    for name in ("/proc", "/sys", "/dev", "/tmp", "/run", "/var/lib/xen", "/etc/xen"):
+    for name in ("/proc", "/sys", "/dev", "/tmp", "/run", "/var/lib/xen"):
         archive.directory(name)
     archive.copy(packages.busybox(), "/bin/busybox")
     init = (HERE / "inside" / "init").read_text().replace("XEN_VERSION", XEN)
@@ -109,6 +112,7 @@ def _add_system(archive: Archive, root: Path) -> None:
         archive.copy(next(root.glob(f"lib/modules/*/kernel/**/{name}.ko")), f"/modules/{name}.ko")
     for path in _xen_programs():
         archive.copy(root / path, f"/{path}")
+    archive.copy(root / "etc/xen/xl.conf", "/etc/xen/xl.conf")
     for library in sorted(root.glob(f"usr/lib/{TRIPLET}/lib*.so.*")):
         if library.is_symlink():
             archive.link(_inside(library, root), os.readlink(library))

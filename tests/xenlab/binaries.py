@@ -31,4 +31,5 @@ def libraries(programs: Iterable[Path], folder: Path | None = None) -> list[Path
 def stack_unwinder() -> Path:
     """libgcc_s: pthread_cancel() loads it, and no program says so."""
     command = ["cc", "-print-file-name=libgcc_s.so.1"]
-    return Path(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.strip())
+    told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
+    return Path(os.path.normpath(told))

@@ -35,9 +35,9 @@ def lab(request: pytest.FixtureRequest, library_path: Path, progress: Callable[[
 
     The one place that decides whether it can run: without QEMU or packages its tests are skipped, in CI they fail.
     """
-    selected = [item.callspec.params["check"] for item in request.session.items if hasattr(item, "callspec")]
+    parameters = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
     try:
-        running = Lab(library_path, [name for name in selected if isinstance(name, str)], progress)
+        running = Lab(library_path, [each["check"] for each in parameters if "check" in each], progress)
     except Unobtainable as err:
         missing(f"no Xen lab: {err}; to enable: apt-get install {NEEDED}")
     with running:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from live.packages import Unobtainable
@@ -84,8 +85,8 @@ def prepare(library: Path, checks: Sequence[str], progress: Callable[[str], None
     files = base.obtain(FOLDER, progress)
     progress("the library and the checks")
     initrd = FOLDER / "dom0.img"
-    initrd.write_bytes(files.initrd.read_bytes() + overlay.build(library, checks))
-    return base.Base(files.xen, files.kernel, initrd)
+    initrd.write_bytes(files.initrd.read_bytes() + overlay.build(files, library, checks))
+    return replace(files, initrd=initrd)
 
 
 def start(
@@ -100,10 +101,10 @@ def start(
 
 
 def shell() -> None:
-    """An interactive dom0: its console on this terminal."""
+    """An interactive dom0: its console on this terminal; Ctrl-A X ends it."""
     library = guests.ROOT / "build" / "lib" / "libmicrovmi.so"
     files = prepare(library, overlay.checks(), lambda text: print(text, file=sys.stderr))
-    serial = ["-serial", "stdio", "-serial", "null"]
+    serial = ["-serial", "mon:stdio", "-serial", "null"]
     start(files, serial, "lab_shell", stdin=None).wait()
 
 

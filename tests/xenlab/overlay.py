@@ -12,6 +12,7 @@ from pathlib import Path
 from live.cpio import Archive
 
 from . import guests
+from .base import Base
 from .binaries import is_elf, libraries
 
 INSIDE = guests.HERE / "inside"
@@ -29,10 +30,10 @@ def checks() -> list[str]:
     return [f"{path.parent.name}/{path.stem}" for path in found if path.suffix in (".c", ".py")]
 
 
-def build(library: Path, names: Iterable[str]) -> bytes:
-    """The archive with the library at ``library`` and these checks."""
+def build(base: Base, library: Path, names: Iterable[str]) -> bytes:
+    """The archive with the library at ``library`` and these checks, to follow the base's."""
     archive = Archive()
-    _library(archive, library)
+    _library(archive, base, library)
     for path in [*INSIDE.glob("*.cfg"), *INSIDE.glob("*.py")]:
         archive.copy(path, f"/lab/{path.name}")
     archive.file("/lab/layout.py", guests.layout_module().encode())
@@ -42,7 +43,7 @@ def build(library: Path, names: Iterable[str]) -> bytes:
     return archive.to_bytes()
 
 
-def _library(archive: Archive, library: Path) -> None:
+def _library(archive: Archive, base: Base, library: Path) -> None:
     """The library with its private modules; these again, with direct access to memory, for Python programs."""
     private = library.parent / "libmicrovmi"
     direct = list((guests.ROOT / "libmicrovmi_py").glob("_hot*.so"))
@@ -52,7 +53,8 @@ def _library(archive: Archive, library: Path) -> None:
     for module in direct:
         archive.copy(module, f"/lab/python/libmicrovmi_py/{module.name}")
     for path in libraries([library, *direct, *(path for path in private.glob("*.so") if is_elf(path))]):
-        archive.copy(path)
+        if not base.has(path):
+            archive.copy(path)
 
 
 def _compiled(archive: Archive, library: Path, names: Iterable[str]) -> None:

@@ -109,8 +109,7 @@ round:
         wrmsr
         int3
         movl $REST, %ecx
-1:      pause
-        loop 1b
+1:      loop 1b
         jmp round
 
 handle_breakpoints:
