@@ -23,12 +23,12 @@ WARNINGS := -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers
 LIB_CFLAGS := -std=gnu11 -fPIC -fvisibility=hidden -ftls-model=initial-exec -pthread $(WARNINGS) -Iinclude -I$(NATIVE)
 LIB_LDFLAGS := -shared -Wl,-z,nodelete -Wl,-z,lazy -Wl,--no-undefined -Wl,--version-script=$(NATIVE)/exports.map
 
-.PHONY: help demo lib test sanitize bench check lint install uninstall clean
+.PHONY: help demo lib test test-xen sanitize bench check lint install uninstall clean
 
 help: ## show this help
 	@echo "libmicrovmi: look into a running virtual machine from outside."
 	@echo
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
 	@echo
 	@echo "Variables: PYTHON=$(PYTHON) CC=$(CC) CFLAGS='$(CFLAGS)' PREFIX=$(PREFIX) LIBDIR=$(LIBDIR) DESTDIR=$(DESTDIR)"
 
@@ -37,8 +37,11 @@ demo: lib ## build, then look into a memory image, a made-up machine and (with Q
 
 lib: $(LIB) $(MODULE) $(PRIVATE)/.ready ## build build/lib/libmicrovmi.so
 
-test: lib ## build and run all tests
+test: lib ## build and run all tests but those of test-xen
 	@$(PY) -m pytest
+
+test-xen: lib ## boot Xen under QEMU and run the checks of tests/xenlab in its dom0; two minutes
+	@$(PY) -m pytest -v tests/xenlab
 
 sanitize: lib ## run the thread tests under ThreadSanitizer and valgrind, which have to be there
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/tsan PY=$(PY) CFLAGS='-O1 -g -fsanitize=thread -Wno-tsan' \

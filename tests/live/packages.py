@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The guest's kernel and its busybox, out of Debian packages: no root, nothing installed, fetched once."""
+"""What guests are made of, out of Debian packages: no root, nothing installed, fetched once."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 KERNEL = "linux-image-cloud-amd64"
+DOM0_KERNEL = "linux-image-amd64"
+METAPACKAGES = (KERNEL, DOM0_KERNEL)
 INSTALLED_BUSYBOX = (Path("/bin/busybox"), Path("/usr/bin/busybox"))
 
 
@@ -49,6 +51,27 @@ def busybox() -> Path:
     return _fetch("busybox-static", "bin/busybox")
 
 
+def archives(*names: str) -> list[Path]:
+    """The packages of these names as files, each downloaded once."""
+    folder = cache_directory() / "packages"
+    folder.mkdir(exist_ok=True)
+    wanted = [name for name in names if not (folder / f"{name}.deb").exists()]
+    if wanted:
+        with tempfile.TemporaryDirectory(dir=folder) as work:
+            for name, archive in zip(wanted, _download(wanted, Path(work)), strict=True):
+                archive.replace(folder / f"{name}.deb")
+    return [folder / f"{name}.deb" for name in names]
+
+
+def unpack(archive: Path, target: Path, *patterns: str) -> None:
+    """Put those files of a package into ``target`` whose paths (``./boot/...``) match a pattern; ``*`` is anything."""
+    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", archive], stdout=subprocess.PIPE) as source:
+        command = ["tar", "-x", "-C", target, "--wildcards", "--no-same-owner", *patterns]
+        done = subprocess.run(command, stdin=source.stdout, capture_output=True, text=True, timeout=120)
+    if done.returncode != 0:
+        raise Unobtainable(f"{archive.name} does not unpack: {done.stderr.strip()[-300:]}")
+
+
 def _is_static(path: Path) -> bool:
     """Whether no program interpreter (ld.so) is named in the first page of an ELF file."""
     with path.open("rb") as file:
@@ -59,31 +82,32 @@ def _is_static(path: Path) -> bool:
 def _fetch(package: str, prefix: str) -> Path:
     """Download a package and put its file whose path begins with ``prefix`` into the cache, whole or not at all."""
     with tempfile.TemporaryDirectory(dir=cache_directory()) as work:
-        archive = _download(package, Path(work))
+        archive = _download([package], Path(work))[0]
         found = _unpack(archive, prefix, Path(work))
         return found.replace(cache_directory() / found.name)
 
 
-def _download(package: str, target: Path) -> Path:
-    """Fetch a package by the system's package lists, or by fresh ones of our own where those are missing or too old."""
+def _download(packages: list[str], target: Path) -> list[Path]:
+    """Fetch packages by the system's package lists, or by fresh ones of our own where those are missing or too old."""
     lists = target / "lists"
     lists.mkdir()
     own = ["-o", f"Dir::State::lists={lists}", "-o", f"Dir::Cache={target}"]
     try:
-        _download_with([], package, target)
+        return _download_with([], packages, target)
     except Unobtainable:
         _run(["apt-get", *own, "-q", "update"])
-        _download_with(own, package, target)
-    return next(target.glob("*.deb"))
+        return _download_with(own, packages, target)
 
 
-def _download_with(options: list[str], package: str, target: Path) -> None:
-    _run(["apt-get", *options, "-q", "download", _concrete(options, package)], cwd=target)
+def _download_with(options: list[str], packages: list[str], target: Path) -> list[Path]:
+    names = [_concrete(options, package) for package in packages]
+    _run(["apt-get", *options, "-q", "download", *names], cwd=target)
+    return [next(target.glob(f"{name}_*.deb")) for name in names]
 
 
 def _concrete(options: list[str], package: str) -> str:
-    """The package itself, or for the kernel's metapackage the one with the kernel, on which it depends."""
-    if package != KERNEL:
+    """The package itself, or for a kernel's metapackage the one with the kernel, on which it depends."""
+    if package not in METAPACKAGES:
         return package
     for line in _run(["apt-cache", *options, "depends", package]).splitlines():
         key, _, value = line.strip().partition(": ")

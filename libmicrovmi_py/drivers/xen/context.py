@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The saved state of an x86 HVM or PVH vCPU, as Xen gives and takes it, and registers.
+
+The state is a row of records, each behind a descriptor (type, instance, length). A vCPU's record of registers is laid
+out as Xen's public header ``arch-x86/hvm/save.h`` has it, the same since Xen 4.7.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from libmicrovmi_py.errors import InvalidArgumentError, IoError
+from libmicrovmi_py.model import X86_SEGMENTS, X86_TABLES, Registers, SegmentReg, SystemTableReg
+
+CPU, LAPIC = 2, 5
+"""Types of records."""
+
+LAPIC_SIZE = 24
+
+_HEADER, _END = 1, 0
+_DESCRIPTOR = struct.Struct("<HHI")
+
+_GENERAL = (
+    "rax",
+    "rbx",
+    "rcx",
+    "rdx",
+    "rbp",
+    "rsi",
+    "rdi",
+    "rsp",
+    "r8",
+    "r9",
+    "r10",
+    "r11",
+    "r12",
+    "r13",
+    "r14",
+    "r15",
+    "rip",
+    "rflags",
+    "cr0",
+    "cr2",
+    "cr3",
+    "cr4",
+)
+_SELECTORS = (
+    "cs",
+    "ds",
+    "es",
+    "fs",
+    "gs",
+    "ss",
+    "tr",
+    "ldt",
+)
+_ALL = [*_SELECTORS, "idt", "gdt"]
+_SYSTEM = (
+    "sysenter_cs",
+    "sysenter_esp",
+    "sysenter_eip",
+    "shadow_gs",
+    "_",
+    "msr_lstar",
+    "msr_star",
+    "msr_cstar",
+    "msr_mask",
+    "msr_efer",
+)
+_LAYOUT = [
+    (512, "Q", _GENERAL),
+    (736, "I", [f"{name}.selector" for name in _SELECTORS]),
+    (768, "I", [f"{name}.limit" for name in _ALL]),
+    (808, "Q", [f"{name}.base" for name in _ALL]),
+    (920, "Q", _SYSTEM),
+]
+"""Where in the record which registers are: offset, size of each as ``struct`` names it, names."""
+
+CPU_SIZE = 1032
+
+_KEPT = {"shadow_gs", "_", "msr_cstar", "msr_mask"}
+"""What the record has and ``Registers`` has not."""
+
+MSRS = {
+    0x174: "sysenter_cs",
+    0x175: "sysenter_esp",
+    0x176: "sysenter_eip",
+    0xC0000080: "msr_efer",
+    0xC0000081: "msr_star",
+    0xC0000082: "msr_lstar",
+    0xC0000083: "msr_cstar",
+    0xC0000084: "msr_mask",
+    0xC0000102: "shadow_gs",
+}
+"""The model-specific registers that the record has, by their index."""
+
+
+class Record(NamedTuple):
+    """One record: its type, the vCPU (or device) that it is about, its bytes."""
+
+    code: int
+    instance: int
+    content: bytes
+
+    def packed(self) -> bytes:
+        """With its descriptor."""
+        return _DESCRIPTOR.pack(self.code, self.instance, len(self.content)) + self.content
+
+
+def records(state: bytes) -> Iterator[Record]:
+    """The records of a saved state. Raises ``IoError`` for one that is cut off."""
+    offset = 0
+    while offset + _DESCRIPTOR.size <= len(state):
+        code, instance, length = _DESCRIPTOR.unpack_from(state, offset)
+        offset += _DESCRIPTOR.size
+        if code == _END:
+            return
+        if offset + length > len(state):
+            break
+        yield Record(code, instance, state[offset : offset + length])
+        offset += length
+    raise IoError("the vCPU state that Xen gave has no end")
+
+
+def only(state: bytes, vcpu: int) -> tuple[Record, Record]:
+    """The header and the registers of one vCPU: all that Xen takes to load these. Raises ``IoError`` without them."""
+    found = list(records(state))
+    header = next((item for item in found if item.code == _HEADER), None)
+    cpu = next((item for item in found if item.code == CPU and item.instance == vcpu), None)
+    if header is None or cpu is None or len(cpu.content) < CPU_SIZE:
+        raise IoError(f"Xen gave no registers for vCPU {vcpu}: it is offline")
+    return header, cpu
+
+
+def packed(header: Record, cpu: Record) -> bytes:
+    """A state that holds one vCPU's registers and nothing else: devices and timers stay as they are."""
+    return header.packed() + cpu.packed() + Record(_END, 0, b"").packed()
+
+
+def registers(record: bytes, apic_base: int = 0) -> Registers:
+    """The registers in a vCPU's record, ``CPU_SIZE`` bytes or more."""
+    values = _values(record)
+    found = Registers(apic_base=apic_base, efer=values["msr_efer"])
+    for name, value in values.items():
+        if "." not in name and name not in _KEPT:
+            setattr(found, name, value)
+    for name in X86_SEGMENTS:
+        setattr(found, name, SegmentReg(*(values[f"{name}.{part}"] for part in ("base", "limit", "selector"))))
+    for name in X86_TABLES:
+        setattr(found, name, SystemTableReg(*(values[f"{name}.{part}"] for part in ("base", "limit"))))
+    return found
+
+
+def changed(record: bytes, wanted: Registers) -> bytes:
+    """The record with ``wanted`` in it. What that does not have (attributes of segments, FPU, TSC) stays as it is.
+
+    Of ``efer`` and ``msr_efer``, the one that differs from the record counts. The APIC base is not in it.
+    """
+    values = _values(record)
+    efer = wanted.msr_efer if wanted.msr_efer != values["msr_efer"] else wanted.efer
+    for name in values:
+        part, _, field = name.partition(".")
+        if name not in _KEPT:
+            values[name] = getattr(getattr(wanted, part), field) if field else getattr(wanted, name)
+    values["msr_efer"] = efer
+    return _patched(record, values)
+
+
+def rip(record: bytes) -> int:
+    """The instruction pointer."""
+    return _values(record)["rip"]
+
+
+def with_value(record: bytes, name: str, value: int) -> bytes:
+    """The record with one register changed."""
+    return _patched(record, {**_values(record), name: value})
+
+
+def _values(record: bytes) -> dict[str, int]:
+    return {
+        name: value
+        for offset, form, names in _LAYOUT
+        for name, value in zip(names, struct.unpack_from(f"<{len(names)}{form}", record, offset), strict=True)
+    }
+
+
+def _patched(record: bytes, values: dict[str, int]) -> bytes:
+    """Put values in, and keep the bytes between them."""
+    content = bytearray(record)
+    for offset, form, names in _LAYOUT:
+        try:
+            struct.pack_into(f"<{len(names)}{form}", content, offset, *(values[name] for name in names))
+        except struct.error as err:
+            raise InvalidArgumentError(f"a register's value does not fit: {err}") from err
+    return bytes(content)

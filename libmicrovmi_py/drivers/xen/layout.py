@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which frames of a domain exist: found by mapping them, as Xen has no call that tells another domain's layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+
+from libmicrovmi_py.drivers.xen.memory import MOST
+from libmicrovmi_py.model import PAGE_SHIFT, MemoryKind, MemoryRange
+
+DEVICES, FOUR_GIB = 0xF0000, 0x100000
+"""Frames from 3.75 to 4 GiB hold no main memory: Xen puts its special pages there, QEMU the video memory."""
+
+GROUP = 512
+"""Frames of a superpage, 2 MiB."""
+
+_SPECIAL = (0xFC000, 0xFEE00)
+"""Groups in which Xen has special pages of PVH and HVM domains."""
+
+Errors = Callable[[Sequence[int]], Sequence[int]]
+"""Tells of each frame whether it exists (0)."""
+
+
+def probe(errors: Errors, highest: int, pages: int) -> tuple[MemoryRange, ...]:
+    """The ranges up to frame ``highest``, of a domain that has ``pages`` pages.
+
+    Memory comes in superpages, so one frame of each group is tried, and all frames only of groups where memory begins
+    or ends. If that does not give as many pages as the domain has, every frame is tried: 2^20 of them for a small
+    domain, because of the special pages below 4 GiB.
+    """
+    runs = list(_sampled(errors, highest))
+    if sum(len(run) for run in runs) != pages:
+        runs = [run for first in range(0, highest + 1, MOST) for run in _runs(errors, first, MOST, highest)]
+    return tuple(_ranges(runs))
+
+
+def _sampled(errors: Errors, highest: int) -> Iterator[range]:
+    firsts = range(0, highest + 1, GROUP)
+    there = [not code for index in range(0, len(firsts), MOST) for code in errors(firsts[index : index + MOST])]
+    for index, first in enumerate(firsts):
+        edge = index in (0, len(firsts) - 1) or first in _SPECIAL
+        if edge or there[index] != there[index + 1]:
+            yield from _runs(errors, first, GROUP, highest)
+        elif there[index]:
+            yield range(first, first + GROUP)
+
+
+def _runs(errors: Errors, first: int, count: int, highest: int) -> Iterator[range]:
+    """The runs of frames that exist among ``count`` from the ``first`` on."""
+    codes = errors(range(first, min(first + count, highest + 1)))
+    for code, group in groupby(codes, key=bool):
+        end = first + sum(1 for _ in group)
+        if not code:
+            yield range(first, end)
+        first = end
+
+
+def _ranges(runs: Sequence[range]) -> Iterator[MemoryRange]:
+    """Joined where they touch and are of one kind."""
+    start = end = 0
+    for run in runs:
+        if run.start != end or run.start in (DEVICES, FOUR_GIB):
+            yield from _range(start, end)
+            start = run.start
+        end = run.stop
+    yield from _range(start, end)
+
+
+def _range(start: int, end: int) -> Iterator[MemoryRange]:
+    kind = MemoryKind.DEVICE if DEVICES <= start < FOUR_GIB else MemoryKind.RAM
+    if start < end:
+        yield MemoryRange(start << PAGE_SHIFT, (end - start) << PAGE_SHIFT, kind)
