@@ -8,12 +8,13 @@ point of the group ``libmicrovmi.drivers`` of an installed package; each has ``D
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import itertools
 import logging
 import os
 import pkgutil
 import sys
 from collections.abc import Iterator
-from importlib.util import module_from_spec, spec_from_file_location
 from types import ModuleType
 
 from libmicrovmi_py import drivers as _package
@@ -49,11 +50,20 @@ def all_drivers() -> Iterator[type[Driver]]:
 def find(name: str) -> type[Driver]:
     """The driver of that name, or ``DriverUnavailableError`` that lists the names there are."""
     names = []
-    for driver in all_drivers():
+    for driver in itertools.chain(_named_after(name), all_drivers()):
         if driver.name == name:
             return driver
         names.append(driver.name)
-    raise DriverUnavailableError(f"there is no driver {name}; there are: {', '.join(names)}")
+    raise DriverUnavailableError(f"there is no driver {name}; there are: {', '.join(dict.fromkeys(names))}")
+
+
+def _named_after(name: str) -> Iterator[type[Driver]]:
+    """The driver of the module of that name: most are called as their module is, which saves loading the others."""
+    module = f"{_package.__name__}.{name}"
+    if name.isidentifier() and importlib.util.find_spec(module) is not None:
+        driver = _driver_of(importlib.import_module(module))
+        if driver is not None:
+            yield driver
 
 
 def _of_type(driver_type: DriverType) -> type[Driver]:
@@ -138,10 +148,12 @@ def _load_plugin(info: pkgutil.ModuleInfo) -> ModuleType:
     found = info.module_finder.find_spec(info.name, None)
     if found is None or found.origin is None:
         raise ImportError("not a Python module")
-    spec = spec_from_file_location(name, found.origin, submodule_search_locations=found.submodule_search_locations)
+    spec = importlib.util.spec_from_file_location(
+        name, found.origin, submodule_search_locations=found.submodule_search_locations
+    )
     if spec is None or spec.loader is None:
         raise ImportError(f"{found.origin} is not a Python module")
-    sys.modules[name] = module = module_from_spec(spec)
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
     except BaseException:

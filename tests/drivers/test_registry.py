@@ -68,6 +68,15 @@ def test_an_unknown_driver_lists_the_known() -> None:
         Microvmi(driver="nope")
 
 
+def test_a_named_driver_is_found_without_loading_the_others() -> None:
+    code = (
+        "import sys\nfrom libmicrovmi_py import Microvmi\nMicrovmi.open('vmi://fake/')\n"
+        "print(sorted(name for name in sys.modules if name.count('.') == 2 and '.drivers.' in name))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == str([f"libmicrovmi_py.drivers.{name}" for name in ("base", "fake", "registry")]) + "\n"
+
+
 def test_a_type_without_a_driver_is_told() -> None:
     with pytest.raises(InvalidArgumentError, match="PLUGIN"):
         registry.open_driver(Parameters(), DriverType.PLUGIN)
