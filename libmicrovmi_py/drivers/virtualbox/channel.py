@@ -39,8 +39,8 @@ class Channel:
         Nothing is written, and nothing that is no such object is opened.
         """
         check_name(name)
-        _check_object(f"CPU_{name}", CPU_SIZE)
         fd = _check_object(name, CHANNEL_SIZE)
+        _check_object(f"CPU_{name}", CPU_SIZE)
         status = os.fstat(fd.number)
         self.key = (status.st_dev, status.st_ino)
         self._bytes = mmap.mmap(fd.number, CHANNEL_SIZE)
