@@ -153,7 +153,7 @@ def _package(folder: str | None) -> Any:
     logging.getLogger(_PACKAGE).addHandler(logging.NullHandler())  # else its errors go to standard error
     with _told(DriverUnavailableError, f"the Python package {_PACKAGE} cannot be imported"):
         spec = PathFinder.find_spec(_PACKAGE, [folder]) if folder else _find()
-        if spec is None or spec.loader is None or spec.origin is None:
+        if spec is None or spec.loader is None:
             where = folder or f"Python {_VERSION}"
             raise DriverUnavailableError(
                 f"no Python package {_PACKAGE} in {where}: pip install memflow, or say package="

@@ -127,6 +127,9 @@ class FrameMemory:
     def __init__(self, driver: Driver, frames: SupportsFrames) -> None:
         self._driver = driver
         self._frames = frames
+        # Asked once: looking for a protocol's methods takes as long as a small read.
+        self._ranges = frames if isinstance(frames, SupportsRanges) else None
+        self._batches = frames if isinstance(frames, SupportsFrameBatches) else None
         self._cache: PageCache | None = None
         self._table: Table | None = None
 
@@ -175,17 +178,17 @@ class FrameMemory:
 
     def _read(self, address: int, buffer: memoryview) -> Iterator[_Part]:
         """Read, and tell part by part which exist; in as few trips as the driver can."""
-        frames, cache = self._frames, self._cache
+        cache = self._cache
         if cache is not None and len(buffer) <= PAGE_SIZE:
             for piece in _pieces(address, len(buffer)):
                 fetch = functools.partial(self._fetch, cache, address + piece.begin)
                 yield _attempt(fetch, piece, buffer)
         elif (address & (PAGE_SIZE - 1)) + len(buffer) <= PAGE_SIZE:
             yield from self._read_frames(address, buffer)
-        elif isinstance(frames, SupportsRanges):
-            yield from _read_ranges(frames, address, buffer)
-        elif isinstance(frames, SupportsFrameBatches):
-            yield from _read_batches(frames, address, buffer)
+        elif self._ranges is not None:
+            yield from _read_ranges(self._ranges, address, buffer)
+        elif self._batches is not None:
+            yield from _read_batches(self._batches, address, buffer)
         else:
             yield from self._read_frames(address, buffer)
 
@@ -237,16 +240,16 @@ class FrameMemory:
 
     def _existing(self, pieces: Sequence[_Piece], address: int) -> int:
         """The length of the prefix that exists: read in large parts where a driver can, else a byte of each frame."""
-        end, frames = 0, self._frames
-        if isinstance(frames, SupportsRanges) and len(pieces) > 1:
+        end = 0
+        if self._ranges is not None and len(pieces) > 1:
             size = pieces[-1].end
             scratch = memoryview(bytearray(min(size, FRAMES_A_TRIP * PAGE_SIZE)))
-            while end < size and (got := frames.read_range(address + end, scratch[: size - end])):
+            while end < size and (got := self._ranges.read_range(address + end, scratch[: size - end])):
                 end += got
             return end
         for piece in pieces:
             try:
-                frames.read_frame(piece.frame, piece.offset, memoryview(bytearray(1)))
+                self._frames.read_frame(piece.frame, piece.offset, memoryview(bytearray(1)))
             except NotMappedError:
                 break
             end = piece.end
@@ -254,18 +257,18 @@ class FrameMemory:
 
     def _check_rom(self, start: int, end: int) -> None:
         """A driver refuses a read-only frame by itself, but perhaps after others were written."""
-        for known in self._ranges():
+        for known in self._known():
             if known.kind is MemoryKind.ROM and known.start < end and start < known.end:
                 first = max(start, known.start)
                 raise ReadOnlyError(f"physical address {first:#x} is read-only memory", address=first)
 
-    def _ranges(self) -> Sequence[MemoryRange]:
+    def _known(self) -> Sequence[MemoryRange]:
         return self._driver.memory_map() if isinstance(self._driver, SupportsMemoryMap) else ()
 
     def find(self, address: int, hole: bool) -> int:
         """As ``DirectMemory.find``; a driver that knows no ranges has no holes."""
         maximum = self._driver.max_addr
-        ranges = self._ranges() or (MemoryRange(0, maximum),)
+        ranges = self._known() or (MemoryRange(0, maximum),)
         for known in ranges:
             if address < known.end:
                 if not hole:

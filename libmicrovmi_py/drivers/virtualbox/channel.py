@@ -27,6 +27,7 @@ from libmicrovmi_py.transport.fds import OwnedFd
 _FOLDER = "/dev/shm"
 _LONGEST_NAME = 255 - len("CPU_")
 _LOOK = 0.001
+_LOOKS = 20
 
 
 class Channel:
@@ -38,8 +39,8 @@ class Channel:
         Nothing is written, and nothing that is no such object is opened.
         """
         check_name(name)
-        _check_object(f"CPU_{name}", CPU_SIZE)
         fd = _check_object(name, CHANNEL_SIZE)
+        _check_object(f"CPU_{name}", CPU_SIZE)
         status = os.fstat(fd.number)
         self.key = (status.st_dev, status.st_ino)
         self._bytes = mmap.mmap(fd.number, CHANNEL_SIZE)
@@ -50,23 +51,33 @@ class Channel:
         return self._bytes[LOCK] != 0
 
     def settle(self, limit: float) -> bool:
-        """Wait until no client is in a request; ``False`` if what is in the channel was left by one that died.
+        """Wait until no client is in a request, or those of others are seen to be answered.
 
-        Raises ``DriverUnavailableError`` if a request waits there that nobody takes.
+        ``False`` if what is in the channel was left by a client that died. Raises ``DriverUnavailableError`` if a
+        request waits there that nobody takes.
         """
-        deadline, before = Deadline(limit), self._flags()
+        deadline, before = Deadline(limit), self.flags()
         while self.held:
             time.sleep(_LOOK)
-            now = self._flags()
-            if now != before:
-                deadline, before = Deadline(limit), now
-            elif deadline.expired:
+            if self.flags() != before:
+                return True
+            if deadline.expired:
                 if self._bytes[REQUEST_PRESENT]:
                     raise DriverUnavailableError("a request of another program waits there, and nobody takes it")
                 return False
-        return not (self._bytes[REQUEST_PRESENT] or self._bytes[ANSWER_PRESENT])
+        return not self._left_over()
 
-    def _flags(self) -> tuple[int, ...]:
+    def _left_over(self) -> bool:
+        """Whether a request or an answer lies there that nobody waits for: each of several looks finds no lock."""
+        for _ in range(_LOOKS):
+            lock, *present = self.flags()
+            if lock or not any(present):
+                return False
+            time.sleep(_LOOK)
+        return True
+
+    def flags(self) -> tuple[int, ...]:
+        """What changes while requests are answered."""
         return tuple(self._bytes[at] for at in (LOCK, REQUEST_PRESENT, ANSWER_PRESENT))
 
     def answer(self) -> None:

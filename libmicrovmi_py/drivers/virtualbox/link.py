@@ -110,20 +110,26 @@ class Link:
         return result
 
     def _enter(self, limit: float) -> None:
-        """Take the lock when no other process is in a request: libFDP would wait for it without a limit."""
-        deadline = None
-        while not (self._lock.acquire(blocking=False) and self._free()):
-            deadline = deadline or Deadline(limit)
-            self._check()
-            if deadline.expired:
-                raise TimeoutExpiredError(f"the machine {self._name} is busy, or a program died in a request to it")
+        """Take the lock when no other process is in a request, or when those of others are seen to be answered.
+
+        libFDP waits for them without a limit.
+        """
+        deadline, before = Deadline(limit), None
+        while not self._entered(deadline, before):
+            before = before or self._channel.flags()
             time.sleep(0.0002)
 
-    def _free(self) -> bool:
-        if self._broken or self._channel.held:
-            self._lock.release()
-            return False
-        return True
+    def _entered(self, deadline: Deadline, before: tuple[int, ...] | None) -> bool:
+        if not self._lock.acquire(timeout=deadline.remaining):
+            raise TimeoutExpiredError(f"the machine {self._name} is busy with other requests of this program")
+        moves = before is not None and self._channel.flags() != before
+        if not self._broken and (moves or not self._channel.held):
+            return True
+        self._lock.release()
+        self._check()
+        if deadline.expired:
+            raise TimeoutExpiredError(f"the machine {self._name} is busy, or a program died in a request to it")
+        return False
 
     def _check(self) -> None:
         if self._broken:

@@ -120,6 +120,13 @@ def test_reads_give_what_is_there(address: int, size: int) -> None:
         assert machine.read_physical(address, size) == addresses(0, 0x10000)[address : address + size]
 
 
+@pytest.mark.parametrize(("address", "size"), [(0xFF9, 7), (0xFFF, 1), (0, 0x1000), (1, 0xFFF)])
+def test_a_read_touches_its_own_frame_only(address: int, size: int) -> None:
+    with opened("played") as machine:
+        machine.read_physical(address, size)
+        assert machine.driver._connector.furthest == 0x1000  # type: ignore[attr-defined]
+
+
 def test_large_reads_are_few_calls() -> None:
     with opened("played", "size=0x300000") as machine:
         assert machine.read_physical(8, 0x2FFFF8) == addresses(8, 0x2FFFF8)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import signal
@@ -177,6 +178,24 @@ def test_a_client_that_keeps_the_machine_is_told(vm: Played, library: Path) -> N
             machine.read_physical(0, 1)
         poke(vm, (LOCK, 0))
         assert machine.read_physical(0x4000, 8) == addresses(0x4000, 8)
+
+
+def test_a_client_that_is_at_work_all_the_time_does_not_keep_the_machine(vm: Played) -> None:
+    ended, buffer = threading.Event(), (ctypes.c_uint8 * 0x100000)()
+
+    def read_on() -> None:
+        while not ended.is_set():
+            vm.fdp.FDP_ReadPhysicalMemory(vm.handle(), buffer, 0x100000, ctypes.c_uint64(0x10000))
+
+    other = threading.Thread(target=read_on)
+    other.start()
+    try:
+        with Microvmi.open(vm.uri) as machine:
+            for address in range(0x10000, 0x20000, 0x1000):
+                assert machine.read_physical(address, 0x1000) == addresses(address, 0x1000)
+    finally:
+        ended.set()
+        other.join()
 
 
 def mappings() -> int:

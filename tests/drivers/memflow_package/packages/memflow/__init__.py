@@ -69,13 +69,14 @@ class Connector:
         self._failing = failing
         self.readonly = readonly
         self.max_address = size - 1
-        self.calls = 0
+        self.calls = self.furthest = 0
 
     def phys_read(self, addr: int, type: type[Array]) -> Array:
         self.calls += 1
         if self._failing:
             raise Exception("failed to read bytes connector: unable to read from the target")
         form = type.format()
+        self.furthest = max(self.furthest, addr + form.size)
         content = bytes(self._content[addr : addr + form.size]).ljust(form.size, b"\0")
         return type(*form.unpack(content))
 
