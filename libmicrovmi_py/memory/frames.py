@@ -109,16 +109,18 @@ def _read_many(frames: SupportsFrameBatches, requests: Sequence[Request]) -> lis
 
 
 def _read_ranges(frames: SupportsRanges, address: int, buffer: memoryview) -> Iterator[_Part]:
+    """After a hole a single frame is asked for: a driver that is asked for much has to find out where that ends."""
     done, size = 0, min(len(buffer), (1 << PHYSICAL_BITS) - address)
+    end = size
     while done < size:
-        got = frames.read_range(address + done, buffer[done:size])
+        got = frames.read_range(address + done, buffer[done:end])
         if got > 0:
             yield done, done + got, True
-        done += got
-        if done < size:
-            hole = next(_pieces(address + done, size - done)).end
-            yield done, done + hole, False
-            done += hole
+        done, asked, end = done + got, end, size
+        if done < asked:
+            hole = done + next(_pieces(address + done, size - done)).end
+            yield done, hole, False
+            done, end = hole, min(hole + PAGE_SIZE, size)
 
 
 class FrameMemory:

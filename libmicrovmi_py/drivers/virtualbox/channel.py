@@ -38,9 +38,7 @@ class Channel:
 
         Nothing is written, and nothing that is no such object is opened.
         """
-        check_name(name)
-        fd = _check_object(name, CHANNEL_SIZE)
-        _check_object(f"CPU_{name}", CPU_SIZE)
+        fd = open_objects(name)
         status = os.fstat(fd.number)
         self.key = (status.st_dev, status.st_ino)
         self._bytes = mmap.mmap(fd.number, CHANNEL_SIZE)
@@ -101,6 +99,14 @@ class Channel:
     def close(self) -> None:
         """Give the mapping back."""
         self._bytes.close()
+
+
+def open_objects(name: str) -> OwnedFd:
+    """The channel of a machine, after a look at both of its objects; raises as ``Channel``."""
+    check_name(name)
+    fd = _check_object(name, CHANNEL_SIZE)
+    _check_object(f"CPU_{name}", CPU_SIZE)
+    return fd
 
 
 def check_name(name: str) -> None:

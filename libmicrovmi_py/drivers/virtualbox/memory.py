@@ -17,7 +17,6 @@ class Memory:
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
-        self._hole_end = -1
 
     def end_of_ram(self) -> int:
         """One past the last byte: VirtualBox tells the size, and puts what is above 3.5 GiB behind 4 GiB."""
@@ -41,14 +40,10 @@ class Memory:
     def _read_prefix(self, address: int, buffer: memoryview) -> int:
         """A request for all; only if that fails the first frame, and then ever smaller pieces of the rest."""
         size, first = len(buffer), min(PAGE_SIZE - address % PAGE_SIZE, len(buffer))
-        behind_hole = address == self._hole_end
-        if not behind_hole and self.read(address, buffer):
+        if self.read(address, buffer):
             return size
-        if (behind_hole or first < size) and self.read(address, buffer[:first]):
-            self._hole_end = -1
-            frames = -(-(size - first) // PAGE_SIZE)
-            return self._grow(address, buffer, first, frames if behind_hole else frames // 2)
-        self._hole_end = address + first
+        if first < size and self.read(address, buffer[:first]):
+            return self._grow(address, buffer, first, -(-(size - first) // PAGE_SIZE) // 2)
         return 0
 
     def _grow(self, address: int, buffer: memoryview, done: int, step: int) -> int:
