@@ -60,9 +60,11 @@ def test_one_context_listens(reach: Reach, played: Simulator) -> None:
     ):
         with pytest.raises(DriverUnavailableError, match="another context"):
             call()
+    first.set_page_access(0x4000, PageAccess.READ)
     second.set_page_access(0x5000, PageAccess.READ)
+    assert first.get_page_access(0x5000) == PageAccess.READ
     second.close()
-    assert played.accesses == {5: PageAccess.ALL}
+    assert played.accesses == {4: PageAccess.READ, 5: PageAccess.ALL}
     assert not write.done()
     third = reach()
     first.close()
