@@ -14,7 +14,7 @@ import pytest
 from contract.stands import kvm as stand
 from drivers.kvm import wire
 from drivers.kvm.simulator import Simulator
-from drivers.kvm.watching import held
+from drivers.kvm.watching import held, no_more_than, until
 
 from libmicrovmi_py import Microvmi
 from libmicrovmi_py.errors import (
@@ -110,9 +110,9 @@ def test_two_machines_at_two_sockets(reach: Reach, played: Simulator, tmp_path: 
 def test_no_thread_of_libkvmi_stays_and_nobody_else_can_connect(
     reach: Reach, played: Simulator, socket_path: str
 ) -> None:
-    before = held()[1]
+    before = held()
     reach()
-    assert held()[1] == before
+    assert held()[1] <= before[1]
     assert not os.path.exists(socket_path)
 
 
@@ -124,4 +124,4 @@ def test_opening_fifty_times_keeps_nothing(tmp_path: Path) -> None:
             with Microvmi.open(target.uri) as machine:
                 machine.pause()
                 assert machine.read_physical(0xFFC, 8) == target.pieces[0][0xFFC:0x1004]
-        assert held() == before
+        until(lambda: no_more_than(before))
