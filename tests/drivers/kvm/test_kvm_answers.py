@@ -12,6 +12,7 @@ from drivers.kvm.simulator import Simulator
 from drivers.kvm.watching import heard
 
 from libmicrovmi_py import Microvmi
+from libmicrovmi_py.drivers.base import SupportsEvents
 from libmicrovmi_py.errors import (
     DriverUnavailableError,
     InvalidArgumentError,
@@ -79,14 +80,17 @@ def test_an_answer_that_a_kind_does_not_have_leaves_the_event_open(
 
 
 def test_an_event_is_answered_once(machine: Microvmi, played: Simulator) -> None:
+    driver = machine.driver
+    assert isinstance(driver, SupportsEvents)
     machine.toggle_intercept(Intercept(EventKind.CR, 3))
     write = played.vcpus[0].write_cr(3, 0x9000)
-    event = heard(machine)
+    event = driver.listen(5)
+    assert event is not None
     with pytest.raises(InvalidArgumentError, match="no event"):
-        machine.reply_event(Event(event.id + 1000, EventKind.CR, 0))
-    machine.reply_event(event)
+        driver.reply_event(Event(event.id + 1000, EventKind.CR, 0), CONTINUE)
+    driver.reply_event(event, CONTINUE)
     with pytest.raises(InvalidArgumentError, match=f"no event {event.id} "):
-        machine.reply_event(event)
+        driver.reply_event(event, CONTINUE)
     write.result(5)
 
 

@@ -21,7 +21,7 @@ from libmicrovmi_py.errors import (
     DriverUnavailableError,
     VmGoneError,
 )
-from libmicrovmi_py.events import EventKind, Intercept, PageAccess
+from libmicrovmi_py.events import EventKind, Intercept, PageAccess, Reply
 
 Reach = Callable[..., Microvmi]
 
@@ -56,7 +56,7 @@ def test_one_context_listens(reach: Reach, played: Simulator) -> None:
     for call in (
         lambda: second.toggle_intercept(Intercept(EventKind.CR, 4)),
         lambda: second.listen(0),
-        lambda: second.reply_event(event),
+        lambda: second.driver.reply_event(event, Reply()),  # type: ignore[attr-defined]
     ):
         with pytest.raises(DriverUnavailableError, match="another context"):
             call()
