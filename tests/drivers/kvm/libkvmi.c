@@ -32,11 +32,13 @@ static int wait_for(struct dom *dom, short what, int ms)
 int receive(struct dom *dom, void *buffer, size_t size)
 {
     for (size_t done = 0; done < size;) {
-        ssize_t got;
+        ssize_t got = recv(dom->fd, (char *)buffer + done, size - done, MSG_DONTWAIT);
 
-        if (wait_for(dom, POLLIN, LIMIT_MS))
-            return -1;
-        got = recv(dom->fd, (char *)buffer + done, size - done, 0);
+        if (got < 0 && errno == EAGAIN) {
+            if (wait_for(dom, POLLIN, LIMIT_MS))
+                return -1;
+            continue;
+        }
         if (got <= 0) {
             dom->gone = true;
             return fail(got ? errno : ENOTCONN);

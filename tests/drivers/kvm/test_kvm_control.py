@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from drivers.kvm import wire
@@ -23,13 +25,20 @@ ROUNDS = 1000
 # ------------------------------------------------------------------------------------------------------------ run state
 
 
+def resident() -> int:
+    """Bytes of memory that this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def test_a_thousand_pauses_and_resumes(machine: Microvmi, played: Simulator) -> None:
+    before = resident()
     for _ in range(ROUNDS):
         machine.pause()
         machine.resume()
     assert played.seen.count(wire.PAUSE_VCPU) == 2 * ROUNDS
     until(lambda: played.seen.count(wire.EVENT_REPLY) == 2 * ROUNDS)
     until(lambda: not any(stopped(played)))
+    assert resident() - before < 8 << 20, "2000 events of libkvmi take 17 MB"
 
 
 def test_a_pause_stops_every_vcpu_until_the_resume(machine: Microvmi, played: Simulator) -> None:
@@ -67,7 +76,7 @@ def test_a_machine_closed_while_paused_runs_on(machine: Microvmi, played: Simula
     machine.pause()
     machine.close()
     played.vcpus[0].step().result(5)
-    assert played.seen.count(wire.EVENT_REPLY) == 2
+    until(lambda: played.seen.count(wire.EVENT_REPLY) == 2)
 
 
 def test_a_vcpu_that_does_not_stop_is_told_by_the_resume(played: Simulator, reach: Callable[..., Microvmi]) -> None:
@@ -89,7 +98,7 @@ def test_a_resume_waits_for_no_vcpu_that_an_event_stops(machine: Microvmi, playe
     machine.pause()
     started = time.monotonic()
     machine.resume()
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 4
     event = machine.listen(1)
     assert event is not None
     machine.reply_event(event)
@@ -183,6 +192,8 @@ def test_registers_can_be_written_while_an_event_stops_the_vcpu(machine: Microvm
     machine.reply_event(event, Reply(ReplyAction.RETRY))
     assert hit.result(5) == "again"
     assert played.vcpus[0].state.general["rbx"] == 77
+    played.vcpus[0].state.general["rbx"] = 78
+    assert machine.read_registers(0).rbx == 78
 
 
 @pytest.mark.parametrize("count", [0, 0xFFFFFFFF])

@@ -104,6 +104,14 @@ def test_a_breakpoint_is_told_and_delivered_or_not(
     assert hit.result(5) == result
 
 
+def test_the_address_of_a_breakpoint_in_real_mode_counts_its_segment(machine: Microvmi, played: Simulator) -> None:
+    machine.toggle_intercept(Intercept(EventKind.BREAKPOINT))
+    played.vcpus[0].state.segments["cs"] = (0xF0000, 0xFFFF, 0xF000)
+    played.vcpus[0].state.general["rip"] = 0x1234
+    played.vcpus[0].breakpoint(0xF1234)
+    assert heard(machine).virtual_address == 0xF1234
+
+
 def test_a_breakpoint_cannot_be_placed(machine: Microvmi) -> None:
     with pytest.raises(NotSupportedError, match="places no breakpoints"):
         machine.toggle_intercept(Intercept(EventKind.BREAKPOINT, address=0x1000))

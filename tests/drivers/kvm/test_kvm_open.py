@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from drivers.kvm import wire
 from drivers.kvm.simulator import Simulator
-from drivers.kvm.watching import held, lasting
+from drivers.kvm.watching import held, lasting, no_more_than, until
 
 from libmicrovmi_py import Microvmi
 from libmicrovmi_py.errors import (
@@ -38,10 +38,13 @@ def test_the_socket_has_to_be_named_before_anything_is_loaded() -> None:
 def test_without_its_parameter_the_driver_steps_aside_at_once() -> None:
     with pytest.raises(NoDriverError, match="kvm: KVM driver requires the kvm_unix_socket parameter"):
         Microvmi("no-such-machine")
-    with lasting(0, 0.1):
-        for _ in range(100):
-            with pytest.raises(InvalidArgumentError):
-                Microvmi("no-such-machine", driver="kvm")
+    took = []
+    for _ in range(20):
+        started = time.monotonic()
+        with pytest.raises(InvalidArgumentError):
+            Microvmi("no-such-machine", driver="kvm")
+        took.append(time.monotonic() - started)
+    assert min(took) < 0.005
 
 
 def test_a_library_that_is_not_there_is_told_with_the_way_out(socket_path: str) -> None:
@@ -63,7 +66,7 @@ def test_paths_that_cannot_be_sockets(reach: Reach, path: str, reason: str) -> N
 
 
 def test_a_folder_that_is_not_there_is_told_at_once(reach: Reach) -> None:
-    with lasting(0, 1), pytest.raises(DriverUnavailableError, match="cannot listen at /no/such/folder/socket: No such"):
+    with lasting(0, 3), pytest.raises(DriverUnavailableError, match="cannot listen at /no/such/folder/socket: No such"):
         reach(kvm_unix_socket="/no/such/folder/socket")
 
 
@@ -85,11 +88,20 @@ def test_nor_is_a_link_to_one(reach: Reach, socket_path: str, tmp_path: Path) ->
     assert os.path.islink(socket_path)
 
 
+def test_nor_is_a_link_to_a_socket(reach: Reach, socket_path: str, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(tmp_path / "elsewhere"))
+    os.symlink(tmp_path / "elsewhere", socket_path)
+    with pytest.raises(InvalidArgumentError, match="not a socket"):
+        reach()
+    assert os.path.islink(socket_path)
+
+
 def test_another_introspector_that_listens_is_not_pushed_aside(reach: Reach, socket_path: str) -> None:
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(socket_path)
         other.listen()
-        with lasting(0, 1), pytest.raises(DriverUnavailableError, match="another introspector listens"):
+        with lasting(0, 3), pytest.raises(DriverUnavailableError, match="another introspector listens"):
             reach()
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(socket_path)
@@ -115,11 +127,11 @@ def test_a_socket_that_nobody_has_any_more_is_taken(reach: Reach, socket_path: s
 def test_nobody_connects(reach: Reach, socket_path: str, timeout: float) -> None:
     before = held()
     with (
-        lasting(timeout, timeout + 0.3),
+        lasting(timeout, timeout + 1),
         pytest.raises(TimeoutExpiredError, match=r"no QEMU .* within 0\.\d+ s"),
     ):
         reach(timeout=timeout)
-    assert held() == before
+    until(lambda: no_more_than(before))
     assert not os.path.exists(socket_path)
 
 
@@ -160,10 +172,10 @@ def test_a_peer_that_says_nothing_or_nonsense_does_not_hold_anybody_up(
 
     thread = threading.Thread(target=connect)
     thread.start()
-    with lasting(0.5, 1), pytest.raises(TimeoutExpiredError):
+    with lasting(0.5, 3), pytest.raises(TimeoutExpiredError):
         reach(timeout=0.5)
     thread.join(5)
-    assert held() == before
+    until(lambda: no_more_than(before))
 
 
 def test_after_a_peer_with_nonsense_the_next_is_taken(reach: Reach, socket_path: str, played: Simulator) -> None:

@@ -14,14 +14,14 @@ import pytest
 from contract.stands import kvm as stand
 from drivers.kvm import wire
 from drivers.kvm.simulator import Simulator
-from drivers.kvm.watching import held
+from drivers.kvm.watching import held, no_more_than, until
 
 from libmicrovmi_py import Microvmi
 from libmicrovmi_py.errors import (
     DriverUnavailableError,
     VmGoneError,
 )
-from libmicrovmi_py.events import EventKind, Intercept, PageAccess
+from libmicrovmi_py.events import EventKind, Intercept, PageAccess, Reply
 
 Reach = Callable[..., Microvmi]
 
@@ -56,13 +56,15 @@ def test_one_context_listens(reach: Reach, played: Simulator) -> None:
     for call in (
         lambda: second.toggle_intercept(Intercept(EventKind.CR, 4)),
         lambda: second.listen(0),
-        lambda: second.reply_event(event),
+        lambda: second.driver.reply_event(event, Reply()),  # type: ignore[attr-defined]
     ):
         with pytest.raises(DriverUnavailableError, match="another context"):
             call()
+    first.set_page_access(0x4000, PageAccess.READ)
     second.set_page_access(0x5000, PageAccess.READ)
+    assert first.get_page_access(0x5000) == PageAccess.READ
     second.close()
-    assert played.accesses == {5: PageAccess.ALL}
+    assert played.accesses == {4: PageAccess.READ, 5: PageAccess.ALL}
     assert not write.done()
     third = reach()
     first.close()
@@ -108,9 +110,9 @@ def test_two_machines_at_two_sockets(reach: Reach, played: Simulator, tmp_path: 
 def test_no_thread_of_libkvmi_stays_and_nobody_else_can_connect(
     reach: Reach, played: Simulator, socket_path: str
 ) -> None:
-    before = held()[1]
+    before = held()
     reach()
-    assert held()[1] == before
+    assert held()[1] <= before[1]
     assert not os.path.exists(socket_path)
 
 
@@ -122,4 +124,4 @@ def test_opening_fifty_times_keeps_nothing(tmp_path: Path) -> None:
             with Microvmi.open(target.uri) as machine:
                 machine.pause()
                 assert machine.read_physical(0xFFC, 8) == target.pieces[0][0xFFC:0x1004]
-        assert held() == before
+        until(lambda: no_more_than(before))

@@ -44,7 +44,7 @@ def gone(machine: Microvmi) -> None:
         with pytest.raises(VmGoneError):
             call()
     machine.close()
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 4
 
 
 # ----------------------------------------------------------------------------------------------------------------- ends
@@ -79,7 +79,7 @@ def test_a_machine_that_ends_while_it_is_listened_to(machine: Microvmi, played: 
     started = time.monotonic()
     with pytest.raises(VmGoneError):
         machine.listen(10)
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 4
     gone(machine)
 
 
@@ -202,7 +202,7 @@ def test_a_hypervisor_that_falls_silent_is_given_up(
     started = time.monotonic()
     with pytest.raises(TimeoutExpiredError, match="no answer"):
         machine.read_physical(0, 8)
-    assert 0.3 <= time.monotonic() - started < 1
+    assert 0.3 <= time.monotonic() - started < 4
     played.meddle = lambda command, seq, body: None
     gone(machine)
 

@@ -27,6 +27,11 @@ def held() -> tuple[int, int]:
     return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
 
 
+def no_more_than(before: tuple[int, int]) -> bool:
+    """Whether this process has what it had, or less."""
+    return all(now <= then for now, then in zip(held(), before, strict=True))
+
+
 def heard(machine: Microvmi) -> Event:
     """The next event, which has to come."""
     event = machine.listen(5)
