@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import random
+import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -172,6 +173,14 @@ def test_segments_of_an_elf_core_may_overlap_and_be_in_any_order(tmp_path: Path)
     path = write(tmp_path, builders.elf({0x1000: first, 0x3000: second}))
     with Microvmi.open(str(path)) as machine:
         assert machine.read_physical(0x1000, 10 * PAGE) == first + second[2 * PAGE :]
+
+
+def test_what_an_elf_core_left_out_does_not_exist(tmp_path: Path) -> None:
+    content = bytearray(builders.elf({0x1000: _content(2, 1), 0x10000: _content(1, 2)}))
+    struct.pack_into("<Q", content, 64 + 56 + 40, 9 * PAGE)  # p_memsz, beyond p_filesz
+    struct.pack_into("<2Q", content, 64 + 2 * 56 + 32, 0, PAGE)
+    with Microvmi.open(str(write(tmp_path, bytes(content)))) as machine:
+        assert machine.memory_map() == (MemoryRange(0x1000, 2 * PAGE),)
 
 
 def test_memory_of_devices_and_firmware_is_told_apart_in_dumps_of_hypervisors(tmp_path: Path) -> None:
