@@ -55,6 +55,19 @@ def test_small_reads_of_a_paused_machine_take_one_trip_a_page() -> None:
     assert driver.trips == 2
 
 
+def test_small_reads_of_the_streams_take_one_trip_a_page_as_well() -> None:
+    vm, driver, content = machine()
+    vm.pause()
+    for at in range(0, 2 * PAGE_SIZE, 64):
+        assert vm.memory.read(64) == content[at : at + 64]
+        assert vm.padded_memory.read(64) == content[at : at + 64]
+    assert driver.trips == 2
+    vm.resume()
+    content[2 * PAGE_SIZE] ^= 1
+    assert vm.memory.read(64) == content[2 * PAGE_SIZE :][:64]
+    assert driver.trips == 3
+
+
 def test_large_and_crossing_reads_are_right_and_go_past_the_cache() -> None:
     vm, _, content = machine()
     vm.pause()
