@@ -101,6 +101,17 @@ def test_a_write_is_seen_at_once() -> None:
         assert vm.read_physical(address, 1) + vm.read_physical(address + 1, 4) == b"fresh"
 
 
+def test_a_write_of_the_stream_is_seen_by_address() -> None:
+    vm, _, content = machine()
+    vm.pause()
+    assert vm.read_physical(8, 5) == content[8:13]
+    vm.memory.seek(8)
+    vm.memory.write(b"fresh")
+    assert vm.read_physical(8, 5) == b"fresh"
+    vm.padded_memory.seek(8)
+    assert vm.padded_memory.read(5) == b"fresh"
+
+
 def test_a_hole_stays_a_hole() -> None:
     vm = Microvmi.from_driver(FakeDriver({0: bytearray(PAGE_SIZE), 2 * PAGE_SIZE: bytearray(PAGE_SIZE)}))
     vm.pause()
