@@ -67,8 +67,8 @@ class Microvmi(Control):
         self.driver_type: DriverType = driver.type
         if driver.static:
             self._keep_pages(cache)
-        self.memory = Memory(driver)
-        self.padded_memory = PaddedMemory(driver)
+        self.memory = Memory(driver, self._physical)
+        self.padded_memory = PaddedMemory(driver, self._physical)
 
     @property
     def physical(self) -> PhysicalMemory:

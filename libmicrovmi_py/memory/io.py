@@ -49,13 +49,14 @@ class Cursor:
 class _MemoryStream(io.RawIOBase):
     """What the two streams share: a cursor that saturates, guarded by a lock.
 
-    Closing a stream leaves the driver open. Positions are guest-physical addresses in bytes.
+    Closing a stream leaves the driver open. Positions are guest-physical addresses in bytes. ``physical`` is the
+    driver's memory by address where somebody has it already: pages that it keeps serve the stream as well.
     """
 
     _padded = False
 
-    def __init__(self, driver: Driver) -> None:
-        self._memory = PhysicalMemory(driver)
+    def __init__(self, driver: Driver, physical: PhysicalMemory | None = None) -> None:
+        self._memory = physical or PhysicalMemory(driver)
         self._cursor = Cursor()
         direct = self._memory.direct
         if direct is not None:

@@ -55,6 +55,19 @@ def test_small_reads_of_a_paused_machine_take_one_trip_a_page() -> None:
     assert driver.trips == 2
 
 
+def test_small_reads_of_the_streams_take_one_trip_a_page_as_well() -> None:
+    vm, driver, content = machine()
+    vm.pause()
+    for at in range(0, 2 * PAGE_SIZE, 64):
+        assert vm.memory.read(64) == content[at : at + 64]
+        assert vm.padded_memory.read(64) == content[at : at + 64]
+    assert driver.trips == 2
+    vm.resume()
+    content[2 * PAGE_SIZE] ^= 1
+    assert vm.memory.read(64) == content[2 * PAGE_SIZE :][:64]
+    assert driver.trips == 3
+
+
 def test_large_and_crossing_reads_are_right_and_go_past_the_cache() -> None:
     vm, _, content = machine()
     vm.pause()
@@ -86,6 +99,17 @@ def test_a_write_is_seen_at_once() -> None:
         vm.read_physical(address, 1)
         vm.write_physical(address, b"fresh")
         assert vm.read_physical(address, 1) + vm.read_physical(address + 1, 4) == b"fresh"
+
+
+def test_a_write_of_the_stream_is_seen_by_address() -> None:
+    vm, _, content = machine()
+    vm.pause()
+    assert vm.read_physical(8, 5) == content[8:13]
+    vm.memory.seek(8)
+    vm.memory.write(b"fresh")
+    assert vm.read_physical(8, 5) == b"fresh"
+    vm.padded_memory.seek(8)
+    assert vm.padded_memory.read(5) == b"fresh"
 
 
 def test_a_hole_stays_a_hole() -> None:

@@ -201,30 +201,33 @@ def kdump(
     status: int = 1,
     split: int = 0,
 ) -> bytes:
-    """A kdump-compressed file; pages that become no shorter, and every fifth one, are laid down as they are."""
-    pages = {start + at: content[at : at + block] for start, content in memory.items() for at in _steps(content, block)}
+    """A kdump-compressed file; pages that become no shorter, and every fifth one, are laid down as they are.
+
+    By its first bitmap all pages exist: those that are not in ``memory`` were left out of the dump.
+    """
+    pages = [content[at : at + block] for content in memory.values() for at in range(0, len(content), block)]
     runs = [(start // block, -(-len(content) // block)) for start, content in memory.items()]
     last = max(first + count for first, count in runs)
     bitmap = _bitmap(runs, last)
     bitmap = bitmap.ljust(-(-len(bitmap) // block) * block, b"\0")
-    table = (2 * block) + 2 * len(bitmap)
+    head = _header(bits, version, status, block, 2 * len(bitmap) // block, last).ljust(block, b"\0")
     sub = _sub_header(bits, 2 * block - len(notes) if notes else 0, len(notes), last, split)
     sub = sub if version >= 6 else sub[: 80 if bits == 64 else 56]
-    head = _header(bits, version, status, block, 2 * len(bitmap) // block, last)
-    result = head.ljust(block, b"\0") + (sub.ljust(block - len(notes), b"\0") + notes) + bitmap + bitmap
-    offset, rows, data = table + 24 * len(pages), [], []
-    for index, content in enumerate(pages.values()):
+    before = head + sub.ljust(block - len(notes), b"\0") + notes + b"\xff" * len(bitmap) + bitmap
+    return before + _packed(pages, len(before), pack, flag, block)
+
+
+def _packed(pages: Sequence[bytes], start: int, pack: Pack, flag: int, block: int) -> bytes:
+    """The descriptors, which begin at ``start`` of the file, and what they describe."""
+    offset, rows, data = start + 24 * len(pages), [], []
+    for index, content in enumerate(pages):
         packed = pack(content)
         raw = index % 5 == 4 or len(packed) >= block
         packed = content if raw else packed
         rows.append(struct.pack("<QIIQ", offset, len(packed), 0 if raw else flag, 0))
         data.append(packed)
         offset += len(packed)
-    return result + b"".join([*rows, *data])
-
-
-def _steps(content: bytes, block: int) -> range:
-    return range(0, len(content), block)
+    return b"".join([*rows, *data])
 
 
 def _header(bits: int, version: int, status: int, block: int, blocks: int, last: int) -> bytes:

@@ -6,15 +6,17 @@ from __future__ import annotations
 import ctypes
 import itertools
 import random
+import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from drivers.dump import builders
 from drivers.dump.builders import PAGE, Memory
 
-from libmicrovmi_py import DriverUnavailableError, Microvmi, NotMappedError, NotSupportedError, ReadOnlyError
+from libmicrovmi_py import DriverUnavailableError, IoError, Microvmi, NotMappedError, NotSupportedError, ReadOnlyError
 from libmicrovmi_py.drivers.base import SupportsFrames, SupportsRegions
 from libmicrovmi_py.drivers.dump.bitmap import runs
 from libmicrovmi_py.drivers.dump.image import Image
@@ -146,8 +148,8 @@ def test_a_dump_cannot_be_written_or_paused(path: Path) -> None:
     assert path.read_bytes() == content
 
 
-def test_c_reads_the_same(path: Path, memory: Memory, stubs: object, library_path: Path) -> None:
-    lib = stubs.load(library_path)  # type: ignore[attr-defined]
+def test_c_reads_the_same(path: Path, memory: Memory, stubs: Any, library_path: Path) -> None:
+    lib = stubs.load(library_path)
     context = lib.microvmi_open(str(path).encode(), None)
     assert context, lib.microvmi_last_error()
     for start, content in memory.items():
@@ -171,6 +173,14 @@ def test_segments_of_an_elf_core_may_overlap_and_be_in_any_order(tmp_path: Path)
     path = write(tmp_path, builders.elf({0x1000: first, 0x3000: second}))
     with Microvmi.open(str(path)) as machine:
         assert machine.read_physical(0x1000, 10 * PAGE) == first + second[2 * PAGE :]
+
+
+def test_what_an_elf_core_left_out_does_not_exist(tmp_path: Path) -> None:
+    content = bytearray(builders.elf({0x1000: _content(2, 1), 0x10000: _content(1, 2)}))
+    struct.pack_into("<Q", content, 64 + 56 + 40, 9 * PAGE)  # p_memsz, beyond p_filesz
+    struct.pack_into("<2Q", content, 64 + 2 * 56 + 32, 0, PAGE)
+    with Microvmi.open(str(write(tmp_path, bytes(content)))) as machine:
+        assert machine.memory_map() == (MemoryRange(0x1000, 2 * PAGE),)
 
 
 def test_memory_of_devices_and_firmware_is_told_apart_in_dumps_of_hypervisors(tmp_path: Path) -> None:
@@ -214,14 +224,22 @@ def test_runs_of_a_bitmap_are_those_that_a_loop_finds(tmp_path: Path, bits: int)
     assert list(runs(Image.open(str(path)), 4, bits)) == expected
 
 
-def test_unpacked_pages_are_kept(tmp_path: Path) -> None:
+def test_unpacked_pages_are_kept(tmp_path: Path, stubs: Any, library_path: Path) -> None:
     path = write(tmp_path, builders.kdump(MEMORY))
-    with Microvmi.open(str(path)) as machine, path.open("r+b") as file:
-        before = machine.read_physical(PAGE, 8)
-        file.seek(0x3000)
-        file.write(bytes(path.stat().st_size - 0x3000))
-        assert machine.read_physical(PAGE + 8, 8) == MEMORY[0][PAGE + 8 : PAGE + 16]
-        assert before == MEMORY[0][PAGE : PAGE + 8]
+    lib = stubs.load(library_path)
+    context = lib.microvmi_open(str(path).encode(), None)
+    buffer = (ctypes.c_uint8 * 8)()
+    with Microvmi.open(str(path)) as machine, Microvmi(driver="dump", path=path, cache=0) as forgetful:
+        for vm in (machine, forgetful):
+            assert vm.read_physical(PAGE, 8) == MEMORY[0][PAGE:][:8]
+        assert lib.microvmi_read_physical(context, PAGE, buffer, 8, None)
+        path.write_bytes(bytes(path.stat().st_size))
+        assert machine.read_physical(PAGE + 8, 8) == MEMORY[0][PAGE + 8 :][:8]
+        assert lib.microvmi_read_physical(context, PAGE + 8, buffer, 8, None)
+        assert bytes(buffer) == MEMORY[0][PAGE + 8 :][:8]
+        with pytest.raises(IoError):
+            forgetful.read_physical(PAGE + 8, 8)
+    lib.microvmi_destroy(context)
 
 
 def _zstd(page: bytes) -> bytes:
