@@ -270,7 +270,8 @@ void microvmi_destroy(void *context);
  * Stop all vCPUs. Pausing a paused machine is a success. The machine runs again at microvmi_resume(), and at the
  * latest when the context is destroyed or the process exits normally, unless it was already stopped before.
  * Until then, pages that are read of memory that is not mapped into this process are kept (16 MiB; parameter `cache` of
- * microvmi_open(), 0 for none): what others write to the machine meanwhile, or let it do, is not seen.
+ * microvmi_open(), 0 for none): what others write to the machine meanwhile, or let it do, is not seen. Pages of a packed
+ * dump are kept from the opening on.
  * Errors: not supported (a dump file), VM gone, timeout, driver unavailable (somebody else holds the control channel).
  */
 bool microvmi_pause(void *context);
@@ -316,7 +317,7 @@ bool microvmi_get_max_physical_addr(void *context, uint64_t *address_ptr);
  * vcpu: from 0 to microvmi_get_vcpu_count() - 1.
  * registers: filled with tag and values; untouched on failure.
  *
- * The values belong together only while the machine is paused.
+ * The values belong together only while the machine is paused. Dumps that hold registers have them as well.
  * Errors: invalid argument (no such vCPU, NULL), not supported, VM gone, timeout.
  */
 bool microvmi_read_registers(void *context, uint16_t vcpu, struct Registers *registers);
@@ -381,7 +382,8 @@ const char *microvmi_build_info(void);
  *                                       percent-decoded.
  *                                       Keys of every driver: vm_name. Others: docs/drivers/. Upstream's keys
  *                                       kvm_unix_socket, memflow_connector_name and memflow_connector_args are known.
- *   a path to a memory image            the same as vmi://dump/?path=...
+ *   a path to a memory image            the same as vmi://dump/?path=...: raw, LiME, ELF core, 64-bit Windows crash
+ *                                       dump or kdump, told by its content; format=raw takes any file as it is
  * error: as init_error of microvmi_init().
  *
  * Returns a context for microvmi_destroy(), or NULL. Errors: as microvmi_init(), and invalid argument for a bad text.

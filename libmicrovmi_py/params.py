@@ -14,7 +14,9 @@ SCHEME = "vmi"
 FROZEN_KEYS = ("vm_name", "kvm_unix_socket", "memflow_connector_name", "memflow_connector_args")
 """Keys of upstream's ``vmi://`` handler and of ``DriverInitParamsFFI``; every driver may be handed them."""
 
-COMMON_KEYS = {"cache": "bytes of pages to keep while the machine is paused (default 16 MiB, 0: none)"}
+COMMON_KEYS = {
+    "cache": "bytes of pages to keep while the machine is paused, or never changes (default 16 MiB, 0: none)"
+}
 """Keys that are not for the driver, with one line of help each."""
 
 LONGEST = 4096

@@ -328,9 +328,13 @@ bool microvmi_unmap_physical(const uint8_t *pointer)
 
 static bool mvi_stream_seek_in(void *context, bool padded, int64_t offset, int whence, uint64_t *position)
 {
-    const struct mvi_table *table = whence >= SEEK_SET && whence <= SEEK_HOLE ? mvi_direct(context) : NULL;
+    const struct mvi_table *table = NULL;
     uint64_t result = 0;
 
+    if (whence >= SEEK_SET && whence <= SEEK_END)
+        table = mvi_table_of(context);
+    else if (whence == SEEK_DATA || whence == SEEK_HOLE)
+        table = mvi_direct(context);
     if (table != NULL) {
         (void)mvi_stream_seek(mvi_context_cursor(context, padded), table, offset, whence, &result);
         mvi_table_leave();
@@ -361,15 +365,38 @@ static bool mvi_stream_read_by_python(void *context, bool padded, uint8_t *buffe
     return read;
 }
 
+/* A read of a driver of frames, if all of it is in a kept page. */
+static bool mvi_stream_read_kept(struct mvi_cursor *cursor, const struct mvi_table *table, uint8_t *buffer, size_t size)
+{
+    uint64_t position;
+    bool kept;
+
+    mvi_cursor_lock(cursor);
+    position = mvi_cursor_get(cursor);
+    kept = size > 0 && position < table->max_address && size <= table->max_address - position &&
+           mvi_cached(table, position, buffer, size);
+    if (kept)
+        mvi_cursor_set(cursor, position + size);
+    mvi_cursor_unlock(cursor);
+    return kept;
+}
+
 static bool mvi_stream_read_at(void *context, bool padded, uint8_t *buffer, size_t size, uint64_t *bytes_read)
 {
-    const struct mvi_table *table = mvi_good_buffer(buffer, size) ? mvi_direct(context) : NULL;
+    const struct mvi_table *table = mvi_good_buffer(buffer, size) ? mvi_table_of(context) : NULL;
+    struct mvi_cursor *cursor = table != NULL ? mvi_context_cursor(context, padded) : NULL;
     uint64_t done = 0, position = 0;
-    int32_t code;
+    int32_t code = MICROVMI_OK;
 
-    if (table == NULL)
+    if (table != NULL && !table->by_frames) {
+        code = mvi_stream_read(cursor, table, padded, buffer, size, &position, &done);
+    } else if (table != NULL && mvi_stream_read_kept(cursor, table, buffer, size)) {
+        done = size;
+    } else {
+        if (table != NULL)
+            mvi_table_leave();
         return mvi_stream_read_by_python(context, padded, buffer, size, bytes_read);
-    code = mvi_stream_read(mvi_context_cursor(context, padded), table, padded, buffer, size, &position, &done);
+    }
     mvi_table_leave();
     if (bytes_read != NULL)
         *bytes_read = done;
