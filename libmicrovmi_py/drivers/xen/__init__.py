@@ -15,7 +15,7 @@ from libmicrovmi_py.drivers.xen.layout import probe
 from libmicrovmi_py.drivers.xen.libraries import Libraries, check_host, load_all
 from libmicrovmi_py.drivers.xen.mappings import Mapper
 from libmicrovmi_py.drivers.xen.memory import GuestMemory, missing
-from libmicrovmi_py.drivers.xen.session import Session
+from libmicrovmi_py.drivers.xen.session import Session, connect, free_stopped
 from libmicrovmi_py.drivers.xen.vcpus import Vcpus
 from libmicrovmi_py.errors import InvalidArgumentError, MicrovmiError, NotSupportedError
 from libmicrovmi_py.events import Event, Intercept, PageAccess, Reply
@@ -67,7 +67,11 @@ class XenDriver(Driver):
                 f"PV domains are not supported, and {names[domid]} ({domid}) is one: use HVM or PVH"
             )
         driver = cls(libraries, control)
-        driver.memory_map()
+        try:
+            driver.memory_map()
+        except BaseException:
+            driver.close()
+            raise
         return driver
 
     # ------------------------------------------------------------------------------------------------------- memory
@@ -118,7 +122,7 @@ class XenDriver(Driver):
         self._control.resume()
         if left_behind(self._control):
             try:
-                self._listener.revive()
+                free_stopped(self._libraries, self._control)
             except MicrovmiError as err:
                 _log.warning("a listener that died may have left vCPUs stopped: %s", err)
 
@@ -166,7 +170,7 @@ class XenDriver(Driver):
         self._listener.release()
 
     def _connect(self) -> Session:
-        return Session(self._libraries, self._control)
+        return connect(self._libraries, self._control)
 
     # ------------------------------------------------------------------------------------------------------ the end
 

@@ -71,6 +71,7 @@ class Control:
     def close(self) -> None:
         """Let go of the handle; calls that are under way keep it until they end."""
         self._handle = None
+        self.gone = lambda: None
 
     # ------------------------------------------------------------------------------------------------------- errors
 

@@ -15,8 +15,9 @@ from libmicrovmi_py.drivers.xen import arming, vmevent
 from libmicrovmi_py.drivers.xen.control import Control
 from libmicrovmi_py.drivers.xen.session import Session
 from libmicrovmi_py.drivers.xen.vcpus import Vcpus
-from libmicrovmi_py.errors import InvalidArgumentError, IoError, NotSupportedError, VmGoneError
+from libmicrovmi_py.errors import InvalidArgumentError, IoError, MicrovmiError, NotSupportedError, VmGoneError
 from libmicrovmi_py.events import ALL_VCPUS, Event, EventKind, Intercept, PageAccess, Reply, ReplyAction
+from libmicrovmi_py.model import Registers
 from libmicrovmi_py.transport.deadline import Deadline
 
 _log = logging.getLogger(__name__)
@@ -57,13 +58,6 @@ class Listener:
             self._session = self._connect()
         return self._session
 
-    def revive(self) -> None:
-        """Let vCPUs go on that a listener which died left stopped: becoming the listener does it."""
-        with self._lock:
-            if self._session is None:
-                self._connected()
-                self.release()
-
     # --------------------------------------------------------------------------------------------------- intercepts
 
     def toggle(self, vcpu: int, intercept: Intercept, enabled: bool) -> None:
@@ -86,6 +80,7 @@ class Listener:
             except BaseException:
                 self._wanted[key] = before
                 raise
+            self._settle_unwanted()
 
     def _arm(self, key: _Key, before: set[int], after: set[int]) -> None:
         if bool(before) != bool(after):
@@ -138,22 +133,45 @@ class Listener:
         """Take what has come; answer what nobody asked for."""
         for request in session.requests():
             event = request.event(next(self._numbers))
-            if event is None or event.vcpu not in self._wanted.get((event.kind, event.number), ()):
-                self._go_on(session, request, event)
+            if event is None or not self._is_wanted(event):
+                self._settle(session, request, event)
                 continue
             self._waiting.append(event)
             if request.waits:
                 self._open[event.id] = event, request
 
-    def _go_on(self, session: Session, request: vmevent.Request, event: Event | None) -> None:
-        """CONTINUE."""
+    def _is_wanted(self, event: Event) -> bool:
+        return event.vcpu in self._wanted.get((event.kind, event.number), ())
+
+    def _settle_unwanted(self) -> None:
+        """Answer what came before its intercept was switched off and nobody has seen."""
+        for event in [event for event in self._waiting if not self._is_wanted(event)]:
+            self._waiting.remove(event)
+            _, request = self._open.pop(event.id, (event, None))
+            if request is not None and self._session is not None:
+                self._settle(self._session, request, event)
+
+    def _settle(self, session: Session, request: vmevent.Request, event: Event | None) -> None:
+        """CONTINUE, whatever happens: nobody can answer this later."""
+        try:
+            self._go_on(session, request, event)
+        except VmGoneError:
+            raise
+        except MicrovmiError as err:
+            _log.warning("an event of vCPU %d: %s", request.vcpu, err)
+            session.respond(request.answer())
+
+    def _go_on(
+        self, session: Session, request: vmevent.Request, event: Event | None, registers: Registers | None = None
+    ) -> None:
+        """CONTINUE, with general registers if they are to be set."""
         flags = 0
         if event is not None and event.kind is EventKind.BREAKPOINT:
             arming.inject_breakpoint(self._control, request)
         elif event is not None and event.kind is EventKind.PAGE_ACCESS:
             flags = vmevent.EMULATE
         if request.waits:
-            session.respond(request.answer(flags))
+            session.respond(request.answer(flags, registers))
 
     # ------------------------------------------------------------------------------------------------------ answers
 
@@ -180,12 +198,10 @@ class Listener:
         general = None
         if reply.registers is not None:
             general = self._vcpus.set_beyond_general(event.vcpu, reply.registers)
-        if general is not None:
-            session.respond(request.answer(registers=general))
-        elif reply.action is ReplyAction.CONTINUE:
-            self._go_on(session, request, event)
+        if reply.action is ReplyAction.CONTINUE:
+            self._go_on(session, request, event, general)
         else:
-            session.respond(request.answer())
+            session.respond(request.answer(registers=general))
 
     # ------------------------------------------------------------------------------------------------------ the end
 
@@ -210,12 +226,21 @@ class Listener:
         with self._control.held():
             for key, vcpus in self._wanted.items():
                 self._wanted[key] = set()
-                self._arm(key, vcpus, set())
+                self._disarm(key, vcpus)
             self._collect(session)
             for event, request in self._open.values():
-                self._go_on(session, request, event)
+                self._settle(session, request, event)
             self._open.clear()
             return session.disable()
+
+    def _disarm(self, key: _Key, vcpus: set[int]) -> None:
+        """Whatever happens: the end of the session disarms as well, but for page accesses."""
+        try:
+            self._arm(key, vcpus, set())
+        except VmGoneError:
+            raise
+        except MicrovmiError as err:
+            _log.warning("events of %s: %s", key[0].name, err)
 
     def abandon(self) -> None:
         """Forget everything, of a domain that ended for example."""

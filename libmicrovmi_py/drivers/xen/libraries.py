@@ -15,7 +15,7 @@ from libmicrovmi_py.transport.foreign import Foreign, load
 DOORS = ("/dev/xen/privcmd", "/proc/xen/privcmd")
 """What Xen's libraries go through; one of them is there on every Xen host, and on no other."""
 
-_CONTROL = """
+CONTROL = """
 struct xc_interface_core *xc_interface_open(void *log, void *builder_log, unsigned flags);
 int xc_interface_close(struct xc_interface_core *xc);
 int xc_domain_getinfolist(struct xc_interface_core *xc, uint32_t first, unsigned count, void *info);
@@ -41,14 +41,14 @@ int xc_monitor_singlestep(struct xc_interface_core *xc, uint32_t domid, bool ena
 int xc_monitor_software_breakpoint(struct xc_interface_core *xc, uint32_t domid, bool enable);
 """
 
-_STORE = """
+STORE = """
 struct xs_handle *xs_open(unsigned long flags);
 void xs_close(struct xs_handle *store);
 char **xs_directory(struct xs_handle *store, uint32_t transaction, const char *path, unsigned *count);
 void *xs_read(struct xs_handle *store, uint32_t transaction, const char *path, unsigned *length);
 """
 
-_MEMORY = """
+MEMORY = """
 struct xenforeignmemory_handle *xenforeignmemory_open(void *log, unsigned flags);
 int xenforeignmemory_close(struct xenforeignmemory_handle *handle);
 void *xenforeignmemory_map(struct xenforeignmemory_handle *handle, uint32_t domid, int protection, size_t pages,
@@ -56,7 +56,7 @@ void *xenforeignmemory_map(struct xenforeignmemory_handle *handle, uint32_t domi
 int xenforeignmemory_unmap(struct xenforeignmemory_handle *handle, void *address, size_t pages);
 """
 
-_CHANNELS = """
+CHANNELS = """
 struct xenevtchn_handle *xenevtchn_open(void *log, unsigned flags);
 int xenevtchn_close(struct xenevtchn_handle *handle);
 int xenevtchn_fd(struct xenevtchn_handle *handle);
@@ -67,11 +67,11 @@ int xenevtchn_pending(struct xenevtchn_handle *handle);
 int xenevtchn_unmask(struct xenevtchn_handle *handle, uint32_t port);
 """
 
-_LOG = "void *xtl_createlogger_stdiostream(void *file, int least, unsigned flags);"
+LOG = "void *xtl_createlogger_stdiostream(void *file, int least, unsigned flags);"
 _NOTHING = 10
 """A level above every message's: the libraries print nothing."""
 
-_LIBC = "extern void *stderr; void free(void *pointer);"
+LIBC = "extern void *stderr; void free(void *pointer);"
 
 
 class Libraries(NamedTuple):
@@ -94,13 +94,13 @@ def check_host() -> None:
 @functools.cache
 def load_all() -> Libraries:
     """Load the libraries. Raises ``DriverUnavailableError`` that names the one that is not there."""
-    libc = load(("libc.so.6",), _LIBC)
-    log = load(("libxentoollog.so.1",), _LOG)
+    libc = load(("libc.so.6",), LIBC)
+    log = load(("libxentoollog.so.1",), LOG)
     return Libraries(
-        control=load(tuple(control_names()), _CONTROL),
-        store=load(("libxenstore.so.4", "libxenstore.so.3.0"), _STORE),
-        memory=load(("libxenforeignmemory.so.1",), _MEMORY),
-        channels=load(("libxenevtchn.so.1",), _CHANNELS),
+        control=load(tuple(control_names()), CONTROL),
+        store=load(("libxenstore.so.4", "libxenstore.so.3.0"), STORE),
+        memory=load(("libxenforeignmemory.so.1",), MEMORY),
+        channels=load(("libxenevtchn.so.1",), CHANNELS),
         libc=libc,
         log=log.lib.xtl_createlogger_stdiostream(libc.lib.stderr, _NOTHING, 0),
     )

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+from collections.abc import Iterator
 from typing import Any
 
 from libmicrovmi_py.drivers.xen import vmevent
@@ -28,25 +29,23 @@ class Session:
     def __init__(self, libraries: Libraries, control: Control) -> None:
         """Enable the monitor, then the ring, then the channel: an event before that would be lost.
 
-        A listener that died is put aside; vCPUs that it left stopped go on.
+        A listener that died is put aside.
         Raises ``DriverUnavailableError`` if a live one is there, ``NotSupportedError`` where Xen has no events.
         """
         self._control = control
         self._memory = libraries.memory.lib
         self._ffi, self._lib = libraries.channels
-        page, port = self._enable()
+        self.channel: Any = None
+        self._page, port = self._enable()
         try:
-            size = vmevent.entry_size(VERSION)
-            self.ring = BackRing(memoryview(control.ffi.buffer(page, PAGE_SIZE)), size)
+            view = memoryview(control.ffi.buffer(self._page, PAGE_SIZE))
+            self.ring = BackRing(view, vmevent.entry_size(VERSION))
             self.ring.initialise()
-            self._page: Any = page
             self._bind(libraries, port)
         except BaseException:
-            self._memory.xenforeignmemory_unmap(self._ffi.NULL, page, 1)
-            self.disable()
+            self.close()
+            control.lib.xc_monitor_disable(control.handle, control.domid)
             raise
-        for vcpu in range(control.info().vcpus):
-            self.respond(vmevent.release(VERSION, vcpu))
 
     def _enable(self) -> tuple[Any, int]:
         page, port, code = self._try_enable()
@@ -77,12 +76,12 @@ class Session:
         handle = self._lib.xenevtchn_open(libraries.log, 0)
         if handle == self._ffi.NULL:
             raise unopened("Xen's event channels", self._ffi.errno)
-        self.channel: Any = self._ffi.gc(handle, self._lib.xenevtchn_close)
-        os.set_blocking(self._lib.xenevtchn_fd(handle), False)
-        local = self._lib.xenevtchn_bind_interdomain(handle, self._control.domid, port)
+        channel = self._ffi.gc(handle, self._lib.xenevtchn_close)
+        os.set_blocking(self._lib.xenevtchn_fd(channel), False)
+        local = self._lib.xenevtchn_bind_interdomain(channel, self._control.domid, port)
         if local < 0:
             raise self._control.failure("binding the event channel", self._ffi.errno)
-        self._port = local
+        self.channel, self._port = channel, local
 
     # ------------------------------------------------------------------------------------------------------- events
 
@@ -94,20 +93,26 @@ class Session:
             poll.register(self._lib.xenevtchn_fd(channel), select.POLLIN)
             poll.poll(seconds * 1000)
 
-    def requests(self) -> list[vmevent.Request]:
-        """What has come. Raises ``IoError`` for a broken ring."""
+    def requests(self) -> Iterator[vmevent.Request]:
+        """What has come, one by one. Raises ``IoError`` for a broken ring."""
         port = self._lib.xenevtchn_pending(self.channel)
         if port >= 0:
             self._lib.xenevtchn_unmask(self.channel, port)
-        found = []
         while (raw := self.ring.take()) is not None:
-            found.append(vmevent.Request(raw))
-        return found
+            yield vmevent.Request(raw)
 
     def respond(self, response: bytes) -> None:
         """Answer, and tell Xen, which takes the answer before this returns."""
         self.ring.put(response)
         self._lib.xenevtchn_notify(self.channel, self._port)
+
+    def free_stopped(self) -> None:
+        """Let vCPUs go on that an earlier listener left stopped.
+
+        Xen counts room in the ring by answers, so after answers to nothing the ring is of no use: end the session.
+        """
+        for vcpu in range(self._control.info().vcpus):
+            self.respond(vmevent.release(VERSION, vcpu))
 
     # ------------------------------------------------------------------------------------------------------ the end
 
@@ -121,8 +126,24 @@ class Session:
         return True
 
     def close(self) -> None:
-        """Let go of the channel and of the ring's page."""
+        """Let go of the channel and of the ring's page; once."""
         if self.channel is not None:
             self._lib.xenevtchn_unbind(self.channel, self._port)
             self.channel = None
-            self._memory.xenforeignmemory_unmap(self._ffi.NULL, self._page, 1)
+        self._memory.xenforeignmemory_unmap(self._ffi.NULL, self._page, 1)
+
+
+def free_stopped(libraries: Libraries, control: Control) -> None:
+    """Let vCPUs go on that no listener is there for any more, in a session of its own; raises as :class:`Session`."""
+    session = Session(libraries, control)
+    try:
+        session.free_stopped()
+        session.disable()
+    finally:
+        session.close()
+
+
+def connect(libraries: Libraries, control: Control) -> Session:
+    """Become the listener of a domain whose vCPUs all run; raises as :class:`Session`."""
+    free_stopped(libraries, control)
+    return Session(libraries, control)

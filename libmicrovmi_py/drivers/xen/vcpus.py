@@ -8,7 +8,7 @@ from dataclasses import replace
 from libmicrovmi_py.drivers.base import check_vcpu
 from libmicrovmi_py.drivers.xen import context
 from libmicrovmi_py.drivers.xen.control import Control
-from libmicrovmi_py.errors import NotSupportedError
+from libmicrovmi_py.errors import IoError, NotSupportedError
 from libmicrovmi_py.events import Event, EventKind
 from libmicrovmi_py.model import X86_GENERAL, Registers
 
@@ -25,8 +25,15 @@ class Vcpus:
         """The registers of a vCPU, from its saved state and that of its local APIC."""
         check_vcpu(vcpu, self._control.info().vcpus)
         record = self._control.record("reading registers", context.CPU, vcpu, context.CPU_SIZE)
-        apic = self._control.record("reading the APIC base", context.LAPIC, vcpu, context.LAPIC_SIZE)
-        return context.registers(record, int.from_bytes(apic[:8], "little"))
+        return context.registers(record, self._apic_base(vcpu))
+
+    def _apic_base(self, vcpu: int) -> int:
+        """0 for a domain without APICs."""
+        try:
+            apic = self._control.record("reading the APIC base", context.LAPIC, vcpu, context.LAPIC_SIZE)
+        except IoError:
+            return 0
+        return int.from_bytes(apic[:8], "little")
 
     def write(self, vcpu: int, registers: Registers) -> None:
         """Load a vCPU's state with the registers changed. The domain is paused meanwhile."""
