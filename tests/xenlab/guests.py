@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is compiled for the lab: the tiny guest, the C checks."""
+"""What is compiled for the lab: the tiny guest, C programs."""
 
 from __future__ import annotations
 
@@ -34,9 +34,8 @@ def tiny_guest(target: Path) -> None:
     _run(["ld", "-nostdlib", "-static", "-z", "max-page-size=4096", "-T", script, "-o", target, code])
 
 
-def c_check(source: Path, target: Path, library: Path, run_path: str) -> None:
-    """Compile a check against the library; in dom0 it finds it in ``run_path``."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+def program(source: Path, target: Path, library: Path, run_path: str) -> None:
+    """Compile a C program against the library; in dom0 it finds it in ``run_path``."""
     include = [f"-I{path}" for path in (ROOT / "include", ROOT / "c_tests", GUEST, HERE / "inside")]
     link = [f"-L{library.parent}", "-lmicrovmi", f"-Wl,-rpath,{run_path}", "-Wl,--allow-shlib-undefined"]
     warnings = ["-Wall", "-Wextra", "-Werror"]

@@ -59,15 +59,26 @@ def _library(archive: Archive, base: Base, library: Path) -> None:
 
 def _compiled(archive: Archive, library: Path, names: Iterable[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        guests.tiny_guest(Path(folder) / "tiny-guest")
-        archive.copy(Path(folder) / "tiny-guest", "/lab/guests/tiny")
-        for name in names:
-            script = INSIDE / f"{name}.py"
-            if script.exists():
-                archive.copy(script, f"/lab/checks/{name}.py")
+        built = Path(folder) / "built"
+        guests.tiny_guest(built)
+        archive.copy(built, "/lab/guests/tiny")
+        for source, target in [*_checks(names), *_examples()]:
+            if source.suffix == ".c":
+                guests.program(source, built, library, RUN_PATH)
+                archive.copy(built, target)
             else:
-                guests.c_check(INSIDE / f"{name}.c", Path(folder) / name, library, RUN_PATH)
-                archive.copy(Path(folder) / name, f"/lab/checks/{name}")
+                archive.copy(source, f"{target}.py")
+
+
+def _checks(names: Iterable[str]) -> list[tuple[Path, str]]:
+    """Sources, and where they are in dom0."""
+    sources = [next(INSIDE.glob(f"{name}.[cp]*")) for name in names]
+    return [(path, f"/lab/checks/{path.parent.name}/{path.stem}") for path in sources]
+
+
+def _examples() -> list[tuple[Path, str]]:
+    """The same for the example programs."""
+    return [(path, f"/lab/examples/{path.stem}") for path in sorted((guests.ROOT / "c_tests/examples").glob("*.c"))]
 
 
 def _tree(archive: Archive, source: Path, target: str) -> None:

@@ -110,8 +110,7 @@ def main() -> None:
         print("end", file=out, flush=True)
     for console in sorted(CONSOLES.glob("guest-*.log")):
         for line in console.read_text(errors="replace").splitlines()[-KEPT_LINES:]:
-            print(f"{console.stem}: {line}")
-    print(xl("dmesg").stdout, flush=True)
+            print(f"{console.stem}: {line}", flush=True)
 
 
 if __name__ == "__main__":
