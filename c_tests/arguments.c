@@ -167,11 +167,12 @@ static void uris(void)
     refuse_uri("vmi://fake/path?size=4096", MICROVMI_ERROR_INVALID_ARGUMENT);
     refuse_uri("vmi://fake/?vm_name=%ff%fe", MICROVMI_ERROR_INVALID_ARGUMENT);
     refuse_uri("vmi://fake/?vm_name=\xff\xfe", MICROVMI_ERROR_INVALID_ARGUMENT);
+    refuse_uri("vmi://fake/?vm_name=two%0Alines", MICROVMI_ERROR_INVALID_ARGUMENT);
     refuse_uri("vmi://[fake/", MICROVMI_ERROR_INVALID_ARGUMENT);
     refuse_uri("http://fake/", MICROVMI_ERROR_INVALID_ARGUMENT);
     refuse_uri("/no/such/image.raw", MICROVMI_ERROR_IO);
     memset(huge, 'a', sizeof(huge) - 1);
-    refuse_uri(huge, MICROVMI_ERROR_IO);
+    refuse_uri(huge, MICROVMI_ERROR_INVALID_ARGUMENT);
     memcpy(huge, "vmi://fake/?size=", 17);
     refuse_uri(huge, MICROVMI_ERROR_INVALID_ARGUMENT);
 }

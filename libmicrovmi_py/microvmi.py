@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 CACHE_SIZE = 16 << 20
 """Bytes of pages kept of a paused machine unless the parameter ``cache`` says otherwise."""
 
+LARGEST_CACHE = 1 << 40
+"""What address space is asked for at the most; memory is taken as pages are kept."""
+
 
 class Microvmi(Control):
     """An open virtual machine.
@@ -165,6 +168,6 @@ class Microvmi(Control):
 
 def _cache_size(params: Parameters) -> int:
     size = params.integer("cache", CACHE_SIZE)
-    if size < 0:
-        raise InvalidArgumentError(f"cache={size}: not a number of bytes")
+    if not 0 <= size <= LARGEST_CACHE:
+        raise InvalidArgumentError(f"cache={size}: not a number of bytes up to {LARGEST_CACHE}")
     return size

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from urllib.parse import parse_qsl, urlsplit
 
@@ -16,17 +17,26 @@ FROZEN_KEYS = ("vm_name", "kvm_unix_socket", "memflow_connector_name", "memflow_
 COMMON_KEYS = {"cache": "bytes of pages to keep while the machine is paused (default 16 MiB, 0: none)"}
 """Keys that are not for the driver, with one line of help each."""
 
+LONGEST = 4096
+"""Characters that a value may have: Linux knows no longer path."""
+
+_SHOWN = 200
+"""Characters of a wrong text that its error repeats."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
 
 class Parameters(Mapping[str, str]):
     """Keys and values for a driver, with the driver's name where one was given.
 
     A value is text; ``memflow_connector_args`` joins its ``key=value`` items with commas. An empty value counts as
-    not given.
+    not given. Names of machines and files go into error lines: control characters, and values of more than
+    ``LONGEST`` characters, are an ``InvalidArgumentError``.
     """
 
     def __init__(self, values: Mapping[str, str | None] | None = None, driver: str | None = None) -> None:
-        self._values = {key: value for key, value in (values or {}).items() if value}
-        self.driver = driver.lower() if driver else None
+        self._values = {_line("a key", key): _line(key, value) for key, value in (values or {}).items() if value}
+        self.driver = _line("the driver's name", driver.lower()) if driver else None
 
     def __getitem__(self, key: str) -> str:
         return self._values[key]
@@ -78,14 +88,30 @@ class Parameters(Mapping[str, str]):
             raise InvalidArgumentError("empty URI: write vmi://DRIVER/?key=value, or a path to a memory image")
         if "://" not in text:
             return cls({"path": text}, driver="dump")
+        shown = _short(text)
+        if _CONTROL.search(text):
+            raise InvalidArgumentError(f"{shown!r} has control characters")
         try:
             parts = urlsplit(text)
             pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query), errors="strict")
         except ValueError as err:
-            raise InvalidArgumentError(f"{text}: {err}; write vmi://DRIVER/?key=value&...") from err
+            raise InvalidArgumentError(f"{shown}: {_short(str(err))}; write vmi://DRIVER/?key=value&...") from err
         if parts.scheme != SCHEME or parts.path not in ("", "/") or parts.fragment:
-            raise InvalidArgumentError(f"{text}: not of the form vmi://DRIVER/?key=value&...")
+            raise InvalidArgumentError(f"{shown}: not of the form vmi://DRIVER/?key=value&...")
         values = dict(pairs)
         if len(values) != len(pairs):
-            raise InvalidArgumentError(f"{text}: a key is given twice")
+            raise InvalidArgumentError(f"{shown}: a key is given twice")
         return cls(values, driver=parts.netloc)
+
+
+def _line(name: str, value: str) -> str:
+    """``value``, if it can be told in a line."""
+    if len(value) > LONGEST:
+        raise InvalidArgumentError(f"{name} is {len(value)} characters long: {LONGEST} are the most")
+    if _CONTROL.search(value):
+        raise InvalidArgumentError(f"{name} has control characters: {_short(value)!r}")
+    return value
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

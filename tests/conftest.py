@@ -4,22 +4,20 @@
 from __future__ import annotations
 
 import importlib.util
-import itertools
 import os
-import shutil
-import subprocess
 import sys
-import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+from programs import Programs
+from stand_ins import StandIns
 
 from libmicrovmi_py.stubgen import generate
 
 ROOT = Path(__file__).resolve().parent.parent
-QEMU_PROGRAM = ROOT / "tests" / "drivers" / "qemu_program.py"
 
 
 @pytest.fixture(scope="session")
@@ -50,25 +48,35 @@ def stubs(include_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Module
     return module
 
 
+@pytest.fixture(scope="session")
+def lib(stubs: ModuleType, library_path: Path) -> Any:
+    """The library with prototypes, loaded into this Python, which its embedded part joins."""
+    return stubs.load(library_path)
+
+
+@pytest.fixture
+def opened(lib: Any) -> Iterator[Callable[[str], int]]:
+    """Opens machines; they are closed after the test unless it did so."""
+    contexts: list[int] = []
+
+    def open_machine(uri: str) -> int:
+        contexts.append(lib.microvmi_open(uri.encode(), None))
+        assert contexts[-1], lib.microvmi_last_error()
+        return contexts[-1]
+
+    yield open_machine
+    for context in contexts:
+        lib.microvmi_destroy(context)
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory, include_dir: Path, library_path: Path) -> Programs:
+    """The C programs of ``c_tests``, linked with the library."""
+    return Programs(tmp_path_factory.mktemp("programs"), include_dir, library_path)
+
+
 @pytest.fixture
 def start_machine(tmp_path: Path) -> Iterator[Callable[..., str]]:
     """Starts a process that looks like QEMU, and returns its machine's URI; it ends with the test."""
-    running: list[subprocess.Popen[str]] = []
-    binary = shutil.copy(os.path.realpath(sys.executable), tmp_path / "qemu-system-x86_64")
-    home = f"{sys.base_prefix}:{sys.base_exec_prefix}"
-    environment = {**os.environ, "PYTHONHOME": home, "LD_LIBRARY_PATH": str(sysconfig.get_config_var("LIBDIR"))}
-    numbers = itertools.count()
-
-    def start(*options: str) -> str:
-        name = f"stand-in-{os.getpid()}-{next(numbers)}"
-        socket = f"unix:{tmp_path}/{name},server=on,wait=off"
-        command = [str(binary), str(QEMU_PROGRAM), "-name", name, "-qmp", socket, *options]
-        running.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment))
-        assert running[-1].stdout is not None
-        assert running[-1].stdout.readline() == "ready\n"
-        return f"vmi://qemu/?vm_name={name}&timeout=30"
-
-    yield start
-    for process in running:
-        process.kill()
-        process.communicate()
+    with StandIns(tmp_path) as machines:
+        yield machines.start

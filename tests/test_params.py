@@ -48,6 +48,34 @@ def test_texts_that_name_none_are_one_line_errors(uri: str) -> None:
     assert uri in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "vmi://fake/\n",
+        "vmi://fa\nke/",
+        "vmi://fake/?vm_name=a%0Ab",
+        "vmi://fake/?vm_name=a%00b",
+        "vmi://fake/?a%0Ab=c",
+        "vmi://fake/?vm_name=%1B[31mred",
+        "vmi://fake/?vm_name=%C2%85",
+        "an\nimage",
+        "http://" + "x" * 70000,
+        "vmi://fake/?" + "x" * 70000,
+        "vmi://fake/?vm_name=" + "x" * 70000,
+        "vmi://fake/?" + "x" * 70000 + "=1",
+        "vmi://" + "x" * 70000 + "/?vm_name=x",
+        "vmi://[" + "x" * 70000,
+        "x" * 70000,
+    ],
+    ids=range(15),
+)
+def test_texts_that_cannot_be_told_in_a_line_are_refused_in_one(uri: str) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        Parameters.from_uri(uri)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500
+
+
 def test_numbers_and_seconds_are_checked() -> None:
     params = Parameters({"n": "0x10", "bad": "ten", "t": "0.5", "none": "0", "nan": "nan", "inf": "inf"})
     assert params.integer("n", 1) == 16

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -59,14 +60,51 @@ def _attempt(read: Callable[[memoryview], None], piece: _Piece, buffer: memoryvi
     return piece.begin, piece.end, True
 
 
+def _trips(frames: SupportsFrameBatches, requests: Sequence[tuple[int, int, memoryview]]) -> list[bool]:
+    """Ask for frames in trips of bounded size."""
+    found: list[bool] = []
+    for first in range(0, len(requests), FRAMES_A_TRIP):
+        found += frames.read_frames(requests[first : first + FRAMES_A_TRIP])
+    return found
+
+
 def _read_batches(frames: SupportsFrameBatches, address: int, buffer: memoryview) -> Iterator[_Part]:
-    pieces = _pieces(address, len(buffer))
+    """Each trip fills a buffer of ours: what it finds behind a hole is not for the caller until he comes to it."""
+    pieces, scratch = _pieces(address, len(buffer)), memoryview(bytearray(min(len(buffer), FRAMES_A_TRIP * PAGE_SIZE)))
     while trip := list(itertools.islice(pieces, FRAMES_A_TRIP)):
+        base = trip[0].begin
         found = frames.read_frames(
-            [(piece.frame, piece.offset, buffer[piece.begin : piece.end]) for piece in trip],
+            [(piece.frame, piece.offset, scratch[piece.begin - base : piece.end - base]) for piece in trip]
         )
-        for piece, exists in zip(trip, found, strict=True):
-            yield piece.begin, piece.end, exists
+        for exists, parts in itertools.groupby(zip(trip, found, strict=True), lambda part: part[1]):
+            begin, end = _span([piece for piece, _ in parts])
+            if exists:
+                buffer[begin:end] = scratch[begin - base : end - base]
+            yield begin, end, exists
+
+
+def _span(pieces: Sequence[_Piece]) -> tuple[int, int]:
+    return pieces[0].begin, pieces[-1].end
+
+
+def _read_many(frames: SupportsFrameBatches, requests: Sequence[Request]) -> list[Result]:
+    """As ``FrameMemory.read_batch``; requests of several frames go through buffers of ours, as above."""
+    pieces = [list(_pieces(address, len(view))) for address, view in requests]
+    targets = [
+        memoryview(bytearray(len(view))) if len(parts) > 1 else view
+        for (_, view), parts in zip(requests, pieces, strict=True)
+    ]
+    wanted = [(target, piece) for target, parts in zip(targets, pieces, strict=True) for piece in parts]
+    found = iter(_trips(frames, [(piece.frame, piece.offset, view[piece.begin : piece.end]) for view, piece in wanted]))
+    results = []
+    for request, target, parts in zip(requests, targets, pieces, strict=True):
+        exist = list(itertools.islice(found, len(parts)))
+        valid = parts[: exist.index(False)] if False in exist else parts
+        done = valid[-1].end if valid else 0
+        if target is not request[1]:
+            request[1][:done] = target[:done]
+        results.append(result(request, done))
+    return results
 
 
 def _read_ranges(frames: SupportsRanges, address: int, buffer: memoryview) -> Iterator[_Part]:
@@ -156,24 +194,20 @@ class FrameMemory:
             yield _attempt(read, piece, buffer)
 
     def read_batch(self, requests: Sequence[Request]) -> list[Result]:
-        """As ``PhysicalMemory.read_batch``: one trip for a driver that can, else one a frame."""
-        if not isinstance(self._frames, SupportsFrameBatches):
-            return [read_one(self.read_into, request) for request in requests]
-        pieces = [
-            (index, piece) for index, (address, view) in enumerate(requests) for piece in _pieces(address, len(view))
-        ]
-        exists = self._frames.read_frames(
-            [(piece.frame, piece.offset, requests[index][1][piece.begin : piece.end]) for index, piece in pieces]
-        )
-        done = [0] * len(requests)
-        for (index, piece), there in zip(pieces, exists, strict=True):
-            if there and done[index] == piece.begin:
-                done[index] = piece.end
-        return [result(request, length) for request, length in zip(requests, done, strict=True)]
+        """As ``PhysicalMemory.read_batch``: few trips for a driver that can, else one a frame.
+
+        An error other than a missing frame is told for the requests that it concerns: they are then done one by one.
+        """
+        if isinstance(self._frames, SupportsFrameBatches):
+            with contextlib.suppress(AccessError):
+                return _read_many(self._frames, requests)
+        return [read_one(self.read_into, request) for request in requests]
 
     def write_from(self, address: int, data: memoryview) -> None:
         """As ``PhysicalMemory.write_from``."""
         frames = self._frames
+        if not data:
+            return
         if not isinstance(frames, SupportsFrameWrites):
             raise ReadOnlyError("this driver cannot write memory", address=address)
         pieces = list(_pieces(address, len(data)))

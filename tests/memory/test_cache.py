@@ -108,8 +108,11 @@ def test_it_is_bounded_and_can_be_turned_off() -> None:
     vm.read_physical(0, 1)
     vm.read_physical(0, 1)
     assert driver.trips == 2
-    with pytest.raises(InvalidArgumentError, match="cache=-1"):
-        Microvmi.open("vmi://fake/?cache=-1")
+    for size in (-1, (1 << 40) + 1, 1 << 63, 1 << 64):
+        with pytest.raises(InvalidArgumentError, match=f"cache={size}"):
+            Microvmi.open(f"vmi://fake/?cache={size}")
+    with Microvmi.open(f"vmi://fake/?cache={1 << 40}") as vm:
+        vm.pause()
 
 
 def test_a_machine_that_was_stopped_already_is_not_ours_to_keep_pages_of() -> None:

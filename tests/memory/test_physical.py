@@ -241,6 +241,7 @@ class ReadOnlyDriver(Driver):
 def test_a_driver_without_writes_says_so() -> None:
     with pytest.raises(ReadOnlyError, match="cannot write"):
         PhysicalMemory(ReadOnlyDriver()).write_from(0, memoryview(b"x"))
+    PhysicalMemory(ReadOnlyDriver()).write_from(0, memoryview(b""))
 
 
 class NoMemory(ReadOnlyDriver):

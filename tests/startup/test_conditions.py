@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.startup.conftest import Programs
+    from programs import Programs
 
 STARTUP = 13
 """MICROVMI_ERROR_STARTUP."""

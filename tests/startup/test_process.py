@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.startup.conftest import Programs
+    from programs import Programs
 
 PLUGINS = Path(__file__).resolve().parents[1] / "plugins"
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.startup.conftest import Programs
+    from programs import Programs
 
 HOST = Path(__file__).resolve().parent / "host.py"
 PLUGINS = HOST.parents[1] / "plugins"

@@ -25,24 +25,34 @@ Errors = Callable[[Sequence[int]], Sequence[int]]
 def probe(errors: Errors, highest: int, pages: int) -> tuple[MemoryRange, ...]:
     """The ranges up to frame ``highest``, of a domain that has ``pages`` pages.
 
-    Memory comes in superpages, so one frame of each group is tried, and all frames only of groups where memory begins
-    or ends. If that does not give as many pages as the domain has, every frame is tried: 2^20 of them for a small
-    domain, because of the special pages below 4 GiB.
+    Memory comes in superpages, so one frame of each group is tried, and all frames of groups where memory begins or
+    ends. If that does not give the pages that the domain has, all frames of groups in and at memory are tried; some of
+    the pages may be in no frame, as that of a ring is. If a superpage or more is still missing, every frame is tried:
+    2^20 of them for a small domain, because of the special pages below 4 GiB.
     """
-    runs = list(_sampled(errors, highest))
-    if sum(len(run) for run in runs) != pages:
+    firsts = range(0, highest + 1, GROUP)
+    there = [not code for index in range(0, len(firsts), MOST) for code in errors(firsts[index : index + MOST])]
+    runs = list(_searched(errors, highest, there, all_of_memory=False))
+    if _count(runs) != pages:
+        runs = list(_searched(errors, highest, there, all_of_memory=True))
+    if pages - _count(runs) >= GROUP:
         runs = [run for first in range(0, highest + 1, MOST) for run in _runs(errors, first, MOST, highest)]
     return tuple(_ranges(runs))
 
 
-def _sampled(errors: Errors, highest: int) -> Iterator[range]:
-    firsts = range(0, highest + 1, GROUP)
-    there = [not code for index in range(0, len(firsts), MOST) for code in errors(firsts[index : index + MOST])]
-    for index, first in enumerate(firsts):
-        edge = index in (0, len(firsts) - 1) or first in _SPECIAL
-        if edge or there[index] != there[index + 1]:
+def _count(runs: Sequence[range]) -> int:
+    return sum(len(run) for run in runs)
+
+
+def _searched(errors: Errors, highest: int, there: Sequence[bool], *, all_of_memory: bool) -> Iterator[range]:
+    """The runs, from what is known of the first frame of each group."""
+    for index, exists in enumerate(there):
+        first = index * GROUP
+        around = there[max(0, index - 1) : index + 2]
+        edge = index in (0, len(there) - 1) or first in _SPECIAL or exists != there[index + 1]
+        if edge or (all_of_memory and any(around)):
             yield from _runs(errors, first, GROUP, highest)
-        elif there[index]:
+        elif exists:
             yield range(first, first + GROUP)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds the C programs of ``c_tests`` and runs them under the conditions that each test asks for."""
+"""Builds the C programs of ``c_tests`` and runs them, under the conditions that each test asks for."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
-
-C_TESTS = Path(__file__).resolve().parents[2] / "c_tests"
+C_TESTS = Path(__file__).resolve().parents[1] / "c_tests"
 
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-std=gnu99")
 
@@ -83,8 +81,3 @@ class Programs:
             assert done.returncode == 0, done.stderr
             self.built[key] = program
         return self.built[key]
-
-
-@pytest.fixture(scope="session")
-def programs(tmp_path_factory: pytest.TempPathFactory, include_dir: Path, library_path: Path) -> Programs:
-    return Programs(tmp_path_factory.mktemp("programs"), include_dir, library_path)

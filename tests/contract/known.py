@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a machine tells of itself, taken once: a hypervisor that serves one client has then room for another opening."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from contract.target import Target
+
+from libmicrovmi_py import Microvmi
+from libmicrovmi_py.drivers import base
+from libmicrovmi_py.model import MemoryRange
+
+CAPABILITIES = (
+    base.SupportsFrames,
+    base.SupportsFrameWrites,
+    base.SupportsRegions,
+    base.SupportsMemoryMap,
+    base.SupportsPause,
+    base.SupportsVcpus,
+    base.SupportsRegisters,
+    base.SupportsRegisterWrites,
+    base.SupportsPageAccess,
+    base.SupportsEvents,
+)
+
+
+@dataclass(frozen=True)
+class Known:
+    """The driver's name, what it can, the memory map, the maximum address."""
+
+    name: str
+    abilities: frozenset[type]
+    memory_map: tuple[MemoryRange, ...]
+    max_addr: int
+
+    @classmethod
+    def of(cls, target: Target) -> Known:
+        """Ask the machine through Python."""
+        with Microvmi.open(target.uri) as machine:
+            driver = machine.driver
+            abilities = frozenset(one for one in CAPABILITIES if isinstance(driver, one))
+            return cls(driver.name, abilities, tuple(machine.memory_map()), machine.max_addr)
+
+    def can(self, *capabilities: type) -> bool:
+        """Whether the driver has any of these capabilities."""
+        return not self.abilities.isdisjoint(capabilities)

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run state, vCPUs and registers: what a driver can it does, the rest it refuses in a line."""
+
+from __future__ import annotations
+
+from ctypes import byref, c_uint8, c_uint16
+from types import ModuleType
+from typing import Any
+
+import pytest
+from contract.calls import INVALID_ARGUMENT, NOT_SUPPORTED, OK, answer_of, check, error_line, read, refuses, runs
+from contract.known import Known
+from contract.target import Target
+from contract.truth import PAGE, Truth
+
+from libmicrovmi_py import Microvmi
+from libmicrovmi_py.drivers.base import (
+    SupportsPause,
+    SupportsRegisters,
+    SupportsRegisterWrites,
+    SupportsVcpus,
+)
+from libmicrovmi_py.errors import InvalidArgumentError
+from libmicrovmi_py.model import X86Registers
+
+# ---------------------------------------------------------------------------------------------------------- run state
+
+
+def succeeds(lib: Any, known: Known, *results: bool) -> bool:
+    """Whether the driver can; ``results`` are true then, and false with a line otherwise."""
+    can = known.can(SupportsPause)
+    assert set(results) == {can}, lib.microvmi_last_error()
+    assert lib.microvmi_last_error_code() == (OK if can else NOT_SUPPORTED)
+    if not can:
+        error_line(lib)
+    return can
+
+
+def test_pausing_and_resuming_twice_is_fine(lib: Any, context: int, known: Known) -> None:
+    succeeds(lib, known, lib.microvmi_pause(context), lib.microvmi_pause(context))
+    succeeds(lib, known, lib.microvmi_resume(context), lib.microvmi_resume(context))
+    succeeds(lib, known, lib.microvmi_pause(context), lib.microvmi_resume(context))
+
+
+def test_memory_of_a_paused_machine_is_the_same(lib: Any, context: int, truth: Truth) -> None:
+    lib.microvmi_pause(context)
+    for size in (8, 8, PAGE, PAGE + 16):
+        for edge in truth.edges():
+            address = max(edge - 4, 0)
+            check(read(lib, context, address, size), answer_of(truth.valid(address, size), size), f"{address:#x}")
+    lib.microvmi_resume(context)
+
+
+def test_a_write_to_a_paused_machine_is_seen(lib: Any, target: Target, context: int, truth: Truth) -> None:
+    if not target.writable:
+        return
+    address = truth.ranges[0][0] + 8
+    lib.microvmi_pause(context)
+    before = read(lib, context, address, 8).content
+    for data in (b"a change", before):
+        assert lib.microvmi_write_physical(context, address, (c_uint8 * 8)(*data), 8), lib.microvmi_last_error()
+        assert read(lib, context, address, 8).content == data
+    lib.microvmi_resume(context)
+    assert read(lib, context, address, 8).content == truth.valid(address, 8)
+
+
+def test_a_machine_destroyed_while_paused_runs_on(lib: Any, target: Target) -> None:
+    context = lib.microvmi_open(target.uri.encode(), None)
+    paused = lib.microvmi_pause(context)
+    lib.microvmi_destroy(context)
+    assert lib.microvmi_last_error_code() == OK, lib.microvmi_last_error()
+    assert not paused or runs(target)
+
+
+def test_so_does_one_that_python_closes(target: Target) -> None:
+    with Microvmi.open(target.uri) as machine:
+        if not isinstance(machine.driver, SupportsPause):
+            refuses(machine.driver.name, machine.pause, machine.resume)
+            return
+        machine.pause()
+        assert machine.driver.pause() is False
+    assert runs(target)
+
+
+def test_a_machine_that_another_paused_stays_paused(lib: Any, target: Target, machine: Microvmi) -> None:
+    driver = machine.driver
+    if not isinstance(driver, SupportsPause):
+        return
+    second = lib.microvmi_open(target.uri.encode(), None)
+    assert driver.pause() is True
+    if second and lib.microvmi_pause(second):
+        lib.microvmi_destroy(second)
+        assert driver.pause() is False, "another context let it run that had not paused it"
+    driver.resume()
+
+
+# ---------------------------------------------------------------------------------------------------- vCPUs, registers
+
+
+def test_vcpus_are_counted(lib: Any, context: int, known: Known) -> None:
+    count = c_uint16(77)
+    assert lib.microvmi_get_vcpu_count(context, byref(count)) is known.can(SupportsVcpus)
+    if known.can(SupportsVcpus):
+        assert count.value >= 1
+    else:
+        assert (count.value, lib.microvmi_last_error_code()) == (77, NOT_SUPPORTED)
+        error_line(lib)
+
+
+def test_each_vcpu_has_registers_and_others_are_an_error(
+    lib: Any, context: int, known: Known, stubs: ModuleType
+) -> None:
+    registers, count = stubs.Registers(), c_uint16(77)
+    if not known.can(SupportsRegisters):
+        assert not lib.microvmi_read_registers(context, 0, byref(registers))
+        assert lib.microvmi_last_error_code() == NOT_SUPPORTED
+        error_line(lib)
+        return
+    assert lib.microvmi_get_vcpu_count(context, byref(count))
+    for vcpu in range(count.value):
+        assert lib.microvmi_read_registers(context, vcpu, byref(registers)), lib.microvmi_last_error()
+        assert registers.tag == 0
+    before = bytes(registers)
+    for vcpu in (count.value, 65535):
+        assert not lib.microvmi_read_registers(context, vcpu, byref(registers))
+        assert lib.microvmi_last_error_code() == INVALID_ARGUMENT
+        error_line(lib)
+    assert bytes(registers) == before
+
+
+def test_python_counts_and_reads_the_same_way(machine: Microvmi) -> None:
+    driver = machine.driver
+    if not isinstance(driver, SupportsVcpus):
+        refuses(driver.name, machine.vcpu_count)
+    if not isinstance(driver, SupportsRegisters):
+        refuses(driver.name, machine.read_registers)
+        return
+    for vcpu in range(machine.vcpu_count()):
+        assert isinstance(machine.read_registers(vcpu), X86Registers)
+    for vcpu in (machine.vcpu_count(), 65535, -1):
+        with pytest.raises(InvalidArgumentError):
+            machine.read_registers(vcpu)
+
+
+def test_registers_that_are_written_can_be_read(machine: Microvmi) -> None:
+    if not isinstance(machine.driver, SupportsRegisterWrites):
+        refuses(machine.driver.name, lambda: machine.write_registers(X86Registers()))
+        return
+    if isinstance(machine.driver, SupportsPause):
+        machine.pause()
+    before = machine.read_registers(0)
+    changed = machine.read_registers(0)
+    changed.rax ^= 0x5A5A
+    machine.write_registers(changed, 0)
+    assert machine.read_registers(0).rax == before.rax ^ 0x5A5A
+    changed.rax = before.rax
+    machine.write_registers(changed, 0)
+    assert machine.read_registers(0) == before
+    with pytest.raises(InvalidArgumentError):
+        machine.write_registers(before, 65535)

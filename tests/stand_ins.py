@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes that look like QEMU from outside; what they do is in ``drivers/qemu_program.py``."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+PROGRAM = Path(__file__).with_name("drivers") / "qemu_program.py"
+
+_numbers = itertools.count()
+
+
+class StandIns:
+    """Starts such processes, with a copy of Python that bears QEMU's name; they end with the block."""
+
+    def __init__(self, folder: Path) -> None:
+        """``folder`` is for the executable and the sockets."""
+        self._folder = folder
+        self._binary = shutil.copy(os.path.realpath(sys.executable), folder / "qemu-system-x86_64")
+        home = f"{sys.base_prefix}:{sys.base_exec_prefix}"
+        libraries = str(sysconfig.get_config_var("LIBDIR"))
+        self._environment = {**os.environ, "PYTHONHOME": home, "LD_LIBRARY_PATH": libraries}
+        self._running: list[subprocess.Popen[str]] = []
+
+    def start(self, *options: str) -> str:
+        """Start one and return its machine's URI, once it serves."""
+        number = next(_numbers)
+        name = f"stand-in-{os.getpid()}-{number}"
+        socket = f"unix:{self._folder}/{number}.sock,server=on,wait=off"
+        command = [str(self._binary), str(PROGRAM), "-name", name, "-qmp", socket, *options]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=self._environment)
+        self._running.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        return f"vmi://qemu/?vm_name={name}&timeout=30"
+
+    def __enter__(self) -> StandIns:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._running:
+            process.kill()
+            process.communicate()
