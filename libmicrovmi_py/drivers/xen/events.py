@@ -145,6 +145,8 @@ class Listener:
 
     def _settle_unwanted(self) -> None:
         """Answer what came before its intercept was switched off and nobody has seen."""
+        if self._session is not None:
+            self._collect(self._session)
         for event in [event for event in self._waiting if not self._is_wanted(event)]:
             self._waiting.remove(event)
             _, request = self._open.pop(event.id, (event, None))
