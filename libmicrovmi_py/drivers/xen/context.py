@@ -83,6 +83,9 @@ CPU_SIZE = 1032
 _KEPT = {"shadow_gs", "_", "msr_cstar", "msr_mask"}
 """What the record has and ``Registers`` has not."""
 
+_16_BITS = 0xFFFF
+"""The width of selectors and of limits of tables, for which the record has room for 32."""
+
 MSRS = {
     0x174: "sysenter_cs",
     0x175: "sysenter_esp",
@@ -147,25 +150,32 @@ def registers(record: bytes, apic_base: int = 0) -> Registers:
         if "." not in name and name not in _KEPT:
             setattr(found, name, value)
     for name in X86_SEGMENTS:
-        setattr(found, name, SegmentReg(*(values[f"{name}.{part}"] for part in ("base", "limit", "selector"))))
+        base, limit, selector = (values[f"{name}.{part}"] for part in ("base", "limit", "selector"))
+        setattr(found, name, SegmentReg(base, limit, selector & _16_BITS))
     for name in X86_TABLES:
-        setattr(found, name, SystemTableReg(*(values[f"{name}.{part}"] for part in ("base", "limit"))))
+        setattr(found, name, SystemTableReg(values[f"{name}.base"], values[f"{name}.limit"] & _16_BITS))
     return found
 
 
 def changed(record: bytes, wanted: Registers) -> bytes:
-    """The record with ``wanted`` in it. What that does not have (attributes of segments, FPU, TSC) stays as it is.
+    """The record with what is different in ``wanted``; everything else stays as it is.
 
-    Of ``efer`` and ``msr_efer``, the one that differs from the record counts. The APIC base is not in it.
+    Of ``efer`` and ``msr_efer``, the one that is different counts. The APIC base is not in the record.
     """
-    values = _values(record)
-    efer = wanted.msr_efer if wanted.msr_efer != values["msr_efer"] else wanted.efer
+    values, now = _values(record), registers(record)
+    if wanted.efer != now.efer:
+        values["msr_efer"] = wanted.efer
     for name in values:
-        part, _, field = name.partition(".")
-        if name not in _KEPT:
-            values[name] = getattr(getattr(wanted, part), field) if field else getattr(wanted, name)
-    values["msr_efer"] = efer
+        new = None if name in _KEPT else _member(wanted, name)
+        if new is not None and new != _member(now, name):
+            values[name] = new
     return _patched(record, values)
+
+
+def _member(source: Registers, name: str) -> int:
+    part, _, field = name.partition(".")
+    value: int = getattr(getattr(source, part), field) if field else getattr(source, name)
+    return value
 
 
 def rip(record: bytes) -> int:

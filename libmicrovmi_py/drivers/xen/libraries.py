@@ -9,11 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from libmicrovmi_py.errors import DriverUnavailableError
 from libmicrovmi_py.transport.foreign import Foreign, load
-
-DOORS = ("/dev/xen/privcmd", "/proc/xen/privcmd")
-"""What Xen's libraries go through; one of them is there on every Xen host, and on no other."""
 
 CONTROL = """
 struct xc_interface_core *xc_interface_open(void *log, void *builder_log, unsigned flags);
@@ -83,12 +79,6 @@ class Libraries(NamedTuple):
     channels: Foreign
     libc: Foreign
     log: Any
-
-
-def check_host() -> None:
-    """Raise ``DriverUnavailableError`` on a host without Xen, where its libraries may well be installed."""
-    if not any(os.path.exists(door) for door in DOORS):
-        raise DriverUnavailableError(f"no {DOORS[0]}: this host does not run under Xen; run this in dom0")
 
 
 @functools.cache

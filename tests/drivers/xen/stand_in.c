@@ -30,7 +30,7 @@
 static struct {
     unsigned char *memory;
     int file, hole_first, hole_count;
-    int maps, mapped, paused, dying, stray, read_only;
+    int maps, mapped, paused, dying, stray, read_only, ept;
     int enabled, bound, armed, events_fd;
     int stopped[VCPUS];
     unsigned char cpu[VCPUS][CPU_SIZE];
@@ -315,12 +315,13 @@ int xc_hvm_inject_trap(void *xc, uint32_t domid, int vcpu, uint8_t vector, uint8
 
 int xc_get_mem_access(void *xc, uint32_t domid, uint64_t gfn, int *access)
 {
-    return fail(EINVAL);
+    return xen.ept ? 0 : fail(EINVAL);
 }
 
 int xc_set_mem_access(void *xc, uint32_t domid, int access, uint64_t first, uint32_t count)
 {
-    return fail(EINVAL);
+    xen.armed += access == 7 ? -1 : 1;
+    return xen.ept ? 0 : fail(EINVAL);
 }
 
 int xc_evtchn_status(void *xc, void *status)
@@ -347,18 +348,22 @@ int xc_evtchn_status(void *xc, void *status)
 
 void *xenevtchn_open(void *log, unsigned flags)
 {
-    xen.events_fd = eventfd(0, EFD_CLOEXEC);
-    return &xen;
+    int *channel = malloc(sizeof(*channel));
+
+    *channel = xen.events_fd = eventfd(0, EFD_CLOEXEC);
+    return channel;
 }
 
 int xenevtchn_close(void *handle)
 {
-    return close(xen.events_fd);
+    close(*(int *)handle);
+    free(handle);
+    return 0;
 }
 
 int xenevtchn_fd(void *handle)
 {
-    return xen.events_fd;
+    return *(int *)handle;
 }
 
 int xenevtchn_bind_interdomain(void *handle, uint32_t domid, uint32_t port)
@@ -379,7 +384,7 @@ int xenevtchn_pending(void *handle)
 {
     uint64_t count;
 
-    return read(xen.events_fd, &count, sizeof(count)) == sizeof(count) ? PORT : -1;
+    return read(*(int *)handle, &count, sizeof(count)) == sizeof(count) ? PORT : -1;
 }
 
 int xenevtchn_unmask(void *handle, uint32_t port)
@@ -463,7 +468,7 @@ int standin_get(const char *what)
 void standin_set(const char *what, int value)
 {
     *(!strcmp(what, "paused") ? &xen.paused : !strcmp(what, "dying") ? &xen.dying : !strcmp(what, "bound") ? &xen.bound
-      : &xen.read_only) = value;
+      : !strcmp(what, "ept") ? &xen.ept : &xen.read_only) = value;
 }
 
 unsigned char *standin_memory(void)

@@ -7,8 +7,9 @@ import ctypes
 from pathlib import Path
 
 from libmicrovmi_py import Microvmi
-from libmicrovmi_py.drivers.xen import XenDriver, libraries
+from libmicrovmi_py.drivers.xen import libraries
 from libmicrovmi_py.drivers.xen.control import Control
+from libmicrovmi_py.drivers.xen.domain import Domain
 from libmicrovmi_py.transport.foreign import load
 
 FRAMES = 0x2000
@@ -39,9 +40,7 @@ class StandIn:
 
     def open(self) -> Microvmi:
         """Another client of the domain."""
-        driver = XenDriver(self.libraries, Control(self.libraries, DOMID, "tiny"))
-        driver.memory_map()
-        return Microvmi.from_driver(driver)
+        return Microvmi.from_driver(Domain(self.libraries, Control(self.libraries, DOMID, "tiny")))
 
     def get(self, what: str) -> int:
         """A number of the stand-in's state."""

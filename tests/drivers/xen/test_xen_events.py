@@ -12,6 +12,8 @@ import pytest
 
 from libmicrovmi_py import Microvmi
 from libmicrovmi_py.drivers.xen import context
+from libmicrovmi_py.drivers.xen.control import Control
+from libmicrovmi_py.drivers.xen.session import connect
 from libmicrovmi_py.errors import DriverUnavailableError, InvalidArgumentError, NotSupportedError, VmGoneError
 from libmicrovmi_py.events import Event, EventKind, Intercept, PageAccess, Reply, ReplyAction
 
@@ -24,6 +26,7 @@ SYSENTER_CS = Intercept(EventKind.MSR, 0x174)
 BREAKPOINT = Intercept(EventKind.BREAKPOINT)
 RIP = 0x1000
 SET_REGISTERS = 1 << 8
+EMULATE = 1 << 2
 
 
 def cr(index: int, new: int, old: int) -> bytes:
@@ -76,7 +79,7 @@ def test_an_answer_can_be_given_once_and_to_real_events_only(xen: StandIn, machi
     event = heard(machine)
     machine.reply_event(event)
     for wrong in (event, Event(77, EventKind.CR, 0)):
-        with pytest.raises(InvalidArgumentError, match="^event "):
+        with pytest.raises(InvalidArgumentError, match=r"^event "):
             machine.reply_event(wrong)
 
 
@@ -103,6 +106,13 @@ def test_events_that_nobody_has_seen_end_with_their_intercept(xen: StandIn, mach
     assert last.number == 4
     machine.reply_event(last)
     assert machine.listen(0) is None
+
+
+def test_an_event_in_the_ring_ends_with_its_intercept(xen: StandIn, machine: Microvmi) -> None:
+    machine.toggle_intercept(CR3)
+    xen.event(1, 4, cr(1, 1, 0))
+    machine.toggle_intercept(CR3, False)
+    assert (xen.get("stopped"), xen.get("paused")) == (0, 0)
 
 
 def test_an_intercept_is_armed_for_the_first_vcpu_and_disarmed_with_the_last(xen: StandIn, machine: Microvmi) -> None:
@@ -220,6 +230,46 @@ def test_a_breakpoint_is_delivered_to_the_guest_or_executed_again(xen: StandIn, 
     assert xen.get("injected") == 1
 
 
+def test_page_accesses_are_taken_while_they_are_intercepted(xen: StandIn) -> None:
+    xen.set("ept", 1)
+    machine = xen.open()
+    machine.set_page_access(0x5000, PageAccess.READ)
+    assert (machine.get_page_access(0x5123), xen.get("armed")) == (PageAccess.READ, 0)
+    machine.toggle_intercept(Intercept(EventKind.PAGE_ACCESS))
+    assert xen.get("armed") == 1
+    machine.toggle_intercept(Intercept(EventKind.PAGE_ACCESS), False)
+    assert xen.get("armed") == 0
+    machine.toggle_intercept(Intercept(EventKind.PAGE_ACCESS))
+    machine.close()
+    assert xen.get("armed") == 0
+
+
+def test_an_access_is_done_by_xen_or_tried_again(xen: StandIn, machine: Microvmi) -> None:
+    xen.set("ept", 1)
+    machine.toggle_intercept(Intercept(EventKind.PAGE_ACCESS))
+    flags = []
+    for action in (ReplyAction.CONTINUE, ReplyAction.RETRY):
+        xen.event(0, 1, struct.pack("<QQQI", 5, 8, 0, 2))
+        event = heard(machine)
+        assert (event.physical_address, event.access) == (0x5008, PageAccess.WRITE)
+        machine.reply_event(event, Reply(action))
+        flags.append(xen.get("flags"))
+    assert flags == [1 | EMULATE, 1]
+
+
+def test_vcpus_are_stepped_one_by_one(xen: StandIn, machine: Microvmi) -> None:
+    machine.toggle_intercept(Intercept(EventKind.SINGLE_STEP), vcpu=1)
+    assert xen.get("armed") == 2
+    machine.toggle_intercept(Intercept(EventKind.SINGLE_STEP))
+    assert xen.get("armed") == 4
+    xen.event(1, 7, struct.pack("<Q", 5), RIP)
+    event = heard(machine)
+    assert (event.kind, event.vcpu, event.virtual_address) == (EventKind.SINGLE_STEP, 1, RIP)
+    machine.reply_event(event)
+    machine.toggle_intercept(Intercept(EventKind.SINGLE_STEP), False)
+    assert xen.get("armed") == 0
+
+
 # ------------------------------------------------------------------------------------------------- the end, and others
 
 
@@ -230,6 +280,7 @@ def test_the_end_answers_what_is_open_and_what_nobody_has_seen(xen: StandIn) -> 
     xen.event(0, 4, cr(1, 1, 0))
     xen.event(1, 6, struct.pack("<QQIB", 1, 0, 1, 6))
     heard(machine)
+    xen.event(2, 4, cr(1, 1, 0))
     machine.close()
     left = [xen.get(what) for what in ("stopped", "armed", "enabled", "bound", "paused")]
     assert left == [0] * 5
@@ -252,11 +303,10 @@ def test_a_second_listener_is_told_that_there_is_one(xen: StandIn, machine: Micr
 
 def die(xen: StandIn) -> None:
     """Play a listener that got SIGKILL with two vCPUs stopped: its channel is gone, its monitor is not."""
-    victim = xen.open()
-    victim.toggle_intercept(CR3)
-    xen.event(0, 4, cr(1, 1, 0))
-    xen.event(2, 4, cr(1, 1, 0))
-    heard(victim)
+    victim = connect(xen.libraries, Control(xen.libraries, 1, "victim"))
+    for vcpu in (0, 2):
+        xen.event(vcpu, 4, cr(1, 1, 0))
+    assert next(victim.requests()).vcpu == 0
     xen.set("bound", 0)
     assert xen.get("stopped") == 2
 

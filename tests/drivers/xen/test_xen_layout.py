@@ -59,10 +59,22 @@ def test_what_comes_in_superpages_is_found_with_few_tries(highest: int, runs: tu
     assert domain.calls < 24
 
 
-def test_holes_within_superpages_are_found_by_trying_all() -> None:
-    domain = Domain(range(0x700), range(0x701, 0x8F0), range(0x910, 0x1000))
-    assert probe(domain.errors, 0x1FFF, domain.pages) == ranges(*domain.runs)
-    assert domain.tried > 0x1FFF
+def test_holes_within_superpages_are_found_by_trying_what_is_around_memory() -> None:
+    domain = Domain(range(0x700), range(0x701, 0x8F0), range(0x910, 0x1000), SPECIAL)
+    assert probe(domain.errors, HIGHEST, domain.pages) == ranges(*domain.runs)
+    assert 0x1000 < domain.tried < 0x3000
+
+
+def test_pages_that_are_in_no_frame_do_not_make_it_try_everything() -> None:
+    domain = Domain(range(0x1000), SPECIAL)
+    assert probe(domain.errors, HIGHEST, domain.pages + 5) == ranges(*domain.runs)
+    assert domain.tried < 0x3000
+
+
+def test_memory_that_no_try_hits_is_found_by_trying_everything() -> None:
+    domain = Domain(range(0x1000), *(range(first + 1, first + 0x200) for first in range(0x8000, 0x8600, 0x200)))
+    assert probe(domain.errors, 0xFFFF, domain.pages) == ranges(*domain.runs)
+    assert domain.tried > 0xFFFF
 
 
 def test_the_maximum_address_does_not_count_special_pages() -> None:

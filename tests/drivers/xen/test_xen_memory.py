@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,6 +30,26 @@ def test_the_map_is_main_memory_and_special_pages(machine: Microvmi) -> None:
     special = MemoryRange(0xFC000000, 9 << 12, MemoryKind.DEVICE)
     assert machine.memory_map() == (MemoryRange(0, SIZE), special)
     assert machine.max_addr == SIZE
+
+
+def test_the_map_is_asked_for_anew_when_pages_came_or_went(xen: StandIn, machine: Microvmi) -> None:
+    whole = machine.memory_map()
+    before = xen.get("maps")
+    assert machine.memory_map() == whole
+    assert xen.get("maps") == before
+    xen.hole(0x1F00, 0x100)
+    assert machine.memory_map()[0] == MemoryRange(0, SIZE - MIB)
+    assert machine.max_addr == SIZE - MIB
+
+
+def test_holes_do_not_matter_for_the_maximum_address(xen: StandIn) -> None:
+    xen.hole(0x1010, 0x20)
+    before = xen.get("maps")
+    with xen.open() as machine:
+        assert machine.max_addr == SIZE
+        assert xen.get("maps") - before < 12
+        assert [item.size for item in machine.memory_map()[:2]] == [0x1010000, SIZE - 0x1030000]
+        assert machine.max_addr == SIZE
 
 
 def test_reads_cross_frames_and_end_at_holes(xen: StandIn, machine: Microvmi) -> None:
@@ -122,8 +143,9 @@ def test_of_a_domain_that_ended_nothing_stays_mapped(xen: StandIn, machine: Micr
         machine.pause()
     machine.read_physical(0x5000, 8)
     xen.set("dying", 1)
+    time.sleep(0.15)
     with pytest.raises(VmGoneError, match="tiny"):
-        machine.read_physical(0x105000, 8)
+        machine.read_physical(0x6000, 8)
     assert xen.get("mapped") == 0
     for attempt in (machine.pause, machine.read_registers, machine.vcpu_count, lambda: machine.write_physical(0, b"x")):
         with pytest.raises(VmGoneError):

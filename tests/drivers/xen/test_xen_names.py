@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from libmicrovmi_py import Microvmi
-from libmicrovmi_py.drivers.xen import domains, libraries
+from libmicrovmi_py.drivers.xen import DOORS, domains, libraries
 from libmicrovmi_py.errors import DriverUnavailableError, InvalidArgumentError
 
 DOMAINS = {0: "Domain-0", 1: "debian", 2: "7", 7: "windows"}
 
-no_xen = pytest.mark.skipif(any(map(os.path.exists, libraries.DOORS)), reason="this host runs under Xen")
+no_xen = pytest.mark.skipif(any(map(os.path.exists, DOORS)), reason="this host runs under Xen")
 
 
 def test_no_name_is_an_argument_error() -> None:

@@ -94,6 +94,32 @@ static void check_registers(void *vm)
     unwatch(vm, MICROVMI_EVENT_CR, 4);
 }
 
+/* An intercept that was switched off holds nobody, whatever had come before and was not listened to. */
+static void check_switched_off(void *vm)
+{
+    int i;
+
+    for (i = 0; i < EVENTS / 4; i++) {
+        watch(vm, MICROVMI_EVENT_CR, 3);
+        sleep_ms(50);
+        unwatch(vm, MICROVMI_EVENT_CR, 3);
+        CHECK_SAYS(counts(vm, 10), "the guest stands still after the intercept was switched off");
+    }
+}
+
+/* For these Xen wants Intel's nested page tables, which the emulated processor does not have: a refusal, no harm. */
+static void check_refusals(void *vm)
+{
+    struct microvmi_intercept step = intercept_of(MICROVMI_EVENT_SINGLE_STEP, 0);
+    struct microvmi_intercept access = intercept_of(MICROVMI_EVENT_PAGE_ACCESS, 0);
+
+    FAILS_WITH(MICROVMI_ERROR_NOT_SUPPORTED, microvmi_toggle_intercept(vm, 0, &step, true));
+    FAILS_WITH(MICROVMI_ERROR_NOT_SUPPORTED, microvmi_toggle_intercept(vm, MICROVMI_ALL_VCPUS, &access, true));
+    FAILS_WITH(MICROVMI_ERROR_NOT_SUPPORTED,
+               microvmi_set_page_access(vm, PAGE_ADDRESS, MICROVMI_PAGE_ACCESS_READ));
+    CHECK_SAYS(counts(vm, 10), "the guest stands still after a refusal");
+}
+
 /* One listener a domain; one that ends with an open event and live intercepts leaves a guest that runs. */
 static void check_end(void *vm, void *other)
 {
@@ -118,6 +144,8 @@ int main(void)
     check_msr(vm);
     check_deny(vm);
     check_registers(vm);
+    check_switched_off(vm);
+    check_refusals(vm);
     FAILS_WITH(MICROVMI_ERROR_TIMEOUT, microvmi_listen(vm, 300, &event));
     check_end(vm, other);
     microvmi_destroy(other);

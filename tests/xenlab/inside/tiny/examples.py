@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
+from array import array
 from pathlib import Path
 
 import layout
+
+SIZE = 0x100000
 
 
 def run(program: str, *arguments: str) -> str:
@@ -21,9 +24,8 @@ def check_mem_dump(folder: Path) -> None:
     run("mem-dump", "-o", str(dump), "tiny")
     with dump.open("rb") as file:
         file.seek(layout.PATTERN_ADDRESS)
-        words = memoryview(file.read(layout.PATTERN_SIZE)).cast("Q")
-    end = layout.PATTERN_ADDRESS + layout.PATTERN_SIZE
-    assert words.tobytes() == b"".join(word.to_bytes(8, "little") for word in range(layout.PATTERN_ADDRESS, end, 8))
+        content = file.read(SIZE)
+    assert content == array("Q", range(layout.PATTERN_ADDRESS, layout.PATTERN_ADDRESS + SIZE, 8)).tobytes()
 
 
 def check_regs_dump() -> None:

@@ -3,19 +3,21 @@
 
 from __future__ import annotations
 
+from array import array
+
 import layout
 
 from libmicrovmi_py import Microvmi, NotMappedError
 
+SIZE = 0x100000
 NOTHING = 0x40000000
 
 
 def check_plain(vm: Microvmi) -> None:
     vm.memory.seek(layout.PATTERN_ADDRESS)
-    content = vm.memory.read(layout.PATTERN_SIZE)
-    words = memoryview(content).cast("Q")
-    assert list(words) == list(range(layout.PATTERN_ADDRESS, layout.PATTERN_ADDRESS + layout.PATTERN_SIZE, 8))
-    assert vm.memory.tell() == layout.PATTERN_ADDRESS + layout.PATTERN_SIZE
+    content = vm.memory.read(SIZE)
+    assert content == array("Q", range(layout.PATTERN_ADDRESS, layout.PATTERN_ADDRESS + SIZE, 8)).tobytes()
+    assert vm.memory.tell() == layout.PATTERN_ADDRESS + SIZE
 
 
 def check_padded(vm: Microvmi) -> None:
