@@ -10,7 +10,7 @@ from libmicrovmi_py.drivers.xen import XenDriver, domains
 from libmicrovmi_py.drivers.xen.channels import left_behind
 from libmicrovmi_py.drivers.xen.control import Control
 from libmicrovmi_py.drivers.xen.events import Listener
-from libmicrovmi_py.drivers.xen.layout import probe
+from libmicrovmi_py.drivers.xen.layout import Layout
 from libmicrovmi_py.drivers.xen.libraries import Libraries, load_all
 from libmicrovmi_py.drivers.xen.mappings import Mapper
 from libmicrovmi_py.drivers.xen.memory import GuestMemory, missing
@@ -39,7 +39,8 @@ class Domain(XenDriver):
         self._memory = GuestMemory(self._mapper, control)
         self._vcpus = Vcpus(control)
         self._listener = Listener(control, self._vcpus, self._connect)
-        self._max_addr = 0
+        self._layout = Layout(self._mapper, control)
+        self._max_addr = self._layout.end()
         control.gone = self._gone
 
     # ------------------------------------------------------------------------------------------------------- memory
@@ -50,12 +51,8 @@ class Domain(XenDriver):
         return self._max_addr
 
     def memory_map(self) -> Sequence[MemoryRange]:
-        """The ranges that exist now."""
-
-        def errors(frames: Sequence[int]) -> Sequence[int]:
-            return self._mapper.map(frames).errors
-
-        ranges = probe(errors, self._control.maximum_frame(), self._control.info().pages)
+        """The ranges that exist; see :meth:`Layout.ranges` for their age."""
+        ranges = self._layout.ranges()
         self._max_addr = end_of_ram(ranges)
         return ranges
 
@@ -164,10 +161,4 @@ def named(name: str) -> Domain:
     control = Control(libraries, domid, names[domid])
     if not control.info().hvm:
         raise NotSupportedError(f"PV domains are not supported, and {names[domid]} ({domid}) is one: use HVM or PVH")
-    domain = Domain(libraries, control)
-    try:
-        domain.memory_map()
-    except BaseException:
-        domain.close()
-        raise
-    return domain
+    return Domain(libraries, control)

@@ -80,7 +80,8 @@ class Listener:
             except BaseException:
                 self._wanted[key] = before
                 raise
-            self._settle_unwanted()
+            if not enabled and self._session is not None:
+                self._settle_unwanted(self._session)
 
     def _arm(self, key: _Key, before: set[int], after: set[int]) -> None:
         if bool(before) != bool(after):
@@ -143,15 +144,15 @@ class Listener:
     def _is_wanted(self, event: Event) -> bool:
         return event.vcpu in self._wanted.get((event.kind, event.number), ())
 
-    def _settle_unwanted(self) -> None:
-        """Answer what came before its intercept was switched off and nobody has seen."""
-        if self._session is not None:
-            self._collect(self._session)
+    def _settle_unwanted(self, session: Session) -> None:
+        """Answer what came before its intercept was switched off and nobody has seen; nobody may ever look again."""
+        with self._control.held():  # nothing is on its way then
+            self._collect(session)
         for event in [event for event in self._waiting if not self._is_wanted(event)]:
             self._waiting.remove(event)
             _, request = self._open.pop(event.id, (event, None))
-            if request is not None and self._session is not None:
-                self._settle(self._session, request, event)
+            if request is not None:
+                self._settle(session, request, event)
 
     def _settle(self, session: Session, request: vmevent.Request, event: Event | None) -> None:
         """CONTINUE, whatever happens: nobody can answer this later."""

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
+from libmicrovmi_py.drivers.xen.control import Control
+from libmicrovmi_py.drivers.xen.mappings import Mapper
 from libmicrovmi_py.drivers.xen.memory import MOST
-from libmicrovmi_py.model import PAGE_SHIFT, MemoryKind, MemoryRange
+from libmicrovmi_py.model import PAGE_SHIFT, MemoryKind, MemoryRange, end_of_ram
 
 DEVICES, FOUR_GIB = 0xF0000, 0x100000
 """Frames from 3.75 to 4 GiB hold no main memory: Xen puts its special pages there, QEMU the video memory."""
@@ -18,12 +21,40 @@ GROUP = 512
 _SPECIAL = (0xFC000, 0xFEE00)
 """Groups in which Xen has special pages of PVH and HVM domains."""
 
+_FRESH = 10.0
+
 Errors = Callable[[Sequence[int]], Sequence[int]]
 """Tells of each frame whether it exists (0)."""
 
 
-def probe(errors: Errors, highest: int, pages: int) -> tuple[MemoryRange, ...]:
-    """The ranges up to frame ``highest``, of a domain that has ``pages`` pages.
+class Layout:
+    """The layout of one domain. Finding it takes mapping every frame at worst, so it is kept for a while."""
+
+    def __init__(self, mapper: Mapper, control: Control) -> None:
+        self._control = control
+        self._mapper = mapper
+        self._known: tuple[MemoryRange, ...] = ()
+        self._state = (-1, -1)
+        self._when = 0.0
+
+    def _errors(self, frames: Sequence[int]) -> Sequence[int]:
+        return self._mapper.map(frames).errors
+
+    def end(self) -> int:
+        """One past the last byte of main memory, with few tries: holes in memory do not matter here."""
+        return end_of_ram(probe(self._errors, self._control.maximum_frame()))
+
+    def ranges(self) -> tuple[MemoryRange, ...]:
+        """The ranges that exist; for up to 10 s the last ones, if the domain has as many pages as it had then."""
+        state = self._control.maximum_frame(), self._control.info().pages
+        if state != self._state or time.monotonic() - self._when > _FRESH:
+            self._known = probe(self._errors, *state)
+            self._state, self._when = state, time.monotonic()
+        return self._known
+
+
+def probe(errors: Errors, highest: int, pages: int | None = None) -> tuple[MemoryRange, ...]:
+    """The ranges up to frame ``highest``, of a domain that has ``pages`` pages; without these, without small holes.
 
     Memory comes in superpages, so one frame of each group is tried, and all frames of groups where memory begins or
     ends. If that does not give the pages that the domain has, all frames of groups in and at memory are tried; some of
@@ -33,6 +64,8 @@ def probe(errors: Errors, highest: int, pages: int) -> tuple[MemoryRange, ...]:
     firsts = range(0, highest + 1, GROUP)
     there = [not code for index in range(0, len(firsts), MOST) for code in errors(firsts[index : index + MOST])]
     runs = list(_searched(errors, highest, there, all_of_memory=False))
+    if pages is None:
+        return tuple(_ranges(runs))
     if _count(runs) != pages:
         runs = list(_searched(errors, highest, there, all_of_memory=True))
     if pages - _count(runs) >= GROUP:

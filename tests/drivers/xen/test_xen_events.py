@@ -108,6 +108,13 @@ def test_events_that_nobody_has_seen_end_with_their_intercept(xen: StandIn, mach
     assert machine.listen(0) is None
 
 
+def test_an_event_in_the_ring_ends_with_its_intercept(xen: StandIn, machine: Microvmi) -> None:
+    machine.toggle_intercept(CR3)
+    xen.event(1, 4, cr(1, 1, 0))
+    machine.toggle_intercept(CR3, False)
+    assert (xen.get("stopped"), xen.get("paused")) == (0, 0)
+
+
 def test_an_intercept_is_armed_for_the_first_vcpu_and_disarmed_with_the_last(xen: StandIn, machine: Microvmi) -> None:
     armed = []
     for vcpu, enabled in ((0, True), (0, True), (1, True), (0, False), (1, False), (1, False)):

@@ -32,6 +32,26 @@ def test_the_map_is_main_memory_and_special_pages(machine: Microvmi) -> None:
     assert machine.max_addr == SIZE
 
 
+def test_the_map_is_asked_for_anew_when_pages_came_or_went(xen: StandIn, machine: Microvmi) -> None:
+    whole = machine.memory_map()
+    before = xen.get("maps")
+    assert machine.memory_map() == whole
+    assert xen.get("maps") == before
+    xen.hole(0x1F00, 0x100)
+    assert machine.memory_map()[0] == MemoryRange(0, SIZE - MIB)
+    assert machine.max_addr == SIZE - MIB
+
+
+def test_holes_do_not_matter_for_the_maximum_address(xen: StandIn) -> None:
+    xen.hole(0x1010, 0x20)
+    before = xen.get("maps")
+    with xen.open() as machine:
+        assert machine.max_addr == SIZE
+        assert xen.get("maps") - before < 12
+        assert [item.size for item in machine.memory_map()[:2]] == [0x1010000, SIZE - 0x1030000]
+        assert machine.max_addr == SIZE
+
+
 def test_reads_cross_frames_and_end_at_holes(xen: StandIn, machine: Microvmi) -> None:
     number(xen.memory)
     xen.hole(0x300, 0x100)
