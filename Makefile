@@ -40,7 +40,7 @@ lib: $(LIB) $(MODULE) $(PRIVATE)/.ready ## build build/lib/libmicrovmi.so
 test: lib ## build and run all tests but those of test-xen
 	@$(PY) -m pytest
 
-test-xen: lib ## boot Xen under QEMU and run the checks of tests/xenlab in its dom0; two minutes
+test-xen: lib ## boot Xen under QEMU and run the checks of tests/xenlab in its dom0; three minutes
 	@$(PY) -m pytest -v tests/xenlab
 
 sanitize: lib ## run the thread tests under ThreadSanitizer and valgrind, which have to be there

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from live import packages
+from live import cpio, packages
 from live.cpio import Archive
 
 from .binaries import is_elf, libraries, stack_unwinder
@@ -76,7 +76,8 @@ def _digest(archives: Iterable[Path]) -> str:
     for path in [*archives, *_python_files(), packages.busybox()]:
         status = path.stat()
         digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
-    for path in [Path(__file__), HERE / "inside" / "init", HERE / "inside" / "linux-init"]:
+    rules = [Path(__file__), Path(cpio.__file__), HERE / "binaries.py"]
+    for path in [*rules, HERE / "inside" / "init", HERE / "inside" / "linux-init"]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -28,6 +28,7 @@ int xc_hvm_inject_trap(struct xc_interface_core *xc, uint32_t domid, int vcpu, u
 int xc_get_mem_access(struct xc_interface_core *xc, uint32_t domid, uint64_t gfn, int *access);
 int xc_set_mem_access(struct xc_interface_core *xc, uint32_t domid, int access, uint64_t first, uint32_t count);
 int xc_evtchn_status(struct xc_interface_core *xc, void *status);
+int xc_vm_event_get_version(struct xc_interface_core *xc);
 void *xc_monitor_enable(struct xc_interface_core *xc, uint32_t domid, uint32_t *port);
 int xc_monitor_disable(struct xc_interface_core *xc, uint32_t domid);
 int xc_monitor_write_ctrlreg(struct xc_interface_core *xc, uint32_t domid, uint16_t index, bool enable, bool sync,

@@ -17,9 +17,6 @@ from libmicrovmi_py.drivers.xen.ring import BackRing
 from libmicrovmi_py.errors import DriverUnavailableError, MicrovmiError, NotSupportedError
 from libmicrovmi_py.model import PAGE_SIZE
 
-VERSION = 7
-"""The version of the interface that is answered with where there is no request to repeat."""
-
 _REFUSED = (errno.EOPNOTSUPP, errno.ENODEV, errno.EINVAL, errno.EXDEV)
 
 
@@ -36,10 +33,12 @@ class Session:
         self._memory = libraries.memory.lib
         self._ffi, self._lib = libraries.channels
         self.channel: Any = None
+        self._version = control.lib.xc_vm_event_get_version(control.handle)
+        size = vmevent.entry_size(self._version)
         self._page, port = self._enable()
         try:
             view = memoryview(control.ffi.buffer(self._page, PAGE_SIZE))
-            self.ring = BackRing(view, vmevent.entry_size(VERSION))
+            self.ring = BackRing(view, size)
             self.ring.initialise()
             self._bind(libraries, port)
         except BaseException:
@@ -112,7 +111,7 @@ class Session:
         Xen counts room in the ring by answers, so after answers to nothing the ring is of no use: end the session.
         """
         for vcpu in range(self._control.info().vcpus):
-            self.respond(vmevent.release(VERSION, vcpu))
+            self.respond(vmevent.release(self._version, vcpu))
 
     # ------------------------------------------------------------------------------------------------------ the end
 

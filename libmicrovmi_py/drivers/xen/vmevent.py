@@ -15,7 +15,7 @@ from libmicrovmi_py.events import UNKNOWN_ADDRESS, Event, EventKind, PageAccess
 from libmicrovmi_py.model import PAGE_SHIFT, PAGE_SIZE, Registers
 
 SIZES = {6: 384, 7: 400}
-"""Bytes of an entry, by the version of the interface: 6 is Xen 4.13 and 4.14, 7 those from 4.15 on."""
+"""Bytes of an entry, by the version of the interface; 7 is that of Xen 4.17."""
 
 PAUSED, EMULATE, SET_REGISTERS = 1 << 0, 1 << 2, 1 << 8
 """Flags: the vCPU is stopped, or is to go on; the instruction is to be emulated; the registers are to be set."""

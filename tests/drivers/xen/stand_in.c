@@ -30,7 +30,7 @@
 static struct {
     unsigned char *memory;
     int file, hole_first, hole_count;
-    int maps, mapped, paused, dying, stray, read_only, ept;
+    int maps, mapped, paused, dying, stray, read_only, ept, version;
     int enabled, bound, armed, events_fd;
     int stopped[VCPUS];
     unsigned char cpu[VCPUS][CPU_SIZE];
@@ -245,6 +245,11 @@ int xenforeignmemory_unmap(void *handle, void *address, size_t pages)
 
 /* ------------------------------------------------------------------------------------------------------------ events */
 
+int xc_vm_event_get_version(void *xc)
+{
+    return xen.version;
+}
+
 void *xc_monitor_enable(void *xc, uint32_t domid, uint32_t *port)
 {
     if (gone(domid) || xen.enabled) {
@@ -415,6 +420,7 @@ void standin_reset(void)
     int vcpu;
 
     memset(&xen, 0, sizeof(xen));
+    xen.version = 7;
     xen.file = memfd_create("domain", MFD_CLOEXEC);
     if (ftruncate(xen.file, (FRAMES + SPECIALS) * PAGE))
         abort();
@@ -468,7 +474,7 @@ int standin_get(const char *what)
 void standin_set(const char *what, int value)
 {
     *(!strcmp(what, "paused") ? &xen.paused : !strcmp(what, "dying") ? &xen.dying : !strcmp(what, "bound") ? &xen.bound
-      : !strcmp(what, "ept") ? &xen.ept : &xen.read_only) = value;
+      : !strcmp(what, "ept") ? &xen.ept : !strcmp(what, "version") ? &xen.version : &xen.read_only) = value;
 }
 
 unsigned char *standin_memory(void)

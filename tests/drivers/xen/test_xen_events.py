@@ -137,6 +137,13 @@ def test_what_xen_cannot_intercept_is_refused(machine: Microvmi, intercept: Inte
         machine.toggle_intercept(intercept)
 
 
+def test_another_version_of_xens_events_is_refused_before_anything_changes(xen: StandIn, machine: Microvmi) -> None:
+    xen.set("version", 8)
+    with pytest.raises(NotSupportedError, match="version 8"):
+        machine.toggle_intercept(CR3)
+    assert xen.get("enabled") == 0
+
+
 def test_a_vcpu_that_does_not_exist_is_refused(machine: Microvmi) -> None:
     with pytest.raises(InvalidArgumentError, match="no vCPU 3"):
         machine.toggle_intercept(CR3, vcpu=3)
