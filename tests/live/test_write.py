@@ -20,6 +20,7 @@ from .marks import on_a_ram_file, on_every_kind_of_ram, on_one_guest, on_shared_
 
 PAGE = 4096
 SPARE = 0x9000
+GUEST_RAM = re.compile(r"memfd:memory-backend|/microvmi-live-\w+/ram")
 """Low memory that Linux leaves alone; restored all the same."""
 
 NOT_MAPPED, READ_ONLY = 6, 11
@@ -63,7 +64,7 @@ def test_write_lies_in_the_ram_file(paused: Guest, vm: Machine) -> None:
 def test_shared_ram_is_mapped_for_reading_only_until_something_is_written(paused: Guest, vm: Machine) -> None:
     def protections() -> set[str]:
         lines = [line.split(maxsplit=5) for line in Path("/proc/self/maps").read_text().splitlines()]
-        return {line[1] for line in lines if line[5:] and re.search(r"memfd:memory-backend|/microvmi-live-\w+/ram", line[5])}
+        return {line[1] for line in lines if line[5:] and GUEST_RAM.search(line[5])}
 
     assert vm.read(SPARE, PAGE).ok
     assert protections() == {"r--s"}
