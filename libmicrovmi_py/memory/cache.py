@@ -13,9 +13,14 @@ class PageCache:
 
     def __init__(self, size: int) -> None:
         ffi, self._lib = native()
+        self._size = size
         self.pointer: Any = ffi.gc(self._lib.mvi_cache_new(size), self._lib.mvi_cache_free)
         if self.pointer == ffi.NULL:
             raise MemoryError(f"no memory for a page cache of {size} bytes")
+
+    def emptied(self) -> PageCache:
+        """An empty one of the same size, for another memory map: who still reads by the old one keeps to the old."""
+        return PageCache(self._size)
 
     @property
     def epoch(self) -> int:

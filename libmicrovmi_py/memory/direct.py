@@ -100,6 +100,8 @@ class DirectMemory:
     def _make_table(self) -> None:
         with self._lock:
             regions = self._driver.regions()
+            if self._cache is not None and self._regions is not None and self._regions != regions:
+                self._cache = self._cache.emptied()
             self._table = Table(regions, self._driver.max_addr, self._cache)
             self._regions = regions
             for forget in self._forget:

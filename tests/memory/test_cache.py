@@ -191,6 +191,28 @@ def test_the_memory_of_a_process_is_kept_in_c() -> None:
     source.close()
 
 
+def test_another_memory_map_has_other_pages() -> None:
+    process = Process.find(os.getpid())
+    assert process is not None
+    source = ProcessMemory(process)
+    with mmap.mmap(-1, 4 * PAGE_SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as area:
+        anchor = ctypes.c_char.from_buffer(area)
+        machine = OneRegion(source, ctypes.addressof(anchor), PAGE_SIZE)
+        memory = DirectMemory(machine)
+        memory.use_cache(PageCache(1 << 16))
+        buffer = memoryview(bytearray(5))
+        area[:5], area[PAGE_SIZE : PAGE_SIZE + 5] = b"first", b"other"
+        assert memory.read_into(0, buffer) == 5
+        area[:5] = b"moved"
+        memory.read_into(0, buffer)
+        assert buffer == b"first", "not kept"
+        machine.start += PAGE_SIZE
+        memory.read_into(0, buffer)
+        assert buffer == b"other"
+        del anchor
+    source.close()
+
+
 class Slow(Counting):
     """While it reads a frame for the first time, somebody writes there through the same object."""
 
