@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import os
 import sys
 import threading
 from array import array
@@ -174,13 +173,14 @@ def _find() -> Any:
 
 
 def _folders() -> list[str]:
-    """The folders of packages of the Python that the library was built for: its own, Debian's, the user's."""
+    """The folders of packages of the Python that the library was built for: its own, and Debian's.
+
+    Not the user's: the environment of a program that runs as root says who that is.
+    """
     library = Path(logging.__file__).parents[1]  # some modules of Python are built in and have no file
     own = Path(sys.executable).parent.parent / "lib" / f"python{_VERSION}"
     folders = [own / "site-packages", library / "site-packages"]
     folders += [Path(f"/usr/local/lib/python{_VERSION}/dist-packages"), Path("/usr/lib/python3/dist-packages")]
-    if os.getuid() == os.geteuid():
-        folders.append(Path.home() / ".local" / "lib" / f"python{_VERSION}" / "site-packages")
     return [str(folder) for folder in folders]
 
 
