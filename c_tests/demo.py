@@ -23,7 +23,7 @@ from typing import TextIO
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = ROOT / "build" / "lib"
-PROGRAMS = ("mem-dump", "regs-dump", "pause")
+PROGRAMS = ("mem-dump", "regs-dump", "pause", "events")
 FRAME = 4096
 MIB = 1 << 20
 SHOWN = 6
@@ -124,6 +124,8 @@ def demo_fake(work: Path) -> None:
     check([vcpu["rip"] for vcpu in found] == [0xFFF0, 0xFFF0], "two vCPUs, both at the reset vector")
     paused = run(work, "pause", "-t", "0.2", "vmi://fake/")
     check(paused == "paused for 0.2 s\nrunning\n", "paused, and running again")
+    seen = run(work, "events", "-n", "3", "vmi://fake/", "cr3", "msr:0x174").splitlines()
+    check(seen[0] == "vcpu 0 cr3 0 -> 0x1000" and len(seen) == 3, "three events were seen, and the guest went on")
 
 
 # ---------------------------------------------------------------------------------------------------- a real one ---
