@@ -202,7 +202,7 @@ int main(int argc, char **argv)
 {
     const char *mode = argc >= 2 ? argv[1] : "";
 
-    alarm(60); /* a deadlock ends here, by a signal */
+    alarm(300); /* a deadlock ends here, by a signal; valgrind takes a minute */
     if (strcmp(mode, "ended") == 0) {
         from_an_ended_thread();
     } else if (strcmp(mode, "small") == 0 && argc == 3) {
