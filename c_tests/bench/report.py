@@ -47,8 +47,8 @@ READING = """
 - With two threads, or one that spins, the median of 15 short rounds counts. What `memcpy` reaches in the same rounds
   stands beside it, as it tells what the processors had to give.
 - This page is of one run. Figures near their limits can miss them in other runs and on busier machines: two threads
-  above all, wherever `memcpy` in the same rounds misses them as well. The limits for "time per byte of data" (1.5) and for opening (1.2) are our
-  own.
+  above all, wherever `memcpy` in the same rounds misses them as well. The limits for "time per byte of data" (1.5) and
+  for opening (1.2) are our own.
 
 ## How to run it
 
