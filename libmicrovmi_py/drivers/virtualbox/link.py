@@ -114,6 +114,10 @@ class Link:
 
         libFDP waits for them without a limit.
         """
+        if self._lock.acquire(blocking=False):
+            if not self._broken and not self._channel.held:
+                return
+            self._lock.release()
         deadline, before = Deadline(limit), None
         while not self._entered(deadline, before):
             before = before or self._channel.flags()
