@@ -124,7 +124,13 @@ def test_new_structs_have_one_layout_in_all_views(stubs: ModuleType, ffi: Any, t
     layouts = {
         "microvmi_memory_range": (32, {"start": 0, "size": 8, "kind": 16, "reserved": 20}),
         "microvmi_intercept": (24, {"struct_size": 0, "kind": 4, "number": 8, "reserved": 12, "address": 16}),
-        "microvmi_event": (64, {"struct_size": 0, "kind": 4, "id": 8, "vcpu": 16, "number": 20, "old_value": 24}),
+        "microvmi_event": (
+            64,
+            {
+                **{"struct_size": 0, "kind": 4, "id": 8, "vcpu": 16, "number": 20, "old_value": 24, "new_value": 32},
+                **{"physical_address": 40, "virtual_address": 48, "access": 56, "instruction_length": 60},
+            },
+        ),
         "microvmi_reply": (16, {"struct_size": 0, "action": 4, "registers": 8}),
     }
     sizes = {f"sizeof({name})": size for name, (size, _) in layouts.items()}

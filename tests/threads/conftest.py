@@ -34,6 +34,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, include_dir: Path, library_pat
     directory = tmp_path_factory.mktemp("thread-programs")
     flags = ["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-std=gnu99", "-pthread", f"-I{include_dir}"]
     flags += ["-fsanitize=thread"] if CHECKER == "thread" else []
+    flags += ["-DALARM_SECONDS=200"] if CHECKER else []
     link = [f"-L{library_path.parent}", "-Xlinker", "-rpath", "-Xlinker", str(library_path.parent), "-lmicrovmi", "-lm"]
 
     def build_and_run(name: str, *arguments: object) -> None:
