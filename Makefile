@@ -23,7 +23,10 @@ WARNINGS := -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers
 LIB_CFLAGS := -std=gnu11 -fPIC -fvisibility=hidden -ftls-model=initial-exec -pthread $(WARNINGS) -Iinclude -I$(NATIVE)
 LIB_LDFLAGS := -shared -Wl,-z,nodelete -Wl,-z,lazy -Wl,--no-undefined -Wl,--version-script=$(NATIVE)/exports.map
 
-.PHONY: help demo lib test test-xen sanitize bench check lint install uninstall clean
+MUTANTS ?=
+JOBS ?= 2
+
+.PHONY: help demo lib test test-xen mutants sanitize bench check lint install uninstall clean
 
 help: ## show this help
 	@echo "libmicrovmi: look into a running virtual machine from outside."
@@ -42,6 +45,9 @@ test: lib ## build and run all tests but those of test-xen
 
 test-xen: lib ## boot Xen under QEMU and run the checks of tests/xenlab in its dom0; three minutes
 	@$(PY) -m pytest -v tests/xenlab
+
+mutants: lib ## plant the bugs of tests/mutants one by one and see that tests fail; MUTANTS=list JOBS=2
+	@cd tests && MUTANTS='$(MUTANTS)' JOBS='$(JOBS)' $(abspath $(PY)) -m mutants.run
 
 sanitize: lib ## run the thread tests under ThreadSanitizer and valgrind, which have to be there
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/tsan PY=$(PY) CFLAGS='-O1 -g -fsanitize=thread -Wno-tsan' \
