@@ -26,7 +26,7 @@ from libmicrovmi_py.errors import (
 )
 from libmicrovmi_py.memory.direct import DirectMemory
 from libmicrovmi_py.model import MemoryKind
-from libmicrovmi_py.transport.backing import open_backing
+from libmicrovmi_py.transport.backing import open_backings
 from libmicrovmi_py.transport.fds import OwnedFd
 from libmicrovmi_py.transport.mapping import HostMapping
 from libmicrovmi_py.transport.processes import Process
@@ -310,8 +310,7 @@ def test_the_file_behind_a_shared_mapping_is_found(image: Path, deleted: bool) -
             image.unlink()
         vma = next(vma for vma in this_process().mappings() if vma.start == address_of(area))
         assert vma.offset == PAGE
-        backing = open_backing(this_process(), vma)
-        assert backing is not None
+        backing = open_backings(this_process(), [vma])[vma]
         assert os.fstat(backing.number).st_ino == inode
 
 
@@ -324,8 +323,7 @@ def test_two_memory_files_of_one_name_are_told_apart() -> None:
             areas.append(mmap.mmap(fd.number, PAGE))
         areas[1][:1] = fill
         vma = next(vma for vma in this_process().mappings() if vma.start <= address_of(areas[1]) < vma.end)
-        backing = open_backing(this_process(), vma)
-        assert backing is not None
+        backing = open_backings(this_process(), [vma])[vma]
         assert os.pread(backing.number, 1, vma.offset + address_of(areas[1]) - vma.start) == fill
         for area in areas:
             area.close()
