@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import bisect
 import itertools
-import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from libmicrovmi_py.drivers.base import Region, Source
-from libmicrovmi_py.errors import IoError
+from libmicrovmi_py.errors import IoError, logger
 from libmicrovmi_py.model import PHYSICAL_BITS, MemoryKind
 from libmicrovmi_py.transport.backing import open_backings
 from libmicrovmi_py.transport.fds import OwnedFd
@@ -22,7 +21,7 @@ from libmicrovmi_py.transport.procmem import ProcessMemory
 from libmicrovmi_py.transport.qmp import QmpClient, QmpCommandError
 from libmicrovmi_py.transport.shape import hexadecimal, text
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 _SYSTEM = ' AS "memory", '
 _RANGE = re.compile(
