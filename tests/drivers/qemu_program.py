@@ -7,8 +7,8 @@ shares lie above. Byte N of a block is N // 4096 % 251. Two vCPUs, numbered 0 an
 
 ``-fake WHAT=COMMAND`` makes it misbehave at that command: ``hang``, ``exit``, ``hangup``, ``leave`` (hangs up, ends a
 little later), ``refuse``, ``refuse-when-paused``, ``move`` (the first time the map has moved on), ``vanish``.
-``-fake swapped`` has the halves of the second range in another order in the block. ``-fake arriving`` says that its memory is still being migrated. ``-fake fork`` leaves a child of the same command line
-behind for 0.3 s.
+``-fake swapped`` has the halves of the second range in another order in the block. ``-fake arriving`` says that its
+memory is still being migrated. ``-fake fork`` leaves a child of the same command line behind for 0.3 s.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ import mmap
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,15 +59,13 @@ def this() -> Process:
 
 
 @pytest.fixture
-def image(tmp_path: Path) -> Path:
-    """A file of root's that everybody may read."""
-    path = tmp_path / "image"
-    path.write_bytes(b"".join(bytes([number]) * PAGE for number in range(1, 65)))
-    folder = path.parent
-    while folder.stat().st_uid == os.getuid() and folder != folder.parent and folder != Path("/tmp"):
-        folder.chmod(0o755)
-        folder = folder.parent
-    return path
+def image() -> Iterator[Path]:
+    """A file of root's that everybody may read, in a folder that everybody may enter."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        path = Path(folder) / "image"
+        path.write_bytes(b"".join(bytes([number]) * PAGE for number in range(1, 65)))
+        yield path
 
 
 def address_of(area: mmap.mmap) -> int:
@@ -93,9 +93,8 @@ def test_a_file_that_a_process_may_only_read_is_not_written_for_it(image: Path, 
 
 def test_a_file_that_a_process_may_write_but_has_mapped_for_reading_is_not_written(image: Path) -> None:
     image.chmod(0o666)
-    with mapping(image, os.O_RDWR, READ, mmap.MAP_SHARED, PAGE) as (process, address):
-        with pytest.raises(ReadOnlyError):
-            Guest(process, address, PAGE).write(0, b"x")
+    with mapping(image, os.O_RDWR, READ, mmap.MAP_SHARED, PAGE) as (process, address), pytest.raises(ReadOnlyError):
+        Guest(process, address, PAGE).write(0, b"x")
     assert image.read_bytes()[:1] == b"\1"
 
 
