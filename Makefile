@@ -20,8 +20,15 @@ NATIVE := libmicrovmi_py/_native
 C_SOURCES := $(wildcard $(NATIVE)/*.c $(NATIVE)/*.h) include/libmicrovmi.h
 PY_SOURCES := $(shell find libmicrovmi_py -name '*.py')
 WARNINGS := -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers
-LIB_CFLAGS := -std=gnu11 -fPIC -fvisibility=hidden -ftls-model=initial-exec -pthread $(WARNINGS) -Iinclude -I$(NATIVE)
-LIB_LDFLAGS := -shared -Wl,-z,nodelete -Wl,-z,lazy -Wl,--no-undefined -Wl,--version-script=$(NATIVE)/exports.map
+# A linker that binds everything at once and write-protects what it wrote; canaries, checked copies, and where the
+# processor has it, no jump into the middle of something.
+PROCESSOR := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
+BRANCHES := $(if $(filter x86_64,$(PROCESSOR)),-fcf-protection=full)$(if $(filter aarch64,$(PROCESSOR)),-mbranch-protection=standard)
+FORTIFY := $(if $(filter -O0,$(CFLAGS)),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
+HARDENED := -fstack-protector-strong $(FORTIFY) $(BRANCHES)
+HARD_LINK := -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack
+LIB_CFLAGS := $(HARDENED) -std=gnu11 -fPIC -fvisibility=hidden -ftls-model=initial-exec -pthread $(WARNINGS) -Iinclude -I$(NATIVE)
+LIB_LDFLAGS := -shared $(HARD_LINK) -Wl,-z,nodelete -Wl,--no-undefined -Wl,--version-script=$(NATIVE)/exports.map
 
 MUTANTS ?=
 JOBS ?= 2
@@ -102,15 +109,21 @@ $(BUILD)/embed.c: build_embed.py libmicrovmi_py/header.py libmicrovmi_py/version
 	@mkdir -p $(@D)
 	$(PY) build_embed.py $@ $(BUILD)/hot_module.c
 
-$(LIB): $(BUILD)/embed.c $(C_SOURCES) $(NATIVE)/exports.map $(NATIVE)/pythonflags.py | $(READY)
-	@mkdir -p $(@D)
+$(BUILD)/embed.o: $(BUILD)/embed.c $(C_SOURCES) $(NATIVE)/pythonflags.py | $(READY)
 	flags=$$($(PY) $(NATIVE)/pythonflags.py) && \
-	    $(CC) $(CPPFLAGS) $(CFLAGS) $(LIB_CFLAGS) -o $@ $< $(LDFLAGS) $(LIB_LDFLAGS) $$flags
+	    $(CC) $(CPPFLAGS) $(CFLAGS) $(LIB_CFLAGS) $$flags -include $(NATIVE)/python.h -c -o $@ $<
+
+$(BUILD)/python_table.c: $(BUILD)/embed.o $(NATIVE)/pythonnames.py $(NATIVE)/pythonflags.py | $(READY)
+	$(PY) $(NATIVE)/pythonnames.py $< $@
+
+$(LIB): $(BUILD)/embed.o $(BUILD)/python_table.c $(NATIVE)/exports.map
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(LIB_CFLAGS) -o $@ $(BUILD)/embed.o $(BUILD)/python_table.c $(LDFLAGS) $(LIB_LDFLAGS) -ldl
 
 # The same C functions for Python programs that use the package without the library.
 $(MODULE): $(BUILD)/embed.c $(C_SOURCES) $(NATIVE)/pythonflags.py | $(READY)
-	flags=$$($(PY) $(NATIVE)/pythonflags.py includes) && \
-	    $(CC) $(CPPFLAGS) $(CFLAGS) $(LIB_CFLAGS) -o $@ $(BUILD)/hot_module.c $(LDFLAGS) -shared $$flags
+	flags=$$($(PY) $(NATIVE)/pythonflags.py) && \
+	    $(CC) $(CPPFLAGS) $(CFLAGS) $(LIB_CFLAGS) -o $@ $(BUILD)/hot_module.c $(LDFLAGS) -shared $(HARD_LINK) $$flags
 
 # Our Python modules and cffi, as the library finds them: nothing of this tree or the venv is needed at run time.
 # Made aside and put in place at once, for programs that start meanwhile.
