@@ -10,7 +10,6 @@ from typing import ClassVar
 
 from libmicrovmi_py.drivers.base import Driver, Region, check_vcpu
 from libmicrovmi_py.drivers.dump.contents import Contents, Paged, Processors
-from libmicrovmi_py.drivers.dump.firmware import told
 from libmicrovmi_py.drivers.dump.formats import recognised
 from libmicrovmi_py.drivers.dump.image import Image
 from libmicrovmi_py.drivers.dump.kinds import AllKinds, Kinds, OnlyRam
@@ -143,7 +142,7 @@ def _kinds(image: Image, contents: Contents) -> AllKinds:
     """Only a hypervisor's dump has more than main memory; if it has no main memory, a part of it was asked for."""
     exists = contents.ranges() if contents.exists is None else contents.exists
     if contents.processors.hypervisor:
-        kinds = Kinds(exists, whole=contents.whole, told=lambda: told(contents.reader(image)))
+        kinds = Kinds(exists, whole=contents.whole, read=contents.reader(image))
         if kinds.end_of_ram:
             return kinds
     return OnlyRam(exists)

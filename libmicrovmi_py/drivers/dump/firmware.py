@@ -12,7 +12,7 @@ import re
 import struct
 from collections.abc import Callable, Iterator
 
-from libmicrovmi_py.drivers.dump.kinds import Span
+from libmicrovmi_py.drivers.dump.layout import Span
 
 Read = Callable[[int, int], bytes]
 """Bytes from a guest-physical address on: as many as were asked for, or fewer where the dump has no more."""
@@ -37,6 +37,12 @@ def told(read: Read) -> list[Span]:
         entry = bios[match.start() :][:36].ljust(36, b"\0")
         found += itertools.islice(_TABLES[match[0]](read, entry), _MOST_RANGES)
     return found
+
+
+def mirrored(read: Read, size: int) -> bool:
+    """Whether the last ``size`` bytes below 1 MiB are the same as those below 4 GiB: the firmware, as the processor starts."""
+    low, high = read(_BIOS_END - size, size), read((1 << 32) - size, size)
+    return len(low) == size and low == high
 
 
 def _smbios(read: Read, entry: bytes) -> Iterator[Span]:

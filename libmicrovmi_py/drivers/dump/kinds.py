@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
+from libmicrovmi_py.drivers.dump.firmware import Read, mirrored, told
+from libmicrovmi_py.drivers.dump.layout import Span
 from libmicrovmi_py.model import PHYSICAL_BITS, MemoryKind, MemoryRange
-
-Span = tuple[int, int]
-"""(first, one past the last) address."""
 
 _MIB, _GIB, _4_GIB = 1 << 20, 1 << 30, 1 << 32
 _VIDEO = (0xA0000, 0xC0000)
@@ -53,20 +52,17 @@ class Kinds:
     long as it agrees with what is there. Everything else belongs to devices, and is the firmware if it ends at 4 GiB.
     """
 
-    def __init__(self, exists: Iterable[Span], *, whole: bool, told: Callable[[], Sequence[Span]]) -> None:
-        """``exists`` is all memory that the dump knows of; ``whole`` is whether nothing was left out of it.
-
-        ``told`` finds the main memory that the firmware told of, none if it cannot; it is asked if that matters.
-        """
+    def __init__(self, exists: Iterable[Span], *, whole: bool, read: Read) -> None:
+        """``exists`` is all memory that the dump knows of; ``whole`` is whether nothing was left out of it."""
         spans = joined(exists)
         low = end_of_run(spans, _MIB)
         whole = whole and low > _MIB and _covers(spans, 0, _VIDEO[0])
-        asked = told() if not whole or spans[-1][1] > _4_GIB else ()
+        asked = told(read) if not whole or spans[-1][1] > _4_GIB else ()
         main = _agreed(asked, low, whole)
         if main and not whole:
             spans = joined([*spans, main[0]])
         main = main or (_seen(spans, low) if whole else _possible(low))
-        writable = _firmware_below_1_mib(spans, low) if whole else 0
+        writable = _firmware_below_1_mib(spans, low, read) if whole else 0
         self._firmware = MemoryKind.DEVICE if writable else MemoryKind.ROM
         self._main = list(_without(main, _MIB - writable, _MIB))
         self._edges = sorted({edge for span in self._main for edge in span} | {_4_GIB})
@@ -105,13 +101,14 @@ def _possible(low: int) -> list[Span]:
     return joined([(0, max(low, _HIGHEST_LOW_END)), (_4_GIB, 1 << PHYSICAL_BITS)])
 
 
-def _firmware_below_1_mib(spans: Sequence[Span], low: int) -> int:
-    """How many bytes below 1 MiB are the firmware's on a machine without room for video memory.
+def _firmware_below_1_mib(spans: Sequence[Span], low: int, read: Read) -> int:
+    """How many bytes below 1 MiB are the firmware's, on a machine without a chip set that could put RAM in their place.
 
-    Such a machine has no chip set that could make its firmware read-only, or put RAM in place of it.
+    Such a machine (microvm) has no room for video memory either, nor is its firmware read-only.
     """
     firmware = next((start for start, end in spans if low <= start < _4_GIB <= end), _4_GIB)
-    return min(_4_GIB - firmware, _LOW_FIRMWARE) if _covers(spans, *_VIDEO) else 0
+    size = min(_4_GIB - firmware, _LOW_FIRMWARE)
+    return size if size and _covers(spans, *_VIDEO) and mirrored(read, size) else 0
 
 
 def _last(spans: Sequence[Span], main: Sequence[Span]) -> int:

@@ -8,6 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+Span = tuple[int, int]
+"""(first, one past the last) address."""
+
 
 class Piece(NamedTuple):
     """``size`` bytes from address ``start`` are those of the file from ``offset`` on."""
