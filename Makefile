@@ -102,7 +102,7 @@ clean: ## remove build/
 
 # Made again when another Python was chosen, or what it needs has changed.
 $(VENV)/.ready: FORCE
-	@chosen="$(CHOSEN)"; test ! .ci/setup -nt $@ && { test -z "$$chosen" || test "$$chosen" = "$$(cat $@ 2>/dev/null)"; } || { \
+	@chosen="$(CHOSEN)"; test -e $@ && test ! .ci/setup -nt $@ && { test -z "$$chosen" || test "$$chosen" = "$$(cat $@ 2>/dev/null)"; } || { \
 	    .ci/setup "$(PYTHON)" && echo "setting up $(VENV)" >&2 && "$(PYTHON)" -m venv --clear $(VENV) && \
 	    $(VENV)/bin/python -m pip install -q --disable-pip-version-check 'cffi>=2.0' pytest && echo "$(PYTHON)" > $@; }
 
