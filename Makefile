@@ -23,7 +23,7 @@ WARNINGS := -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers
 LIB_CFLAGS := -std=gnu11 -fPIC -fvisibility=hidden -ftls-model=initial-exec -pthread $(WARNINGS) -Iinclude -I$(NATIVE)
 LIB_LDFLAGS := -shared -Wl,-z,nodelete -Wl,-z,lazy -Wl,--no-undefined -Wl,--version-script=$(NATIVE)/exports.map
 
-.PHONY: help demo lib test test-xen sanitize bench check lint install uninstall clean
+.PHONY: help demo lib test test-xen sanitize fuzz bench check lint install uninstall clean
 
 help: ## show this help
 	@echo "libmicrovmi: look into a running virtual machine from outside."
@@ -48,6 +48,9 @@ sanitize: lib ## run the thread tests under ThreadSanitizer and valgrind, which 
 	    $(BUILD)/tsan/lib/libmicrovmi.so $(BUILD)/tsan/lib/libmicrovmi/.ready
 	@MICROVMI_CHECKER=thread MICROVMI_LIBRARY=$(BUILD)/tsan/lib/libmicrovmi.so $(PY) -m pytest tests/threads
 	@MICROVMI_CHECKER=memory $(PY) -m pytest tests/threads
+
+fuzz: lib ## hand fifty times as many wrong texts and answers to the library as make test does; minutes
+	@MICROVMI_FUZZ=$${MICROVMI_FUZZ:-50} $(PY) -m pytest tests/fuzz
 
 bench: lib ## measure against memcpy and the system calls; writes docs/benchmarks.md and .svg
 	@$(PY) c_tests/bench/bench.py
