@@ -36,7 +36,7 @@ LIB_LDFLAGS := -shared $(HARD_LINK) -Wl,-z,nodelete -Wl,--no-undefined -Wl,--ver
 MUTANTS ?=
 JOBS ?= 2
 
-.PHONY: help demo lib test test-xen test-systems mutants sanitize bench check lint install uninstall clean
+.PHONY: help demo lib test test-xen test-systems mutants sanitize fuzz bench check lint install uninstall clean
 
 help: ## show this help
 	@echo "libmicrovmi: look into a running virtual machine from outside."
@@ -67,6 +67,9 @@ sanitize: lib ## run the thread tests under ThreadSanitizer and valgrind, which 
 	    $(BUILD)/tsan/lib/libmicrovmi.so $(BUILD)/tsan/lib/libmicrovmi/.ready
 	@MICROVMI_CHECKER=thread MICROVMI_LIBRARY=$(BUILD)/tsan/lib/libmicrovmi.so "$(PY)" -m pytest tests/threads
 	@MICROVMI_CHECKER=memory "$(PY)" -m pytest tests/threads
+
+fuzz: lib ## hand fifty times as many wrong texts and answers to the library as make test does; minutes
+	@MICROVMI_FUZZ=$${MICROVMI_FUZZ:-50} "$(PY)" -m pytest tests/fuzz
 
 bench: lib ## measure against memcpy and the system calls; writes docs/benchmarks.md and .svg
 	@"$(PY)" c_tests/bench/bench.py

@@ -109,6 +109,8 @@ class Parameters(Mapping[str, str]):
 
 def _line(name: str, value: str) -> str:
     """``value``, if it can be told in a line."""
+    if not isinstance(value, str):
+        raise InvalidArgumentError(f"{name} is not a text but {type(value).__name__}")
     if len(value) > LONGEST:
         raise InvalidArgumentError(f"{name} is {len(value)} characters long: {LONGEST} are the most")
     if _CONTROL.search(value):

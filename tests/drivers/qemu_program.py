@@ -8,13 +8,15 @@ shares lie above. Byte N of a block is N // 4096 % 251. Two vCPUs, numbered 0 an
 ``-fake WHAT=COMMAND`` makes it misbehave at that command: ``hang``, ``exit``, ``hangup``, ``leave`` (hangs up, ends a
 little later), ``refuse``, ``refuse-when-paused``, ``move`` (the first time the map has moved on), ``vanish``.
 ``-fake swapped`` has the halves of the second range in another order in the block. ``-fake arriving`` says that its
-memory is still being migrated. ``-fake fork`` leaves a child of the same command line behind for 0.3 s.
+memory is still being migrated. ``-fake fuzz`` spoils answers, by the number of the connection. ``-fake fork`` leaves a
+child of the same command line behind for 0.3 s.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import itertools
 import json
 import mmap
@@ -23,6 +25,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, TextIO
 
 KIB = 1024
@@ -125,13 +128,14 @@ class Machine:
         return "\r\n".join(['FlatView #0\r\n AS "memory", root: system\r\n Root memory region: system', *lines, ""])
 
     def serve(self, server: socket.socket) -> None:
-        while True:
+        for number in itertools.count():
             client, _ = server.accept()
+            self.frame = framing(number) if "fuzz" in self.fakes else as_it_is
             with client, client.makefile("r") as lines, contextlib.suppress(OSError):
                 self.talk(client, lines)
 
     def talk(self, client: socket.socket, lines: TextIO) -> None:
-        send(client, {"QMP": {"version": {}, "capabilities": []}})
+        self.send(client, {"QMP": {"version": {}, "capabilities": []}})
         for line in lines:
             request = json.loads(line)
             command = request["execute"]
@@ -146,16 +150,28 @@ class Machine:
                 client.shutdown(socket.SHUT_RDWR)
                 time.sleep(0.2)
                 os._exit(0)
-            send(client, {"event": "NOISE", "timestamp": {}})
+            self.send(client, {"event": "NOISE", "timestamp": {}})
             if fake == "refuse" or (fake == "refuse-when-paused" and not self.running):
-                send(client, {"error": {"class": "GenericError", "desc": "not now"}, "id": request["id"]})
+                self.send(client, {"error": {"class": "GenericError", "desc": "not now"}, "id": request["id"]})
             else:
                 result = self.execute(command, request.get("arguments", {}))
-                send(client, {"return": result, "id": request["id"]})
+                self.send(client, {"return": result, "id": request["id"]})
+
+    def send(self, client: socket.socket, message: dict[str, Any]) -> None:
+        client.sendall(self.frame(message))
 
 
-def send(client: socket.socket, message: dict[str, Any]) -> None:
-    client.sendall(json.dumps(message).encode() + b"\r\n")
+def as_it_is(message: dict[str, Any]) -> bytes:
+    return json.dumps(message).encode() + b"\r\n"
+
+
+def framing(number: int) -> Callable[[dict[str, Any]], bytes]:
+    """What spoils the messages of a connection."""
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    from fuzz.mutator import Mutator
+    from fuzz.spoiled import spoiled
+
+    return functools.partial(spoiled, Mutator("monitor", number))
 
 
 def main() -> None:
