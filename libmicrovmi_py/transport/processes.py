@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from libmicrovmi_py.errors import PermissionDeniedError, VmGoneError
+from libmicrovmi_py.transport.fds import StandardStreamsHeld
 
 DELETED = " (deleted)"
 
@@ -95,7 +96,7 @@ class Process:
     def argv(self) -> list[str]:
         """The command line; empty for a kernel thread and for one that ended."""
         try:
-            with open(self.path("cmdline"), "rb") as file:
+            with StandardStreamsHeld(), open(self.path("cmdline"), "rb") as file:
                 raw = file.read()
         except OSError:
             return []
@@ -119,7 +120,7 @@ class Process:
     def variable(self, name: str) -> str:
         """A variable of the environment it was started with, ``""`` if there is none or the system does not tell."""
         try:
-            with open(self.path("environ"), "rb") as file:
+            with StandardStreamsHeld(), open(self.path("environ"), "rb") as file:
                 words = file.read().split(b"\0")
         except OSError:
             return ""
@@ -146,7 +147,7 @@ class Process:
         Raises ``PermissionDeniedError`` or ``VmGoneError``.
         """
         try:
-            with open(self.path("maps"), encoding="utf-8", errors="surrogateescape") as file:
+            with StandardStreamsHeld(), open(self.path("maps"), encoding="utf-8", errors="surrogateescape") as file:
                 lines = file.read().split("\n")
         except PermissionError as err:
             raise denied(self.path("maps")) from err
@@ -166,7 +167,7 @@ def denied(path: str) -> PermissionDeniedError:
 def _stat(pid: int) -> tuple[str, int, int]:
     """State, start time and parent."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
+        with StandardStreamsHeld(), open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
         return fields[0].decode(), int(fields[19]), int(fields[1])
     except (OSError, IndexError):

@@ -8,7 +8,7 @@ import threading
 from dataclasses import replace
 
 from libmicrovmi_py.errors import InvalidContextError, VmGoneError
-from libmicrovmi_py.transport.fds import OwnedFd
+from libmicrovmi_py.transport.fds import OwnedFd, StandardStreamsHeld
 from libmicrovmi_py.transport.processes import Process, denied
 from libmicrovmi_py.transport.reach import Reach
 
@@ -71,7 +71,8 @@ class ProcessMemory:
     def _open_pidfd(self) -> OwnedFd | None:
         """A descriptor that tells when the process ends, where the system has such."""
         try:
-            fd = OwnedFd(os.pidfd_open(self.pid))
+            with StandardStreamsHeld():
+                fd = OwnedFd(os.pidfd_open(self.pid))
         except (AttributeError, OSError):
             return None
         return fd if self._process.alive else None
