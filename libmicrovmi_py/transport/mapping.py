@@ -15,7 +15,7 @@ from libmicrovmi_py.errors import (
     ReadOnlyError,
 )
 from libmicrovmi_py.model import PAGE_SIZE
-from libmicrovmi_py.transport.fds import OwnedFd
+from libmicrovmi_py.transport.fds import OwnedFd, StandardStreamsHeld
 from libmicrovmi_py.transport.reach import Reach
 
 
@@ -109,5 +109,6 @@ class _Window:
         end = min(-(-(offset + size) // block) * block, status.st_size)
         if not 0 < size <= end - offset:
             raise ValueError(f"{size} bytes from {offset:#x} are not in its {status.st_size} bytes")
-        self.pages = mmap.mmap(fd.number, end - start, mmap.MAP_SHARED, protection, offset=start)
+        with StandardStreamsHeld():  # the module keeps a descriptor of its own
+            self.pages = mmap.mmap(fd.number, end - start, mmap.MAP_SHARED, protection, offset=start)
         self.view = memoryview(self.pages)[offset - start : offset - start + size]

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from libmicrovmi_py.errors import PermissionDeniedError, VmGoneError
+from libmicrovmi_py.transport.fds import StandardStreamsHeld
 
 DELETED = " (deleted)"
 
@@ -98,7 +99,7 @@ class Process:
     def user(self) -> int:
         """The id of the user with whose rights it acts, -1 if it ended."""
         try:
-            with open(self.path("status"), "rb") as file:
+            with StandardStreamsHeld(), open(self.path("status"), "rb") as file:
                 ids = file.read().partition(b"\nUid:")[2].split(None, 2)
             return int(ids[1])
         except (OSError, IndexError):
@@ -112,7 +113,7 @@ class Process:
     def argv(self) -> list[str]:
         """The command line; empty for a kernel thread and for one that ended."""
         try:
-            with open(self.path("cmdline"), "rb") as file:
+            with StandardStreamsHeld(), open(self.path("cmdline"), "rb") as file:
                 raw = file.read()
         except OSError:
             return []
@@ -136,7 +137,7 @@ class Process:
     def variable(self, name: str) -> str:
         """A variable of the environment it was started with, ``""`` if there is none or the system does not tell."""
         try:
-            with open(self.path("environ"), "rb") as file:
+            with StandardStreamsHeld(), open(self.path("environ"), "rb") as file:
                 words = file.read().split(b"\0")
         except OSError:
             return ""
@@ -163,7 +164,7 @@ class Process:
         Raises ``PermissionDeniedError`` or ``VmGoneError``.
         """
         try:
-            with open(self.path("maps"), "rb") as file:
+            with StandardStreamsHeld(), open(self.path("maps"), "rb") as file:
                 lines = file.read().decode("utf-8", "surrogateescape").split("\n")
         except PermissionError as err:
             raise denied(self.path("maps")) from err
@@ -183,7 +184,7 @@ def denied(path: str) -> PermissionDeniedError:
 def _stat(pid: int) -> tuple[str, int, int]:
     """State, start time and parent."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
+        with StandardStreamsHeld(), open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
         return fields[0].decode(), int(fields[19]), int(fields[1])
     except (OSError, IndexError):

@@ -8,7 +8,7 @@ import threading
 from dataclasses import replace
 
 from libmicrovmi_py.errors import InvalidContextError, ReadOnlyError, VmGoneError
-from libmicrovmi_py.transport.fds import OwnedFd
+from libmicrovmi_py.transport.fds import OwnedFd, StandardStreamsHeld
 from libmicrovmi_py.transport.processes import Process, denied
 from libmicrovmi_py.transport.reach import Reach
 
@@ -134,7 +134,8 @@ class DeniedMemory:
 def open_pidfd(process: Process) -> OwnedFd | None:
     """A descriptor that tells when the process ends, which takes no rights; ``None`` where the system has none."""
     try:
-        fd = OwnedFd(os.pidfd_open(process.pid))
+        with StandardStreamsHeld():
+            fd = OwnedFd(os.pidfd_open(process.pid))
     except (AttributeError, OSError):
         return None
     return fd if process.alive else None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from libmicrovmi_py.errors import DriverUnavailableError, TimeoutExpiredError
 from libmicrovmi_py.transport.deadline import Deadline
-from libmicrovmi_py.transport.fds import OwnedFd
+from libmicrovmi_py.transport.fds import OwnedFd, StandardStreamsHeld
 
 LONGEST_NAME = 107
 """Bytes that fit into a UNIX socket's address."""
@@ -61,7 +61,8 @@ class TcpEndpoint:
     def connect(self, deadline: Deadline) -> socket.socket:
         """Connect. Raises ``DriverUnavailableError``, ``TimeoutExpiredError``."""
         try:
-            return socket.create_connection((self.host, self.port), timeout=max(deadline.remaining, 0.001))
+            with StandardStreamsHeld():
+                return socket.create_connection((self.host, self.port), timeout=max(deadline.remaining, 0.001))
         except TimeoutError as err:
             raise TimeoutExpiredError(f"{self}: no connection within {deadline.seconds:g} s") from err
         except (OSError, ValueError, OverflowError) as err:  # a label of more than 63 characters is a ValueError
@@ -93,7 +94,7 @@ class UnixRow:
 def unix_sockets(pid: int | str = "self") -> Iterator[UnixRow]:
     """The named UNIX sockets in the network namespace of a process; abstract names start with ``@``."""
     try:
-        with open(f"/proc/{pid}/net/unix", encoding="utf-8", errors="surrogateescape") as file:
+        with StandardStreamsHeld(), open(f"/proc/{pid}/net/unix", encoding="utf-8", errors="surrogateescape") as file:
             lines = file.read().split("\n")[1:]
     except OSError:
         return
@@ -113,7 +114,8 @@ def _address(path: bytes) -> tuple[bytes, OwnedFd | None]:
 
 
 def _connected(family: int, address: bytes, deadline: Deadline) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    with StandardStreamsHeld():
+        sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         while not _try_connect(sock, address):
