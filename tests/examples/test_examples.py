@@ -216,11 +216,15 @@ class TestPause:
             assert program.wait(30) == 130
         assert journal.read_text().split() == ["pause", "resume", "close"]
 
-    def test_says_that_an_image_cannot_be_paused(self, run: Run, tmp_path: Path) -> None:
+    def test_an_image_is_always_paused(self, run: Run, tmp_path: Path) -> None:
         (tmp_path / "image").write_bytes(bytes(FRAME))
-        ended = run("pause", "./image", code=1)
+        ended = run("pause", "-t", "0", "./image")
+        assert (ended.stdout, ended.stderr) == ("paused for 0 s\nrunning\n", "")
+
+    def test_says_why_a_machine_cannot_be_paused(self, run: Run) -> None:
+        ended = run("pause", "vmi://borrower/", code=1)
         assert ended.stdout == ""
-        assert ended.stderr.startswith("pause: cannot pause ./image: ")
+        assert ended.stderr == "pause: cannot pause vmi://borrower/: the borrower driver cannot pause the machine\n"
 
 
 class TestEvents:
