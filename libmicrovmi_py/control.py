@@ -180,7 +180,7 @@ class Control:
             self._run.leave()
 
     def _undo(self, settle: Callable[[RunBooks], None]) -> None:
-        """Each step is done whatever becomes of the one before; a process that did nothing to the machine undoes nothing."""
+        """Each step is done whatever becomes of the one before. A child undoes nothing of what its parent did."""
         if not release.is_ours(self):
             release.discard(self)
             return
@@ -219,4 +219,3 @@ class Control:
         if not isinstance(self.driver, capability):
             raise NotSupportedError(f"the {self.driver.name} driver cannot {action}")
         return self.driver
-

@@ -33,8 +33,8 @@ class QemuDriver(Driver):
 
     Main memory is RAM, memory that the guest cannot write at present (firmware, shadowed BIOS) is ROM, video memory
     and memory shared through ivshmem is DEVICE. Registers of devices, passed-through ones included, do not exist.
-    The map is read at open, by :meth:`memory_map` and by :meth:`stop`. A machine that was migrated away is gone: whatever
-    asks QEMU says so.
+    The map is read at open, by :meth:`memory_map` and by :meth:`stop`. A machine that was migrated away is gone:
+    whatever asks QEMU says so.
 
     QEMU does not notice writes from outside. Under TCG, code that it has translated already goes on as it was until
     the guest itself writes to that page or QEMU drops the translation. A live migration or a snapshot that is under
@@ -55,6 +55,7 @@ class QemuDriver(Driver):
         self._regions: tuple[Region, ...] = ()
         self._max_addr = 0
         self._closed = False
+        self._owes_run = False  # whether an order to run may be left with QEMU
 
     @classmethod
     def open(cls, params: Parameters) -> QemuDriver:
@@ -99,6 +100,7 @@ class QemuDriver(Driver):
     def stop(self) -> None:
         """Stop all vCPUs. A map that cannot be read then stays the old one."""
         with self._session() as client:
+            self._owes_run = not control.migrates(client)
             control.stop(client)
         try:
             self._read_map()
@@ -109,6 +111,13 @@ class QemuDriver(Driver):
         """Let all vCPUs run, if QEMU's state is one in which that does no harm."""
         with self._session() as client:
             control.run(client, whoever=whoever)
+        self._owes_run = False
+
+    def run_later(self) -> None:
+        """With a QEMU that is stopped itself, if no migration was under way when the machine was stopped."""
+        if self._owes_run and self._monitor.leave_run():
+            self._owes_run = False
+            _log.info("the machine runs when its QEMU goes on")
 
     def vcpu_count(self) -> int:
         """The number of vCPUs."""

@@ -51,6 +51,9 @@ _STATES = {
 """By the words of ``query-status``. ``postmigrate`` is not among them: that machine is somewhere else."""
 
 
+_NO_MIGRATION = ("none", "cancelled", "failed", "completed")
+
+
 def run_state(client: QmpClient) -> RunState:
     """The run state. Raises ``VmGoneError`` for a machine that was migrated away."""
     word = _status(client)
@@ -75,6 +78,12 @@ def stop(client: QmpClient) -> None:
     if state.phase is Phase.RUNS or state.no_pause:
         reason = state.no_pause or state.no_resume or "somebody else let it run"
         raise IoError(f"QEMU did not stop the machine: {reason}")
+
+
+def migrates(client: QmpClient) -> bool:
+    """Whether a migration is under way."""
+    answer = client.execute("query-migrate")
+    return isinstance(answer, dict) and answer.get("status", "none") not in _NO_MIGRATION
 
 
 def run(client: QmpClient, *, whoever: bool) -> None:

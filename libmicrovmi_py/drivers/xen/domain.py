@@ -88,7 +88,7 @@ class Domain(XenDriver):
         self._memory.keep(True)
 
     def run(self, *, whoever: bool) -> None:
-        """Take the pause of :meth:`stop` back; or all, whoever made them, and vCPUs that a dead listener stopped go on."""
+        """Take our pause back; or all, whoever made them, and vCPUs that a dead listener stopped go on."""
         self._memory.keep(False)
         if not whoever:
             self._control.take_back()
