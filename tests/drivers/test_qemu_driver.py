@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from libmicrovmi_py.drivers.base import STOPPED
+from libmicrovmi_py.drivers.base import STOPPED, Phase
 from libmicrovmi_py.drivers.qemu import QemuDriver
 from libmicrovmi_py.errors import (
     DriverUnavailableError,
@@ -260,7 +260,7 @@ def test_nothing_stays_open_after_close(start: Start) -> None:
 def test_a_machine_that_starts_stopped_was_not_running(start: Start) -> None:
     start(NAME, "-S")
     driver = opened()
-    assert driver.run_state() == STOPPED
+    assert driver.run_state().phase is Phase.HALTED
     driver.close()
 
 
