@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from libmicrovmi_py import release
 from libmicrovmi_py.control import Control
 from libmicrovmi_py.drivers.base import Driver, SupportsMemoryMap, SupportsRegions
 from libmicrovmi_py.drivers.registry import open_driver
@@ -15,6 +16,7 @@ from libmicrovmi_py.memory import Memory, PaddedMemory, PhysicalMemory
 from libmicrovmi_py.memory.batch import Result
 from libmicrovmi_py.model import DriverType, MemoryKind, MemoryRange
 from libmicrovmi_py.params import Parameters
+from libmicrovmi_py.runstate import RunBooks
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -131,8 +133,13 @@ class Microvmi(Control):
     # -------------------------------------------------------------------------------------------- about the machine
 
     def memory_map(self) -> Sequence[MemoryRange]:
-        """The ranges that exist, in ascending order; a driver that knows none has all RAM in one."""
+        """The ranges that exist, in ascending order; a driver that knows none has all RAM in one.
+
+        Pages that were kept of the machine while it is paused are read anew afterwards.
+        """
         self._check_open()
+        if (run := self._run) is not None:
+            run.refresh()
         driver = self.driver
         if isinstance(driver, SupportsMemoryMap):
             return driver.memory_map()
@@ -145,17 +152,19 @@ class Microvmi(Control):
 
         Raises the ``MicrovmiError`` of what could not be undone, after everything was released.
         """
-        with self._run_lock:
+        with self._closing:
             if self._closed:
                 return
             self._closed = True
             try:
-                self._settle()
+                self._undo(RunBooks.close)
             finally:
+                release.discard(self)
                 self.memory.close()
                 self.padded_memory.close()
                 self.driver.close()
                 vars(self).pop("table_changed", None)
+                self._run = None  # it knows this object: nothing is to wait for the collector of cycles
 
     def __enter__(self) -> Microvmi:
         return self

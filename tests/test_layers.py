@@ -20,6 +20,7 @@ LAYERS = [
     ("transport",),
     ("drivers",),
     ("memory",),
+    ("runstate", "release"),
     ("control",),
     ("microvmi",),
     ("__init__",),

@@ -138,6 +138,14 @@ bool microvmi_resume(void *context)
     return mvi_enter(context) && mvi_leave(mvi_py_resume((uintptr_t)context));
 }
 
+bool microvmi_release_all(uint32_t timeout_ms)
+{
+    if (mvi_is_forked())
+        return false;
+    mvi_clear_error();
+    return !mvi_context_any() || (mvi_start() && mvi_leave(mvi_py_release_all(timeout_ms)));
+}
+
 /* --------------------------------------------------------------------------------- memory, without Python -------- */
 
 /* The table of a context that has one; mvi_table_leave() ends its use. NULL: the slow way knows what is to be done. */

@@ -5,11 +5,12 @@ The machine has 1 MiB of main memory in two ranges around a hole, in a shared me
 private; the last 64 KiB of the first range are read-only; 64 KiB of video memory and a block that an ivshmem device
 shares lie above. Byte N of a block is N // 4096 % 251. Two vCPUs, numbered 0 and 4.
 
-``-fake WHAT=COMMAND`` makes it misbehave at that command: ``hang``, ``exit``, ``hangup``, ``leave`` (hangs up, ends a
+``-fake WHAT=COMMAND`` makes it misbehave at that command: ``hang``, ``late`` (by a second), ``exit``, ``hangup``, ``leave`` (hangs up, ends a
 little later), ``refuse``, ``refuse-when-paused``, ``move`` (the first time the map has moved on), ``vanish``.
 ``-fake swapped`` has the halves of the second range in another order in the block. ``-fake arriving`` says that its
 memory is still being migrated. ``-fake fuzz`` spoils answers, by the number of the connection. ``-fake fork`` leaves a
-child of the same command line behind for 0.3 s.
+child of the same command line behind for 0.3 s. The command ``play-state`` makes a run state the machine's,
+``play-answer`` an answer that of a command.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ class Machine:
     def __init__(self, argv: list[str]) -> None:
         options = list(itertools.pairwise(argv))
         self.fakes = [value for option, value in options if option == "-fake"]
-        self.running = "-S" not in argv
+        self.status = "prelaunch" if "-S" in argv else "running"
+        self.played: dict[str, Any] = {}
         main = Block("mem0", 1024 * KIB, shared="private" not in self.fakes)
         video = Block("vga.vram", 64 * KIB, shared=False)
         extra = Block("shm0", 64 * KIB, shared=True)
@@ -87,13 +89,20 @@ class Machine:
             "qmp_capabilities": {},
             "query-memdev": [{"id": "mem0", "size": 1024 * KIB}, {"id": "shm0", "size": 64 * KIB}, {"size": 1}],
             "query-cpus-fast": [{"cpu-index": 4}, {"cpu-index": 0}],
-            "query-status": {"status": "running" if self.running else "paused", "running": self.running},
+            "query-status": {"status": self.status, "running": self.status == "running"},
             "qom-get": "/objects/shm0",
             "query-migrate": {"status": "postcopy-active"} if "arriving" in self.fakes else {},
         }
-        if command in ("stop", "cont"):
-            self.running = command == "cont"
+        if command == "cont" or (command == "stop" and self.status == "running"):
+            self.status = "running" if command == "cont" else "paused"
+        if command == "play-state":
+            self.status = arguments["status"]
+        if command == "play-answer":
+            self.played[arguments["to"]] = json.loads(arguments["answer"])
+        if command in ("stop", "cont", "play-state", "play-answer"):
             return {}
+        if command in self.played:
+            return self.played[command]
         if command == "qom-list":
             anonymous = arguments["path"].endswith("-anon")
             return (
@@ -142,6 +151,8 @@ class Machine:
             fake = self.fake(command)
             if fake == "hang":
                 time.sleep(60)
+            if fake == "late":
+                time.sleep(1.0)
             if fake == "exit":
                 os._exit(0)
             if fake == "hangup":
@@ -151,7 +162,7 @@ class Machine:
                 time.sleep(0.2)
                 os._exit(0)
             self.send(client, {"event": "NOISE", "timestamp": {}})
-            if fake == "refuse" or (fake == "refuse-when-paused" and not self.running):
+            if fake == "refuse" or (fake == "refuse-when-paused" and self.status != "running"):
                 self.send(client, {"error": {"class": "GenericError", "desc": "not now"}, "id": request["id"]})
             else:
                 result = self.execute(command, request.get("arguments", {}))

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from libmicrovmi_py.drivers.base import STOPPED, Phase
 from libmicrovmi_py.drivers.qemu import QemuDriver
 from libmicrovmi_py.errors import (
     DriverUnavailableError,
@@ -248,7 +249,7 @@ def test_a_closed_driver_is_an_error(start: Start) -> None:
     with pytest.raises(InvalidContextError):
         read(driver, 0, 1)
     with pytest.raises(InvalidContextError):
-        driver.pause()
+        driver.stop()
 
 
 def test_nothing_stays_open_after_close(start: Start) -> None:
@@ -265,21 +266,10 @@ def test_nothing_stays_open_after_close(start: Start) -> None:
 # ------------------------------------------------------------------------------------------- run state and registers
 
 
-def test_pause_tells_whether_the_machine_ran(start: Start) -> None:
-    start(NAME)
-    driver = opened()
-    assert driver.pause() is True
-    assert driver.pause() is False
-    driver.resume()
-    driver.resume()
-    assert driver.pause() is True
-    driver.close()
-
-
 def test_a_machine_that_starts_stopped_was_not_running(start: Start) -> None:
     start(NAME, "-S")
     driver = opened()
-    assert driver.pause() is False
+    assert driver.run_state().phase is Phase.HALTED
     driver.close()
 
 
@@ -287,7 +277,8 @@ def test_a_pause_holds_though_the_map_cannot_be_read_after_it(start: Start) -> N
     start(NAME, "-fake", "refuse-when-paused=query-memdev")
     driver = opened()
     before = driver.regions()
-    assert driver.pause() is True
+    driver.stop()
+    assert driver.run_state() == STOPPED
     assert driver.regions() is before
     with pytest.raises(IoError, match="not now"):
         driver.memory_map()
@@ -309,7 +300,7 @@ def test_what_qemu_refuses_is_told(start: Start) -> None:
     start(NAME, "-S", "-fake", "refuse=cont")
     driver = opened()
     with pytest.raises(QmpCommandError, match="QEMU refused cont: not now"):
-        driver.resume()
+        driver.run(whoever=True)
     driver.close()
 
 
@@ -322,7 +313,8 @@ def test_a_machine_that_ended_is_gone(start: Start) -> None:
     process.kill()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     calls: list[Callable[[], object]] = [
-        driver.pause,
+        driver.stop,
+        driver.run_state,
         driver.memory_map,
         driver.vcpu_count,
         lambda: driver.read_registers(0),
@@ -339,7 +331,7 @@ def test_a_machine_that_ends_during_a_command_is_gone(start: Start, how: str) ->
     start(NAME, "-fake", f"{how}=stop")
     driver = opened()
     with pytest.raises(VmGoneError, match=NAME):
-        driver.pause()
+        driver.stop()
     driver.close()
 
 
@@ -347,7 +339,7 @@ def test_a_monitor_that_hangs_up_is_unavailable(start: Start) -> None:
     start(NAME, "-fake", "hangup=stop")
     driver = opened(timeout="0.5")
     with pytest.raises(DriverUnavailableError, match="closed the connection"):
-        driver.pause()
+        driver.stop()
     driver.close()
 
 
@@ -356,7 +348,7 @@ def test_a_command_that_hangs_is_a_timeout(start: Start) -> None:
     driver = opened(timeout="0.5")
     started = time.monotonic()
     with pytest.raises(TimeoutExpiredError, match="no answer"):
-        driver.pause()
+        driver.stop()
     assert time.monotonic() - started < 3
     driver.close()
 
@@ -375,7 +367,7 @@ def test_a_monitor_that_another_client_holds_is_told_as_such(start: Start, tmp_p
         with connect(tmp_path / "0.sock"):
             for _ in range(4):
                 with pytest.raises(DriverUnavailableError, match="another client holds the monitor"):
-                    driver.pause()
+                    driver.stop()
         time.sleep(0.05)
     driver.close()
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
-from libmicrovmi_py.drivers.base import Driver, Region, check_vcpu
+from libmicrovmi_py.drivers.base import STOPPED, Driver, Region, RunState, check_vcpu
 from libmicrovmi_py.drivers.dump.contents import Contents, Paged, Processors
 from libmicrovmi_py.drivers.dump.formats import recognised
 from libmicrovmi_py.drivers.dump.image import Image
@@ -49,6 +49,16 @@ class DumpDriver(Driver):
     @property
     def max_addr(self) -> int:
         return self._max_addr
+
+    def run_state(self) -> RunState:
+        """A dump is always paused."""
+        return STOPPED
+
+    def stop(self) -> None:
+        """It stands."""
+
+    def run(self, *, whoever: bool) -> None:
+        """Nothing runs, and nobody is kept from anything by that."""
 
     def close(self) -> None:
         self._image.mapping.close()

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from libmicrovmi_py.drivers.base import Driver, Region
+from libmicrovmi_py.drivers.base import Driver, Region, RunState
 from libmicrovmi_py.drivers.qemu import control
 from libmicrovmi_py.drivers.qemu.discovery import parse_endpoint, resolve
 from libmicrovmi_py.drivers.qemu.memory import HostMemory, is_filled, read_pieces
@@ -32,7 +32,8 @@ class QemuDriver(Driver):
 
     Main memory is RAM, memory that the guest cannot write at present (firmware, shadowed BIOS) is ROM, video memory
     and memory shared through ivshmem is DEVICE. Registers of devices, passed-through ones included, do not exist.
-    The map is read at open, by :meth:`memory_map` and by :meth:`pause`.
+    The map is read at open, by :meth:`memory_map` and by :meth:`stop`. A machine that was migrated away is gone:
+    whatever asks QEMU says so.
 
     QEMU does not notice writes from outside. Under TCG, code that it has translated already goes on as it was until
     the guest itself writes to that page or QEMU drops the translation. A live migration or a snapshot that is under
@@ -53,6 +54,7 @@ class QemuDriver(Driver):
         self._regions: tuple[Region, ...] = ()
         self._max_addr = 0
         self._closed = False
+        self._owes_run = False  # whether an order to run may be left with QEMU
 
     @classmethod
     def open(cls, params: Parameters) -> QemuDriver:
@@ -89,29 +91,43 @@ class QemuDriver(Driver):
         self._read_map()
         return tuple(MemoryRange(region.start, region.size, region.kind) for region in self._regions)
 
-    def pause(self) -> bool:
-        """Stop all vCPUs; ``True`` if they ran before. A map that cannot be read then stays the old one."""
+    def run_state(self) -> RunState:
+        """What QEMU's ``query-status`` tells."""
         with self._session() as client:
-            ran = control.stop(client)
+            return control.run_state(client)
+
+    def stop(self) -> None:
+        """Stop all vCPUs. A map that cannot be read then stays the old one."""
+        with self._session() as client:
+            self._owes_run = not control.migrates(client)
+            control.stop(client)
         try:
             self._read_map()
         except MicrovmiError as err:
             _log.warning("the memory map stays as it was before the pause: %s", err)
-        return ran
 
-    def resume(self) -> None:
-        """Let all vCPUs run."""
+    def run(self, *, whoever: bool) -> None:
+        """Let all vCPUs run, if QEMU's state is one in which that does no harm."""
         with self._session() as client:
-            control.run(client)
+            control.run(client, whoever=whoever)
+        self._owes_run = False
+
+    def run_later(self) -> None:
+        """With a QEMU that is stopped itself, if no migration was under way when the machine was stopped."""
+        if self._owes_run and self._monitor.leave_run():
+            self._owes_run = False
+            _log.info("the machine runs when its QEMU goes on")
 
     def vcpu_count(self) -> int:
         """The number of vCPUs."""
         with self._session() as client:
+            control.run_state(client)
             return len(control.vcpu_indexes(client))
 
     def read_registers(self, vcpu: int) -> Registers:
         """The registers that ``info registers`` shows; see ``registers.py`` for those it does not."""
         with self._session() as client:
+            control.run_state(client)
             return control.registers(client, vcpu)
 
     def close(self) -> None:
@@ -128,6 +144,7 @@ class QemuDriver(Driver):
 
     def _read_map(self) -> None:
         with self._session() as client:
+            control.run_state(client)
             regions = self._memory.regions(read_pieces(client), filled=is_filled(client))
             self._max_addr = max((item.end for item in regions if item.kind is MemoryKind.RAM), default=0)
             self._regions = regions
