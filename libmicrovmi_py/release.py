@@ -62,7 +62,7 @@ def release_all(timeout: float) -> None:
 
     Machines stay open, and what is done to them afterwards is undone as ever. For an ordinary thread; a program that
     is to end by a signal calls it when it has taken the signal. Raises the error of the one machine that could not be
-    settled; of several, one of the first's kind with a line each.
+    settled; of several, one of the first's kind with all their texts.
     """
     if timeout < 0:
         raise InvalidArgumentError(f"timeout is {timeout:g}: it cannot be less than 0 seconds")
@@ -73,7 +73,7 @@ def release_all(timeout: float) -> None:
             _give_up(machine)
     if failures:
         kind = next((type(err) for _, err in failures if isinstance(err, MicrovmiError)), MicrovmiError)
-        raise kind("\n".join(_text(err) for _, err in failures))
+        raise kind("; ".join(_text(err) for _, err in failures))
 
 
 def _settle_in_rounds(machines: list[Touched], timeout: float) -> list[tuple[Touched, BaseException]]:
