@@ -34,7 +34,7 @@ static bool mvi_enter(void *context)
     if (mvi_is_forked())
         return false;
     if (mvi_context_is_live(context)) {
-        if (!mvi_start())
+        if (!mvi_uncancelled(mvi_start()))
             return false;
         mvi_clear_error();
         return true;
@@ -45,7 +45,10 @@ static bool mvi_enter(void *context)
     return false;
 }
 
-static bool mvi_leave(int32_t succeeded)
+/* The end of a call that goes through Python, which is made here. */
+#define mvi_leave(call) mvi_left(mvi_uncancelled(call))
+
+static bool mvi_left(int32_t succeeded)
 {
     if (succeeded == 1)
         return true;
@@ -58,7 +61,7 @@ static bool mvi_leave(int32_t succeeded)
 
 static void *mvi_opened(void *context, int32_t succeeded)
 {
-    if (mvi_leave(succeeded))
+    if (mvi_left(succeeded))
         return context;
     (void)mvi_context_retire(context);
     return NULL;
@@ -95,11 +98,11 @@ static void *mvi_open_uri(const char *uri)
     int32_t succeeded;
     void *context;
 
-    if (!mvi_need(uri, "uri") || !mvi_start() || (context = mvi_context_new()) == NULL)
+    if (!mvi_need(uri, "uri") || !mvi_uncancelled(mvi_start()) || (context = mvi_context_new()) == NULL)
         return NULL;
     mvi_clear_error();
     occupied = mvi_occupy_standard_fds();
-    succeeded = mvi_py_open_uri((uintptr_t)context, uri);
+    succeeded = mvi_uncancelled(mvi_py_open_uri((uintptr_t)context, uri));
     mvi_release_standard_fds(occupied);
     return mvi_opened(context, succeeded);
 }
@@ -110,11 +113,11 @@ static void *mvi_open_params(const int32_t *driver_type, const struct DriverInit
     int32_t succeeded;
     void *context;
 
-    if (!mvi_start() || (context = mvi_context_new()) == NULL)
+    if (!mvi_uncancelled(mvi_start()) || (context = mvi_context_new()) == NULL)
         return NULL;
     mvi_clear_error();
     occupied = mvi_occupy_standard_fds();
-    succeeded = mvi_py_open_params((uintptr_t)context, driver_type, params);
+    succeeded = mvi_uncancelled(mvi_py_open_params((uintptr_t)context, driver_type, params));
     mvi_release_standard_fds(occupied);
     return mvi_opened(context, succeeded);
 }
@@ -188,7 +191,7 @@ static inline const struct mvi_table *mvi_direct(void *context)
 
 static __attribute__((noinline)) bool mvi_failed(int32_t code, uint64_t address, size_t size, uint64_t done)
 {
-    char text[160];
+    char text[MVI_DESCRIPTION];
 
     mvi_describe(code, address, size, done, text, sizeof text);
     mvi_set_error(code, text);
@@ -278,7 +281,7 @@ bool microvmi_write_physical(void *context, uint64_t physical_address, uint8_t *
     uint64_t done = 0;
 
     if (table != NULL) {
-        code = mvi_table_write(table, physical_address, buffer, size, &done);
+        code = mvi_table_write(table, physical_address, buffer, size, false, &done);
         mvi_table_leave();
     }
     if (code != MVI_ASK_PYTHON)
@@ -321,7 +324,7 @@ bool microvmi_unmap_physical(const uint8_t *pointer)
     if (mvi_is_forked())
         return false;
     mvi_clear_error();
-    return pointer == NULL || (mvi_start() && mvi_leave(mvi_py_unmap(pointer)));
+    return pointer == NULL || (mvi_uncancelled(mvi_start()) && mvi_leave(mvi_py_unmap(pointer)));
 }
 
 /* ------------------------------------------------------------------------------------------------- the streams --- */

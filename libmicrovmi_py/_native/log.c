@@ -17,7 +17,7 @@ void mvi_log_apply(void)
     filter = mvi_log_filter != NULL ? strdup(mvi_log_filter) : NULL;
     pthread_mutex_unlock(&mvi_log_lock);
     if (filter != NULL)
-        (void)mvi_py_log(filter);
+        (void)mvi_uncancelled(mvi_py_log(filter));
     free(filter);
 }
 

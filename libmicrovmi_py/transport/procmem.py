@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from libmicrovmi_py.errors import InvalidContextError, VmGoneError
 from libmicrovmi_py.transport.fds import OwnedFd
+from libmicrovmi_py.transport.life import Life, life_of
 from libmicrovmi_py.transport.processes import Process, denied
 from libmicrovmi_py.transport.reach import Reach
 
@@ -19,13 +20,13 @@ class ProcessMemory:
     Opened for reading; for writing at the first write. ``pid`` is the process.
     """
 
-    def __init__(self, process: Process) -> None:
-        """Raises ``PermissionDeniedError`` or ``VmGoneError``."""
+    def __init__(self, process: Process, life: Life | None = None) -> None:
+        """``life`` is the process's, where somebody has it. Raises ``PermissionDeniedError`` or ``VmGoneError``."""
         self._process = process
         self._lock = threading.Lock()
         self._reader: OwnedFd | None = self._open(os.O_RDONLY)
         self._writer: OwnedFd | None = None
-        self._pidfd = self._open_pidfd()
+        self._pidfd = (life or life_of(process)).pidfd
 
     @property
     def pid(self) -> int:
@@ -42,6 +43,10 @@ class ProcessMemory:
     def anonymous(self) -> Anonymous:
         """The same memory, where it is private and no file's: what the process never touched there is zero."""
         return Anonymous(self, self._open_pagemap())
+
+    def arriving(self) -> Arriving:
+        """The same memory while a migration has yet to bring some of it: what is not there is an error, not a wait."""
+        return Arriving(self)
 
     def open_for_writing(self) -> None:
         """Open the memory for writing. Raises ``PermissionDeniedError``, ``VmGoneError``, ``InvalidContextError``."""
@@ -68,14 +73,6 @@ class ProcessMemory:
             raise self._gone()
         return fd
 
-    def _open_pidfd(self) -> OwnedFd | None:
-        """A descriptor that tells when the process ends, where the system has such."""
-        try:
-            fd = OwnedFd(os.pidfd_open(self.pid))
-        except (AttributeError, OSError):
-            return None
-        return fd if self._process.alive else None
-
     def _open_pagemap(self) -> OwnedFd | None:
         """What tells which pages there are; ``None`` where the system does not."""
         try:
@@ -88,20 +85,35 @@ class ProcessMemory:
         return VmGoneError(f"process {self.pid} ended")
 
 
-class Anonymous:
+class _Part:
+    """Memory of a process of which more is known."""
+
+    def __init__(self, memory: ProcessMemory) -> None:
+        self._memory = memory
+
+    def open_for_writing(self) -> None:
+        """As :meth:`ProcessMemory.open_for_writing`."""
+        self._memory.open_for_writing()
+
+
+class Anonymous(_Part):
     """A part of a process's memory of which untouched pages need not be read; see :meth:`ProcessMemory.anonymous`."""
 
     def __init__(self, memory: ProcessMemory, pagemap: OwnedFd | None) -> None:
-        self._memory = memory
+        super().__init__(memory)
         self._pagemap = pagemap
 
     def reach(self) -> Reach:
         """As :meth:`ProcessMemory.reach`, with the pages that there are."""
         return replace(self._memory.reach(), pagemap=self._pagemap)
 
-    def open_for_writing(self) -> None:
-        """As :meth:`ProcessMemory.open_for_writing`."""
-        self._memory.open_for_writing()
+
+class Arriving(_Part):
+    """Memory some of which a migration has yet to bring; see :meth:`ProcessMemory.arriving`."""
+
+    def reach(self) -> Reach:
+        """As :meth:`ProcessMemory.reach`, to be read without waiting."""
+        return replace(self._memory.reach(), arriving=True)
 
 
 def _closed() -> InvalidContextError:

@@ -81,6 +81,7 @@ class Machine:
             "query-cpus-fast": [{"cpu-index": 4}, {"cpu-index": 0}],
             "query-status": {"status": "running" if self.running else "paused", "running": self.running},
             "qom-get": "/objects/shm0",
+            "query-memory-devices": [],
             "query-migrate": {"status": "postcopy-active"} if "arriving" in self.fakes else {},
         }
         if command in ("stop", "cont"):

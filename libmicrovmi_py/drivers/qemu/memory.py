@@ -12,6 +12,7 @@ from libmicrovmi_py.drivers.base import Region, Source
 from libmicrovmi_py.errors import IoError
 from libmicrovmi_py.model import MemoryKind
 from libmicrovmi_py.transport.backing import open_backing
+from libmicrovmi_py.transport.life import life_of
 from libmicrovmi_py.transport.mapping import HostMapping
 from libmicrovmi_py.transport.processes import Process, Vma
 from libmicrovmi_py.transport.procmem import ProcessMemory
@@ -41,18 +42,22 @@ class FlatRange:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Guest memory that lies in one piece of the host's: guest address, size, kind, RAM block, host address."""
+    """Guest memory that lies in one piece of the host's: guest address, size, kind, RAM block, host address.
+
+    ``unsteady`` is whether it may be unplugged.
+    """
 
     start: int
     size: int
     kind: MemoryKind
     block: str
     host: int
+    unsteady: bool = False
 
     def continues(self, other: Piece) -> bool:
         """Whether this piece follows ``other`` in the guest and in the host, and is the same memory."""
         distance = other.size
-        same = (self.kind, self.block) == (other.kind, other.block)
+        same = (self.kind, self.block, self.unsteady) == (other.kind, other.block, other.unsteady)
         return same and self.start == other.start + distance and self.host == other.host + distance
 
 
@@ -97,8 +102,8 @@ def read_pieces(client: QmpClient) -> list[Piece]:
         ranges = parse_flat_view(client.human("info mtree -f"))
         hosts = [_host_address(client, item) for item in ranges]
         if ranges and None not in hosts:
-            main = main_blocks(ranges, backends)
-            return _joined(_piece(item, main, host or 0) for item, host in zip(ranges, hosts, strict=True))
+            main, plugged = main_blocks(ranges, backends), _plugged(client)
+            return _joined(_piece(item, main, plugged, host or 0) for item, host in zip(ranges, hosts, strict=True))
     raise IoError("QEMU's memory map is empty or keeps changing: pause the machine and try again")
 
 
@@ -125,9 +130,18 @@ def _host_address(client: QmpClient, item: FlatRange) -> int | None:
     return int(match[2], 16) if match and match[1] == item.block else None
 
 
-def _piece(item: FlatRange, main: set[str], host: int) -> Piece:
+def _plugged(client: QmpClient) -> list[tuple[int, int]]:
+    """Start and end of the guest addresses that memory devices (DIMMs and the like) have, or may come to have."""
+    devices = [item["data"] for item in client.execute("query-memory-devices")]
+    starts = [(item.get("addr", item.get("memaddr", 0)), item) for item in devices]
+    return [(start, start + item.get("max-size", item.get("size", 0))) for start, item in starts]
+
+
+def _piece(item: FlatRange, main: set[str], plugged: Sequence[tuple[int, int]], host: int) -> Piece:
+    """Memory of devices, and of main memory what was plugged in, may be taken out."""
     kind = MemoryKind.RAM if item.block in main else MemoryKind.DEVICE
-    return Piece(item.start, item.size, MemoryKind.ROM if item.read_only else kind, item.block, host)
+    unsteady = kind is MemoryKind.DEVICE or any(start <= item.start < end for start, end in plugged)
+    return Piece(item.start, item.size, MemoryKind.ROM if item.read_only else kind, item.block, host, unsteady)
 
 
 def _joined(pieces: Iterator[Piece]) -> list[Piece]:
@@ -141,8 +155,12 @@ def _joined(pieces: Iterator[Piece]) -> list[Piece]:
 
 
 def is_filled(client: QmpClient) -> bool:
-    """Whether all of the guest's memory has arrived: during a post-copy migration parts of it follow when touched."""
-    return "postcopy" not in str(client.execute("query-migrate").get("status", ""))
+    """Whether all of the guest's memory has arrived: during a post-copy migration parts of it follow when touched.
+
+    A machine that waits for a migration may be in such a one at any time.
+    """
+    arriving = client.execute("query-status")["status"] == "inmigrate"
+    return not arriving and "postcopy" not in str(client.execute("query-migrate").get("status", ""))
 
 
 class HostMemory:
@@ -151,20 +169,24 @@ class HostMemory:
     A file stays mapped until ``close()``, as readers may still hold regions of an older map.
     """
 
-    def __init__(self, process: Process) -> None:
-        """Raises ``PermissionDeniedError`` or ``VmGoneError``."""
+    def __init__(self, process: Process, *, mapped: bool = True) -> None:
+        """``mapped`` is whether files are mapped, or else read. Raises ``PermissionDeniedError`` or ``VmGoneError``."""
         self._process = process
-        self._memory = ProcessMemory(process)
+        self._mapped = mapped
+        self._life = life_of(process)
+        self._memory = ProcessMemory(process, self._life)
         self._anonymous = self._memory.anonymous()
+        self._arriving = self._memory.arriving()
         self._files: dict[Vma, HostMapping | None] = {}
-        self._skips = False
+        self._filled = False
 
     def regions(self, pieces: Sequence[Piece], *, filled: bool) -> tuple[Region, ...]:
         """Regions for ``pieces``. Raises ``IoError`` if the process has no memory there (any more).
 
-        ``filled`` is whether all memory that the guest has is in the process: untouched pages of it are then zero.
+        ``filled`` is whether all memory that the guest has is in the process: untouched pages of it are then zero. If
+        not, nothing is mapped: a page that is touched before it arrived could not arrive any more.
         """
-        self._skips = filled
+        self._filled = filled
         vmas = self._process.mappings()
         return tuple(region for piece in pieces for region in self._regions(piece, vmas))
 
@@ -181,16 +203,18 @@ class HostMemory:
             begin, end = piece.host + done, min(piece.host + piece.size, vma.end)
             if vma.start <= begin < end:
                 source, offset = self._source(vma, begin)
-                yield Region(piece.start + done, end - begin, piece.kind, source, offset)
+                yield Region(piece.start + done, end - begin, piece.kind, source, offset, piece.unsteady)
                 done += end - begin
         if done != piece.size:
             raise IoError(f"QEMU's memory map changed while it was read, at {piece.start + done:#x}: try again")
 
     def _source(self, vma: Vma, host: int) -> tuple[Source, int]:
+        if not self._filled:
+            return self._arriving, host
         mapping = self._mapping(vma) if vma.is_shared_file else None
         if mapping:
             return mapping, host - vma.start
-        return (self._anonymous if self._skips and vma.is_anonymous else self._memory), host
+        return (self._anonymous if vma.is_anonymous else self._memory), host
 
     def _mapping(self, vma: Vma) -> HostMapping | None:
         if vma not in self._files:
@@ -203,7 +227,8 @@ class HostMemory:
             _log.debug("%s cannot be opened: reading the memory of process %d", vma.path, self._process.pid)
             return None
         try:
-            return HostMapping(fd, vma.offset, vma.end - vma.start, writable=True)
+            size = vma.end - vma.start
+            return HostMapping(fd, vma.offset, size, writable=True, mapped=self._mapped, life=self._life)
         except (OSError, ValueError) as err:
             _log.debug("%s cannot be mapped (%s): reading the memory of process %d", vma.path, err, self._process.pid)
             return None
