@@ -23,12 +23,18 @@ def check_ranges(ranges: Sequence[_Range]) -> None:
     end = 0
     for index, item in enumerate(ranges):
         start, size = item.start, item.size
-        if start >= end and size > 0 and start + size - 1 <= U64_MAX:
-            end = start + size
-            continue
-        what = "is empty" if size < 1 else "is not within 64 bits" if start < 0 or start + size - 1 > U64_MAX else ""
-        what = what or f"begins before {end:#x}, where the one before it ends"
-        raise IoError(f"the driver's memory map is wrong: range {index} at {start:#x} ({size:#x} bytes) {what}")
+        if start < end or not 0 < size <= U64_MAX or start + size - 1 > U64_MAX:
+            raise _wrong(index, start, size, end)
+        end = start + size
+
+
+def _wrong(index: int, start: int, size: int, end: int) -> IoError:
+    what = f"begins before {end:#x}, where the one before it ends"
+    if size < 1:
+        what = "is empty"
+    elif start < 0 or size > U64_MAX or start + size - 1 > U64_MAX:
+        what = "is not within 64 bits"
+    return IoError(f"the driver's memory map is wrong: range {index} at {start:#x} ({size:#x} bytes) {what}")
 
 
 def check_maximum(address: int) -> int:
