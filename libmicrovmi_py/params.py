@@ -68,6 +68,13 @@ class Parameters(Mapping[str, str]):
         except ValueError:
             raise InvalidArgumentError(f"{key}={text}: not an integer") from None
 
+    def yes(self, key: str, default: bool) -> bool:
+        """The value of ``key``, which is yes or no, ``default`` if it is not given."""
+        text = self._values.get(key, "yes" if default else "no")
+        if text not in ("yes", "no"):
+            raise InvalidArgumentError(f"{key}={_short(text)}: yes or no")
+        return text == "yes"
+
     def seconds(self, key: str, default: float) -> float:
         """The value of ``key`` as a time limit in seconds, more than 0, ``default`` if it is not given."""
         text = self._values.get(key)

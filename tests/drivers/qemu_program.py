@@ -8,21 +8,26 @@ shares lie above. Byte N of a block is N // 4096 % 251. Two vCPUs, numbered 0 an
 ``-fake WHAT=COMMAND`` makes it misbehave at that command: ``hang``, ``late`` (by a second), ``exit``, ``hangup``, ``leave`` (hangs up, ends a
 little later), ``refuse``, ``refuse-when-paused``, ``move`` (the first time the map has moved on), ``vanish``.
 ``-fake swapped`` has the halves of the second range in another order in the block. ``-fake arriving`` says that its
-memory is still being migrated. ``-fake fuzz`` spoils answers, by the number of the connection. ``-fake fork`` leaves a
-child of the same command line behind for 0.3 s. The command ``play-state`` makes a run state the machine's,
-``play-answer`` an answer that of a command.
+memory is still being migrated, ``-fake waiting`` that it waits for a migration. ``-fake missing`` makes the pages from
+4 KiB to 128 KiB missing ones, which nobody brings, as of a post-copy migration whose source hangs (the kernel's
+userfaultfd; takes root). ``-fake fuzz`` spoils answers, by the number of the connection. ``-fake fork`` leaves a child
+of the same command line behind for 0.3 s. ``-dimm FILE`` plugs 64 KiB at 0x180000 in, which are there as long as FILE
+is. The command ``play-state`` makes a run state the machine's, ``play-answer`` an answer that of a command.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import functools
 import itertools
 import json
 import mmap
 import os
+import platform
 import socket
+import struct
 import sys
 import threading
 import time
@@ -39,6 +44,7 @@ class Block:
 
     def __init__(self, name: str, size: int, shared: bool) -> None:
         self.name = name
+        self.shared = shared
         self.area = _shared(size) if shared else _private(size)
         self.area[:] = b"".join(bytes([number % 251]) * 4096 for number in range(size // 4096))
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.area))
@@ -54,6 +60,17 @@ def _shared(size: int) -> mmap.mmap:
 
 def _private(size: int) -> mmap.mmap:
     return mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+
+def withhold(area: mmap.mmap, start: int, size: int) -> None:
+    """From now on the kernel makes who touches these pages wait until somebody brings them, which nobody does."""
+    area.madvise(mmap.MADV_DONTNEED, start, size)
+    number = {"x86_64": 323, "aarch64": 282}[platform.machine()]
+    fd = ctypes.CDLL(None, use_errno=True).syscall(number, os.O_CLOEXEC)
+    assert fd >= 0, os.strerror(ctypes.get_errno())
+    fcntl.ioctl(fd, 0xC018AA3F, struct.pack("QQQ", 0xAA, 0, 0))  # UFFDIO_API
+    address = ctypes.addressof(ctypes.c_char.from_buffer(area)) + start
+    fcntl.ioctl(fd, 0xC020AA00, struct.pack("QQQQ", address, size, 1, 0))  # UFFDIO_REGISTER, of missing pages
 
 
 class Machine:
@@ -74,6 +91,11 @@ class Machine:
             (0xFD000000, 64 * KIB, "ram", video, 0),
             (0x8000000000, 64 * KIB, "ram", extra, 0),
         ]
+        self.dimm = dict(options).get("-dimm", "")
+        if self.dimm:
+            self.ranges.insert(3, (0x180000, 64 * KIB, "ram", Block("dimm0", 64 * KIB, shared=main.shared), 0))
+        if "missing" in self.fakes:
+            withhold(main.area, 4 * KIB, 124 * KIB)
 
     def fake(self, command: str) -> str:
         for index, text in enumerate(self.fakes):
@@ -87,10 +109,16 @@ class Machine:
     def execute(self, command: str, arguments: dict[str, Any]) -> Any:
         answers: dict[str, Any] = {
             "qmp_capabilities": {},
-            "query-memdev": [{"id": "mem0", "size": 1024 * KIB}, {"id": "shm0", "size": 64 * KIB}, {"size": 1}],
+            "query-memdev": [
+                {"id": "mem0", "size": 1024 * KIB},
+                {"id": "dimm0", "size": 64 * KIB},
+                {"id": "shm0", "size": 64 * KIB},
+                {"size": 1},
+            ],
             "query-cpus-fast": [{"cpu-index": 4}, {"cpu-index": 0}],
             "query-status": {"status": self.status, "running": self.status == "running"},
             "qom-get": "/objects/shm0",
+            "query-memory-devices": self.plugged(),
             "query-migrate": {"status": "postcopy-active"} if "arriving" in self.fakes else {},
         }
         if command == "cont" or (command == "stop" and self.status == "running"):
@@ -99,6 +127,8 @@ class Machine:
             self.status = arguments["status"]
         if command == "play-answer":
             self.played[arguments["to"]] = json.loads(arguments["answer"])
+        if command == "query-status" and "waiting" in self.fakes:
+            return {"status": "inmigrate", "running": False}
         if command in ("stop", "cont", "play-state", "play-answer"):
             return {}
         if command in self.played:
@@ -111,6 +141,14 @@ class Machine:
         if command == "human-monitor-command":
             return self.human(arguments["command-line"], arguments.get("cpu-index", 0))
         return answers[command]
+
+    def plugged(self) -> list[dict[str, Any]]:
+        if not self.dimm:
+            return []
+        if not os.path.exists(self.dimm):
+            self.ranges = [item for item in self.ranges if item[3].name != "dimm0"]
+            return []
+        return [{"type": "dimm", "data": {"addr": 0x180000, "size": 64 * KIB, "memdev": "/objects/dimm0"}}]
 
     def human(self, line: str, vcpu: int) -> str:
         if line == "info mtree -f":
@@ -130,6 +168,7 @@ class Machine:
         return f"No memory is mapped at address {address:#x}\r\n"
 
     def flat_view(self) -> str:
+        self.plugged()
         lines = [
             f"  {start:016x}-{start + size - 1:016x} (prio 0, {kind}): {block.name} @{offset:016x} KVM"
             for start, size, kind, block, offset in self.ranges

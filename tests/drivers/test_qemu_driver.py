@@ -33,7 +33,7 @@ from libmicrovmi_py.memory.direct import DirectMemory
 from libmicrovmi_py.model import MemoryKind, MemoryRange
 from libmicrovmi_py.params import Parameters
 from libmicrovmi_py.transport.mapping import HostMapping
-from libmicrovmi_py.transport.procmem import Anonymous, ProcessMemory
+from libmicrovmi_py.transport.procmem import Anonymous, Arriving
 from libmicrovmi_py.transport.qmp import QmpCommandError
 
 KIB = 1024
@@ -177,7 +177,8 @@ def test_a_machine_without_a_monitor_is_told_how_to_get_one(start: Start) -> Non
     [
         ((), HostMapping),
         (("-fake", "private"), Anonymous),
-        (("-fake", "private", "-fake", "arriving"), ProcessMemory),  # what is not there yet is not zero
+        (("-fake", "private", "-fake", "arriving"), Arriving),  # what is not there yet is not zero
+        (("-fake", "arriving"), Arriving),  # and is not touched: it could not arrive any more
     ],
 )
 def test_memory_is_mapped_where_shared_and_read_from_the_process_else(

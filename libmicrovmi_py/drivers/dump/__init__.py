@@ -27,6 +27,7 @@ class DumpDriver(Driver):
     parameters: ClassVar[dict[str, str]] = {
         "path": "the file; a vm_name that contains a slash does as well",
         "format": "raw, lime, elf, windows or kdump, whatever the file looks like; by its first bytes if not given",
+        "mapped": "no: the file is not mapped but read by system calls; yes if not given",
     }
 
     def __init__(self, image: Image, processors: Processors, kinds: AllKinds) -> None:
@@ -40,7 +41,7 @@ class DumpDriver(Driver):
         path = params.get("path") or _path_in(params.vm_name)
         if path is None:
             raise InvalidArgumentError("Dump driver requires a path")
-        image, form = recognised(path, params.get("format"))
+        image, form = recognised(path, params.get("format"), mapped=params.yes("mapped", True))
         contents = form.read(image)
         if not contents.ranges():
             raise image.damaged("there is no memory in it")
