@@ -11,9 +11,13 @@ from typing import ClassVar
 
 
 class MicrovmiError(Exception):
-    """Anything this library raises on purpose. ``code`` is the C API's number for it."""
+    """Anything this library raises on purpose. ``code`` is the C API's number for it.
+
+    ``machine_found`` says that it is about a machine that exists: one of the name that was asked for.
+    """
 
     code: ClassVar[int] = 14
+    machine_found: bool = False
 
 
 class InvalidArgumentError(MicrovmiError, ValueError):

@@ -135,10 +135,20 @@ class Process:
         for number in numbers:
             yield self.path(f"fd/{number}"), self.link(f"fd/{number}")
 
-    def socket_inodes(self) -> set[int]:
-        """The inodes of its sockets; empty if the system does not tell."""
-        found = (_SOCKET.fullmatch(target) for _, target in self.descriptors())
-        return {int(match[1]) for match in found if match}
+    def socket_inodes(self) -> set[int] | None:
+        """The inodes of its sockets, ``None`` if the system does not tell: a QEMU always has open files."""
+        targets = [target for _, target in self.descriptors()]
+        found = (_SOCKET.fullmatch(target) for target in targets)
+        return {int(match[1]) for match in found if match} if any(targets) else None
+
+    def uids(self) -> tuple[int, ...]:
+        """Its real and its effective user id; none if the system does not tell."""
+        try:
+            with open(self.path("status"), "rb") as file:
+                fields = next((line.split() for line in file if line.startswith(b"Uid:")), [])
+        except OSError:
+            return ()
+        return tuple(int(word) for word in fields[1:3])
 
     def mappings(self) -> list[Vma]:
         """Its memory mappings in ascending order, neighbours that continue each other made one.

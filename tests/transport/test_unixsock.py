@@ -13,7 +13,9 @@ import pytest
 
 from libmicrovmi_py.errors import DriverUnavailableError, TimeoutExpiredError
 from libmicrovmi_py.transport.deadline import Deadline
-from libmicrovmi_py.transport.unixsock import TcpEndpoint, UnixEndpoint, UnixRow, peer_pid, unix_sockets
+from libmicrovmi_py.transport.peers import credentials
+from libmicrovmi_py.transport.sockets import UnixRow, unix_sockets
+from libmicrovmi_py.transport.unixsock import TcpEndpoint, UnixEndpoint
 
 
 def rows(path: str) -> list[UnixRow]:
@@ -34,7 +36,7 @@ def endpoint(listener: socket.socket) -> UnixEndpoint:
 
 def test_connects_and_names_the_peer(listener: socket.socket) -> None:
     with endpoint(listener).connect(Deadline(5)) as sock:
-        assert peer_pid(sock) == os.getpid()
+        assert credentials(sock).pid == os.getpid()
 
 
 def test_a_path_longer_than_an_address_is_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +58,7 @@ def test_an_abstract_name_is_reached() -> None:
         server.bind(name)
         server.listen(1)
         with UnixEndpoint(name, name.replace("\0", "@")).connect(Deadline(5)) as sock:
-            assert peer_pid(sock) == os.getpid()
+            assert credentials(sock).pid == os.getpid()
 
 
 def test_a_full_queue_is_waited_for_and_then_a_timeout(listener: socket.socket) -> None:
@@ -89,6 +91,6 @@ def test_tcp_connects_and_names_what_refuses() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with TcpEndpoint("127.0.0.1", port).connect(Deadline(5)) as sock:
-            assert peer_pid(sock) == 0
+            assert credentials(sock).pid == 0
     with pytest.raises(DriverUnavailableError, match=f"127.0.0.1:{port}"):
         TcpEndpoint("127.0.0.1", port).connect(Deadline(5))

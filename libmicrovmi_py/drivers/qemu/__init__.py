@@ -68,7 +68,15 @@ class QemuDriver(Driver):
         if not name:
             raise InvalidArgumentError("QEMU driver requires a VM name parameter (vm_name: a name, pid or QMP socket)")
         qemu, endpoints = resolve(name, parse_endpoint(given) if given else None, Deadline(timeout))
-        driver = cls(qemu.process, Monitor(qemu, endpoints, timeout))
+        try:
+            return cls._opened(qemu.process, Monitor(qemu, endpoints, timeout))
+        except MicrovmiError as err:
+            err.machine_found = True
+            raise
+
+    @classmethod
+    def _opened(cls, process: Process, monitor: Monitor) -> QemuDriver:
+        driver = cls(process, monitor)
         try:
             driver._read_map()
         except BaseException:
