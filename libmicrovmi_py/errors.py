@@ -7,6 +7,8 @@ The numbers are those of ``enum microvmi_error`` in ``include/libmicrovmi.h``; a
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import ClassVar
 
 
@@ -18,6 +20,22 @@ class MicrovmiError(Exception):
 
     code: ClassVar[int] = 14
     machine_found: bool = False
+
+
+@contextmanager
+def about_a_machine() -> Iterator[None]:
+    """Mark the errors of a ``with`` block as being about a machine that was found: it is there, and the trouble with it."""
+    try:
+        yield
+    except MicrovmiError as err:
+        err.machine_found = True
+        raise
+
+
+def listed(items: Sequence[str], most: int = 8) -> str:
+    """Items in a line, the first ``most`` of them and how many more there are; ``none`` for none."""
+    more = [f"and {len(items) - most} more"] if len(items) > most else []
+    return ", ".join([*items[:most], *more]) or "none"
 
 
 class InvalidArgumentError(MicrovmiError, ValueError):

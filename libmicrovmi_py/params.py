@@ -36,7 +36,11 @@ class Parameters(Mapping[str, str]):
     ``LONGEST`` characters, are an ``InvalidArgumentError``.
     """
 
-    def __init__(self, values: Mapping[str, str | None] | None = None, driver: str | None = None) -> None:
+    def __init__(
+        self, values: Mapping[str, str | None] | None = None, driver: str | None = None, *, word: bool = False
+    ) -> None:
+        """``word`` is whether ``vm_name`` is a text without a slash, and so may be a file where no machine has that name."""
+        self.word = word
         self._values = {_line("a key", key): _line(key, value) for key, value in (values or {}).items() if value}
         self.driver = _line("the driver's name", driver.lower()) if driver else None
 
@@ -82,14 +86,14 @@ class Parameters(Mapping[str, str]):
 
     @classmethod
     def from_uri(cls, text: str) -> Parameters:
-        """Parse ``vmi://DRIVER/?key=value&...`` or a path to a memory image.
+        """Parse ``vmi://DRIVER/?key=value&...``, a path to a memory image (with a slash), or a word.
 
-        Raises ``InvalidArgumentError`` for another scheme, a path after the driver, a key without a value or twice.
+        A word is a machine's name and, where no machine has that name, a file's (``word``). Raises ``InvalidArgumentError`` for another scheme, a path after the driver, a key without a value or twice.
         """
         if not text:
-            raise InvalidArgumentError("empty URI: write vmi://DRIVER/?key=value, or a path to a memory image")
+            raise InvalidArgumentError("empty URI: write vmi://DRIVER/?key=value, a path to a memory image, or a name")
         if "://" not in text:
-            return cls({"path": text}, driver="dump")
+            return cls({"path": text}, driver="dump") if "/" in text else cls({"vm_name": text}, word=True)
         shown = _short(text)
         if _CONTROL.search(text):
             raise InvalidArgumentError(f"{shown!r} has control characters")
@@ -99,7 +103,9 @@ class Parameters(Mapping[str, str]):
         except ValueError as err:
             raise InvalidArgumentError(f"{shown}: {_short(str(err))}; write vmi://DRIVER/?key=value&...") from err
         if parts.scheme != SCHEME or parts.path not in ("", "/") or parts.fragment:
-            raise InvalidArgumentError(f"{shown}: not of the form vmi://DRIVER/?key=value&...")
+            name = parts.path.strip("/") if parts.scheme == SCHEME else ""
+            hint = f"; the machine {_short(name)} is vmi://{parts.netloc}/?vm_name={_short(name)}" if name else ""
+            raise InvalidArgumentError(f"{shown}: not of the form vmi://DRIVER/?key=value&...{hint}")
         values = dict(pairs)
         if len(values) != len(pairs):
             raise InvalidArgumentError(f"{shown}: a key is given twice")

@@ -166,11 +166,25 @@ class Process:
 
 
 def denied(path: str) -> PermissionDeniedError:
-    """The error for a process that the system does not let us look into."""
+    """The error for a process that the system does not let us look into: ``path`` is one of its files in ``/proc``."""
+    if _not_dumpable(path):
+        return PermissionDeniedError(
+            f"{path}: the operating system refused: that process changed its user or its rights after it was started "
+            "(QEMU with -runas does) and is not dumpable, so that CAP_SYS_PTRACE is needed whoever looks into it"
+        )
     return PermissionDeniedError(
         f"{path}: the operating system refused: run as the user of that process or with CAP_SYS_PTRACE, "
         "and look at /proc/sys/kernel/yama/ptrace_scope (0 or 1 with CAP_SYS_PTRACE)"
     )
+
+
+def _not_dumpable(path: str) -> bool:
+    """Whether such a file belongs to root although the process does not, which is how the kernel protects it."""
+    try:
+        users = Process(int(path.split("/")[2]), 0).uids()
+        return bool(users) and users[-1] != 0 and os.stat(path).st_uid == 0
+    except (OSError, ValueError, IndexError):
+        return False
 
 
 def _stat(pid: int) -> tuple[str, int, int]:

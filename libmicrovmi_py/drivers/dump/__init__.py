@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
@@ -36,9 +37,10 @@ class DumpDriver(Driver):
     @classmethod
     def open(cls, params: Parameters) -> DumpDriver:
         """Open and check the file. Raises ``InvalidArgumentError``, ``IoError``, ``DriverUnavailableError``."""
-        path = params.get("path") or _path_in(params.vm_name)
+        path = params.get("path") or _path_in(params)
         if path is None:
             raise InvalidArgumentError("Dump driver requires a path")
+        _check_no_socket(path)
         image, form = recognised(path, params.get("format"))
         driver = _driver(image, form.read(image))
         if not driver.max_addr:
@@ -150,8 +152,23 @@ def _regions(image: Image, part: MemoryRange, offset: int) -> Iterator[Region]:
         start += size
 
 
-def _path_in(vm_name: str | None) -> str | None:
-    return vm_name if vm_name is not None and os.sep in vm_name else None
+def _path_in(params: Parameters) -> str | None:
+    """The path that a name is: one with a slash, or a word that no machine has as its name."""
+    name = params.vm_name
+    if name is None or os.sep in name:
+        return name
+    if params.word and not os.path.exists(name):
+        raise InvalidArgumentError(f"there is no file {name} here; an image is ./{name}, a machine vmi:///?vm_name={name}")
+    return name if params.word else None
+
+
+def _check_no_socket(path: str) -> None:
+    try:
+        is_socket = stat.S_ISSOCK(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return
+    if is_socket:
+        raise InvalidArgumentError(f"{path} is a socket: the machine that serves QMP there is vmi:///?vm_name={path}")
 
 
 DRIVER = DumpDriver

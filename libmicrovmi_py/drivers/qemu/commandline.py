@@ -8,6 +8,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+HUMAN = "the human monitor"
+"""How :func:`other_monitors` begins to tell one."""
+
 _ON = ("on", "yes", "true", "y")
 _COMMA = re.compile(r"(?:[^,]|,,)+")
 _NUMBER = re.compile(r"[0-9]{1,10}")
@@ -68,7 +71,7 @@ def other_monitors(argv: Sequence[str], files: Sequence[Group] = ()) -> list[str
             found.append(f"its QMP monitor {calls} {_place(values)}")
     for values in _monitors(argv, files, control=False):
         if values.get("backend") in ("socket", "pty", "pipe"):
-            found.append(f"it serves the human monitor on {_place(values)}")
+            found.append(f"{HUMAN} on {_place(values)}")
     return found
 
 

@@ -18,7 +18,7 @@ from libmicrovmi_py.drivers.qemu.machines import (
     process_as_qemu,
 )
 from libmicrovmi_py.drivers.qemu.places import bound_name, endpoints
-from libmicrovmi_py.errors import DriverUnavailableError, InvalidArgumentError, MicrovmiError, TimeoutExpiredError
+from libmicrovmi_py.errors import DriverUnavailableError, InvalidArgumentError, TimeoutExpiredError, about_a_machine
 from libmicrovmi_py.transport.deadline import Deadline
 from libmicrovmi_py.transport.peers import credentials
 from libmicrovmi_py.transport.processes import Process
@@ -46,12 +46,9 @@ def resolve(text: str, monitor: Endpoint | None, deadline: Deadline) -> tuple[Qe
         return qemu, [monitor or place]
     if not matches:
         raise InvalidArgumentError(_no_match(text, running))
-    try:
+    with about_a_machine():
         qemu = _only(text, matches)
         return qemu, [monitor] if monitor else endpoints(qemu)
-    except MicrovmiError as err:
-        err.machine_found = True
-        raise
 
 
 def _matches(text: str) -> tuple[list[Qemu], list[Qemu]]:

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from libmicrovmi_py.drivers.qemu.commandline import Group, QmpSocket, config_files, guest_name, parse_config, qmp_sockets
+from libmicrovmi_py.errors import listed
 from libmicrovmi_py.transport.processes import Process
 from libmicrovmi_py.transport.sockets import same_namespace, tcp_sockets, unix_sockets_of
 
 _PROGRAM = re.compile(r"\.?(qemu(-[\w.+]+)*-system-[\w.+-]+|qemu-kvm|kvm|qemu)")
 _OWN_FILE = re.compile(r"/(?:dev|proc/self)/fd/([0-9]+)")
 _LARGEST_CONFIG = 1 << 20
-_SHOWN = 8
 _USERS = 1000
 _SERVICES = range(61184, 65520)
 """User ids of services that systemd and Debian give out; libvirt-qemu has one of them."""
@@ -161,9 +161,7 @@ def nearest(machines: Sequence[Qemu]) -> list[Qemu]:
 def listing(machines: Iterable[Qemu], text: str = "") -> str:
     """Machines for an error: name, process and user of eight at the most, those that ``text`` may mean first."""
     ordered = sorted(machines, key=lambda qemu: (_unlike(qemu.name, text), qemu.distance(), qemu.process.pid))
-    shown = [str(qemu) + _user(qemu.process) for qemu in ordered[:_SHOWN]]
-    more = [f"and {len(ordered) - _SHOWN} more"] if len(ordered) > _SHOWN else []
-    return ", ".join(shown + more) or f"none{_blind()}"
+    return listed([str(qemu) + _user(qemu.process) for qemu in ordered]) + ("" if ordered else _blind())
 
 
 def _unlike(name: str, text: str) -> int:

@@ -11,7 +11,7 @@ import re
 import stat
 from collections.abc import Iterable, Iterator
 
-from libmicrovmi_py.drivers.qemu.commandline import QmpSocket, other_monitors
+from libmicrovmi_py.drivers.qemu.commandline import HUMAN, QmpSocket, other_monitors
 from libmicrovmi_py.drivers.qemu.machines import Qemu, file_places, roots
 from libmicrovmi_py.errors import DriverUnavailableError
 from libmicrovmi_py.transport.processes import DELETED, Process
@@ -46,6 +46,9 @@ def _unreachable(qemu: Qemu, reasons: list[str]) -> str:
     """Why there is no QMP monitor, and what to do."""
     reasons = reasons + other_monitors(qemu.argv, qemu.files)
     reasons += [f"its -readconfig {name} was not read" for name in qemu.unread]
+    if reasons and all(reason.startswith(HUMAN) for reason in reasons):
+        places = "; ".join(reason.removeprefix(HUMAN).strip() for reason in reasons)
+        return f"{qemu} serves only the human monitor ({places}): {_ADVICE}"
     why = f" that can be reached ({'; '.join(reasons)})" if reasons else ""
     return f"{qemu} serves no QMP monitor{why}: {_ADVICE}"
 
