@@ -26,14 +26,15 @@ _SHOWN = 200
 """Characters of a wrong text that its error repeats."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_CONTROL_BUT_TAB = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 
 
 class Parameters(Mapping[str, str]):
     """Keys and values for a driver, with the driver's name where one was given.
 
     A value is text; ``memflow_connector_args`` joins its ``key=value`` items with commas. An empty value counts as
-    not given. Names of machines and files go into error lines: control characters, and values of more than
-    ``LONGEST`` characters, are an ``InvalidArgumentError``.
+    not given. Names of machines and files go into error lines: control characters other than the tab, which a
+    machine's name may have, and values of more than ``LONGEST`` characters, are an ``InvalidArgumentError``.
     """
 
     def __init__(
@@ -116,7 +117,7 @@ def _line(name: str, value: str) -> str:
     """``value``, if it can be told in a line."""
     if len(value) > LONGEST:
         raise InvalidArgumentError(f"{name} is {len(value)} characters long: {LONGEST} are the most")
-    if _CONTROL.search(value):
+    if _CONTROL_BUT_TAB.search(value):
         raise InvalidArgumentError(f"{name} has control characters: {_short(value)!r}")
     return value
 
