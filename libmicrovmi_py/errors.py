@@ -24,7 +24,7 @@ class MicrovmiError(Exception):
 
 @contextmanager
 def about_a_machine() -> Iterator[None]:
-    """Mark the errors of a ``with`` block as being about a machine that was found: it is there, and the trouble with it."""
+    """Mark the errors of a ``with`` block as being about a machine that was found."""
     try:
         yield
     except MicrovmiError as err:

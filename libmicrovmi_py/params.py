@@ -40,7 +40,7 @@ class Parameters(Mapping[str, str]):
     def __init__(
         self, values: Mapping[str, str | None] | None = None, driver: str | None = None, *, word: bool = False
     ) -> None:
-        """``word`` is whether ``vm_name`` is a text without a slash, and so may be a file where no machine has that name."""
+        """``word`` is whether ``vm_name`` may be a file's name where no machine has it."""
         self.word = word
         self._values = {_line("a key", key): _line(key, value) for key, value in (values or {}).items() if value}
         self.driver = _line("the driver's name", driver.lower()) if driver else None
@@ -61,6 +61,10 @@ class Parameters(Mapping[str, str]):
     def vm_name(self) -> str | None:
         """The machine's name as its hypervisor knows it, if given."""
         return self._values.get("vm_name")
+
+    def as_file(self) -> Parameters:
+        """The file that ``vm_name`` is where it is no machine's name: a memory image."""
+        return Parameters({"path": self.vm_name}, driver="dump")
 
     def integer(self, key: str, default: int) -> int:
         """The value of ``key`` as an integer (decimal, or 0x hexadecimal), ``default`` if it is not given."""
@@ -89,12 +93,15 @@ class Parameters(Mapping[str, str]):
     def from_uri(cls, text: str) -> Parameters:
         """Parse ``vmi://DRIVER/?key=value&...``, a path to a memory image (with a slash), or a word.
 
-        A word is a machine's name and, where no machine has that name, a file's (``word``). Raises ``InvalidArgumentError`` for another scheme, a path after the driver, a key without a value or twice.
+        A word is a machine's name and, where no machine has that name, a file's (``word``).
+
+        Raises ``InvalidArgumentError`` for another scheme, a path after the driver, a key without a value or twice.
         """
         if not text:
             raise InvalidArgumentError("empty URI: write vmi://DRIVER/?key=value, a path to a memory image, or a name")
         if "://" not in text:
-            return cls({"path": text}, driver="dump") if "/" in text else cls({"vm_name": text}, word=True)
+            params = cls({"vm_name": text}, word=True)
+            return params.as_file() if "/" in text else params
         shown = _short(text)
         if _CONTROL.search(text):
             raise InvalidArgumentError(f"{shown!r} has control characters")

@@ -100,12 +100,24 @@ def _open_any(params: Parameters) -> Driver:
         except MicrovmiError as err:
             reasons.append((err.machine_found, f"{driver.name}: {err}"))
             _log.debug("driver %s: %s", driver.name, err)
-            if params.word and err.machine_found:
-                break  # it is a machine's name, and so no file's
     if refused:
         raise InvalidArgumentError(f"no driver knows the parameter {', '.join(sorted(refused))}")
+    if params.word and not any(found for found, _ in reasons):
+        try:
+            return _open_file(params)
+        except MicrovmiError as err:
+            reasons.append((False, f"as a file: {err}"))
     ordered = sorted(reasons, key=lambda reason: not reason[0])
     raise NoDriverError("\n".join(["no suitable microvmi driver available", *(text for _, text in ordered)]))
+
+
+def _open_file(params: Parameters) -> Driver:
+    """The file that a word names which is no machine's name."""
+    word = params.vm_name or ""
+    if not os.path.exists(word):
+        forms = f"an image is a path with a slash (./{word}), a machine vmi:///?vm_name={word}"
+        raise InvalidArgumentError(f"there is no file {word} here; {forms}")
+    return open_driver(params.as_file())
 
 
 def _unknown_keys(driver: type[Driver], params: Parameters) -> set[str]:

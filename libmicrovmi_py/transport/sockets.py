@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kernel's tables of sockets: which a process has, and which one is at the other end of a connection.
 
-``/proc/PID/net/unix`` is text that every user can write into: a name may hold a newline, and with it a whole row. What is
-read there is a guess, never a proof. The kernel's own answer to a question about one socket (``sock_diag``) is exact.
+``/proc/PID/net/unix`` is text that every user can write into: a name may hold a newline, and with it a whole row. What
+is read there is a guess, never a proof. The kernel's answer to a question about one socket (``sock_diag``) is exact.
 """
 
 from __future__ import annotations
@@ -83,13 +83,13 @@ def unix_sockets_of(process: Process) -> list[UnixRow]:
 
 
 def peer_inode(sock: socket.socket) -> int:
-    """The inode of the socket at the other end of a UNIX connection; 0 if nobody accepted it, or the kernel cannot tell."""
+    """The inode of the socket at the other end of a UNIX connection; 0 if nobody accepted it, or that is not told."""
     with _Diagnosis() as kernel:
         return kernel.peer(os.fstat(sock.fileno()).st_ino)
 
 
 def same_namespace(process: Process, kind: str) -> bool:
-    """Whether a process is in our namespace of that kind (``net``, ``mnt``, ``pid``); ``True`` if the system does not tell."""
+    """Whether a process is in our namespace of that kind (``net``, ``mnt``); ``True`` if the system does not tell."""
     own = Process.find(os.getpid())
     theirs = process.link(f"ns/{kind}")
     return own is None or theirs in ("", own.link(f"ns/{kind}"))

@@ -7,7 +7,8 @@ shares lie above. Byte N of a block is N // 4096 % 251. Two vCPUs, numbered 0 an
 
 ``-fake WHAT=COMMAND`` makes it misbehave at that command: ``hang``, ``exit``, ``hangup``, ``leave`` (hangs up, ends a
 little later), ``refuse``, ``refuse-when-paused``, ``move`` (the first time the map has moved on), ``vanish``.
-``-fake arriving`` says that its memory is still being migrated. ``-fake fork`` leaves a child of the same command line
+``-fake arriving`` says that its memory is still being migrated. ``-fake deaf`` never takes a client of the first
+monitor. ``-fake fork`` leaves a child of the same command line
 behind for 0.3 s.
 """
 
@@ -155,12 +156,16 @@ def send(client: socket.socket, message: dict[str, Any]) -> None:
 
 def main() -> None:
     machine = Machine(sys.argv)
-    servers = []
+    servers, kept = [], []
     for option, value in itertools.pairwise(sys.argv):
         if option == "-qmp":
             server = socket.socket(socket.AF_UNIX)
             server.bind(value.removeprefix("unix:").partition(",")[0])
             server.listen(1)
+            if "deaf" in machine.fakes and not servers:
+                machine.fakes.remove("deaf")
+                kept.append(server)
+                continue
             servers.append(threading.Thread(target=machine.serve, args=(server,), daemon=True))
     if "fork" in machine.fakes and os.fork() == 0:
         time.sleep(0.3)

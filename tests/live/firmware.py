@@ -98,8 +98,8 @@ def firmware(
 ) -> Iterator[Firmware]:
     """Start QEMU with ``options`` in ``folder``; it runs its firmware unless they have ``-S``.
 
-    ``name=""`` leaves ``-name`` out, ``around`` are programs that start QEMU in their place, ``program`` is a QEMU of
-    another name, ``human=False`` leaves the test's monitor out, ``mib=0`` the size of the memory. ``more`` goes to ``Popen``.
+    ``name=""`` leaves ``-name`` out, ``human=False`` the test's monitor, ``mib=0`` the size of the memory. ``around``
+    are programs that start QEMU, ``program`` is a QEMU of another name. ``more`` goes to ``Popen``.
     """
     name = new_name() if name is None else name
     command = [*around, program or need_qemu(), *(("-name", name) if name else ())]

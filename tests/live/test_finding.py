@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Machines as people start them: other programs, files of options, every kind of monitor; found, or told what is wrong."""
+"""Machines as people start them, with every kind of monitor: found, or told what is wrong."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from needs import missing
 
 from libmicrovmi_py import DriverUnavailableError, InvalidArgumentError, IoError, Microvmi
 
-from .firmware import firmware, free_ports, listens, ports_of, need_qemu, need_root, new_name, wait_for
+from .firmware import firmware, free_ports, listens, need_qemu, need_root, new_name, ports_of, wait_for
 
 MIB = 1 << 20
 ROOT = Path(__file__).resolve().parents[2]
@@ -119,7 +119,7 @@ def test_a_daemon_that_left_for_another_directory(folder: Path) -> None:
     try:
         assert size_of(name) == 64
         (folder / "q").rename(folder / "moved")
-        with pytest.raises(DriverUnavailableError, match="'q' was named from a directory that is not known.*qmp=PATH"):
+        with pytest.raises(DriverUnavailableError, match=r"'q' was named from a directory that is not known.*qmp=PATH"):
             size_of(name)
     finally:
         os.kill(pid, 9)
@@ -148,14 +148,13 @@ def test_telnet_is_spoken_over_unix_and_tcp(folder: Path) -> None:
         ("-chardev", device, "-mon", "chardev=c,mode=control"),
         ("-qmp", f"telnet:127.0.0.1:{port},server=on,wait=off"),
     ):
-        with firmware(folder, "-S", *options) as guest:
-            with Microvmi(guest.name, driver="qemu", timeout=5) as machine:
-                assert machine.vcpu_count() == 1
+        with firmware(folder, "-S", *options) as guest, Microvmi(guest.name, driver="qemu", timeout=5) as machine:
+            assert machine.vcpu_count() == 1
 
 
 def test_a_machine_with_the_human_monitor_alone_is_told_as_such(folder: Path) -> None:
     with firmware(folder, "-S") as guest:
-        with pytest.raises(DriverUnavailableError, match="serves only the human monitor .*start QEMU with -qmp"):
+        with pytest.raises(DriverUnavailableError, match=r"serves only the human monitor .*start QEMU with -qmp"):
             size_of(guest.name)
         with pytest.raises(DriverUnavailableError, match="serves only the human monitor"):
             size_of(guest.name, qmp=guest.human_monitor)
@@ -223,9 +222,11 @@ def test_an_abstract_socket(folder: Path) -> None:
 
 
 def test_a_machine_without_memory_is_told_as_such(folder: Path) -> None:
-    with firmware(folder, "-M", "none", *unix(folder / "q"), mib=0) as guest:
-        with pytest.raises(IoError, match="no memory: it was started with -M none"):
-            size_of(guest.name)
+    with (
+        firmware(folder, "-M", "none", *unix(folder / "q"), mib=0) as guest,
+        pytest.raises(IoError, match="no memory: it was started with -M none"),
+    ):
+        size_of(guest.name)
 
 
 def test_libvirts_monitor_is_told_at_once_and_once(folder: Path) -> None:
@@ -247,9 +248,8 @@ def test_libvirts_monitor_is_told_at_once_and_once(folder: Path) -> None:
 def as_another(code: str, *, around: list[str], folder: Path) -> str:
     """Run Python code on this tree in another process; what it prints."""
     source = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom libmicrovmi_py import Microvmi\n{code}"
-    ended = subprocess.run(
-        [*around, sys.executable, "-B", "-c", source], cwd=folder, capture_output=True, text=True, timeout=60, check=False
-    )
+    command = [*around, sys.executable, "-B", "-c", source]
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
     return ended.stdout + ended.stderr
 
 

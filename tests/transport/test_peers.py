@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who is at the other end of a connection: the process that has the socket, proven, or an error that says what is missing."""
+"""Who is at the other end of a connection: the process that has the socket, or an error that says what is missing."""
 
 from __future__ import annotations
 
@@ -61,9 +61,8 @@ def listening(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[socket
         return
     family = socket.AF_INET if request.param == "tcp" else socket.AF_INET6
     try:
-        with socket.create_server(
-            ("127.0.0.1" if request.param == "tcp" else "::", 0), family=family, dualstack_ipv6=request.param == "mapped"
-        ) as sock:
+        address = ("127.0.0.1" if request.param == "tcp" else "::", 0)
+        with socket.create_server(address, family=family, dualstack_ipv6=request.param == "mapped") as sock:
             yield sock
     except OSError as err:
         missing(f"this host has no IPv6: {err}")
@@ -75,8 +74,8 @@ def connected(listening: socket.socket) -> socket.socket:
         client = socket.socket(socket.AF_UNIX)
         client.connect(listening.getsockname())
     else:
-        mapped = listening.family == socket.AF_INET6 and not listening.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
-        host = "127.0.0.1" if mapped or listening.family == socket.AF_INET else "::1"
+        only_6 = listening.family == socket.AF_INET6 and listening.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+        host = "::1" if only_6 else "127.0.0.1"
         client = socket.create_connection((host, listening.getsockname()[1]), timeout=10)
     client.settimeout(10)
     assert client.recv(1, socket.MSG_PEEK) == b"{"
@@ -97,9 +96,9 @@ def test_a_connection_that_nobody_accepted_proves_nothing(listening: socket.sock
         return  # who began to listen is told without an accept, see the next test
     ourselves = Process.find(os.getpid())
     assert ourselves is not None
-    with socket.create_connection((listening.getsockname()[0].replace("::", "::1"), listening.getsockname()[1])) as client:
-        with pytest.raises(PeerError):
-            check_peer(client, ourselves)
+    host, port = listening.getsockname()[:2]
+    with socket.create_connection((host.replace("::", "::1"), port)) as client, pytest.raises(PeerError):
+        check_peer(client, ourselves)
 
 
 def test_who_began_to_listen_is_told_by_process_and_user(tmp_path: Path) -> None:
@@ -175,7 +174,8 @@ def test_a_process_in_another_network_namespace_is_not_the_peer_of_a_local_conne
             process = Process.find(twin.pid)
             assert process is not None
             rows = [row for row in tcp_sockets(twin.pid) if row.local[1] == ports[0] and row.remote[1] == ports[1]]
-            assert rows and rows[0].inode in (process.socket_inodes() or ())
+            assert rows
+            assert rows[0].inode in (process.socket_inodes() or ())
             check_peer(client, ours)
             with pytest.raises(PeerError):
                 check_peer(client, process)

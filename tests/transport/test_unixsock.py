@@ -120,7 +120,9 @@ def test_a_port_that_is_none_is_an_error_of_ours() -> None:
 
 
 @pytest.mark.parametrize("size", [107, 108, 109])
-def test_a_path_as_long_as_an_address_and_a_byte_more(tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_as_long_as_an_address_and_a_byte_more(
+    tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / ("d" * (size - len(str(tmp_path)) - 3))
     folder.mkdir()
     monkeypatch.chdir(folder)

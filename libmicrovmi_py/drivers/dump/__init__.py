@@ -37,7 +37,7 @@ class DumpDriver(Driver):
     @classmethod
     def open(cls, params: Parameters) -> DumpDriver:
         """Open and check the file. Raises ``InvalidArgumentError``, ``IoError``, ``DriverUnavailableError``."""
-        path = params.get("path") or _path_in(params)
+        path = params.get("path") or _path_in(params.vm_name)
         if path is None:
             raise InvalidArgumentError("Dump driver requires a path")
         _check_no_socket(path)
@@ -152,14 +152,8 @@ def _regions(image: Image, part: MemoryRange, offset: int) -> Iterator[Region]:
         start += size
 
 
-def _path_in(params: Parameters) -> str | None:
-    """The path that a name is: one with a slash, or a word that no machine has as its name."""
-    name = params.vm_name
-    if name is None or os.sep in name:
-        return name
-    if params.word and not os.path.exists(name):
-        raise InvalidArgumentError(f"there is no file {name} here; an image is ./{name}, a machine vmi:///?vm_name={name}")
-    return name if params.word else None
+def _path_in(vm_name: str | None) -> str | None:
+    return vm_name if vm_name is not None and os.sep in vm_name else None
 
 
 def _check_no_socket(path: str) -> None:

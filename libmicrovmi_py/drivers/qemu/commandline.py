@@ -81,7 +81,7 @@ def config_files(argv: Sequence[str]) -> list[str]:
 
 
 def parse_config(text: str) -> list[Group]:
-    """The groups of a file of ``-readconfig``: ``[kind "id"]``, then lines ``key = "value"``; other lines are skipped."""
+    """The groups of a file of ``-readconfig``: ``[kind "id"]``, then lines ``key = "value"``. Others are skipped."""
     groups: list[Group] = []
     values: dict[str, str] = {}
     for line in text.split("\n"):

@@ -52,7 +52,10 @@ def resolve(text: str, monitor: Endpoint | None, deadline: Deadline) -> tuple[Qe
 
 
 def _matches(text: str) -> tuple[list[Qemu], list[Qemu]]:
-    """The QEMUs that a name or a process id means, and all that run."""
+    """The QEMUs that a name or a process id means, and all that run.
+
+    Of those with the name only the ones of the nearest user: ourselves, else the system's, else anybody's.
+    """
     running = find_all()
     named = [qemu for qemu in running if qemu.name == text]
     if not named and "/" not in text:
@@ -61,7 +64,7 @@ def _matches(text: str) -> tuple[list[Qemu], list[Qemu]]:
         running += renamed
     pid = number(text)
     if named or pid is None:
-        return named, running
+        return nearest(named), running
     qemu = find_any(pid)
     return ([qemu] if qemu else []), running
 
@@ -73,12 +76,11 @@ def _in_the_middle_of_a_fork(matches: list[Qemu]) -> bool:
 
 
 def _only(text: str, matches: list[Qemu]) -> Qemu:
-    """The one of our own user, else of the system's, else of anybody's. Raises ``InvalidArgumentError`` for several."""
-    closest = nearest(matches)
-    if len(closest) == 1:
-        return closest[0]
-    count = f"{len(closest)} QEMU machines are named {text!r}"
-    raise InvalidArgumentError(f"{count}: give a process id instead; running: {listing(closest, text)}")
+    """The one machine that was found. Raises ``InvalidArgumentError`` for several."""
+    if len(matches) == 1:
+        return matches[0]
+    count = f"{len(matches)} QEMU machines are named {text!r}"
+    raise InvalidArgumentError(f"{count}: give a process id instead; running: {listing(matches, text)}")
 
 
 def _no_match(text: str, running: list[Qemu]) -> str:
@@ -91,7 +93,7 @@ def _no_match(text: str, running: list[Qemu]) -> str:
 
 
 def _behind_socket(path: str, running: list[Qemu], deadline: Deadline) -> tuple[Qemu, Endpoint]:
-    """The QEMU that serves ``path``, whatever its program is called; where another process made the socket for it, too."""
+    """The QEMU that serves ``path``, whatever its program is called and whoever made the socket."""
     with UnixEndpoint(path, path).connect(deadline) as sock:
         listener = credentials(sock)
         qemu = find_any(listener.pid) if listener.pid else None

@@ -3,13 +3,21 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from libmicrovmi_py.drivers.qemu.commandline import Group, QmpSocket, config_files, guest_name, parse_config, qmp_sockets
+from libmicrovmi_py.drivers.qemu.commandline import (
+    Group,
+    QmpSocket,
+    config_files,
+    guest_name,
+    parse_config,
+    qmp_sockets,
+)
 from libmicrovmi_py.errors import listed
 from libmicrovmi_py.transport.processes import Process
 from libmicrovmi_py.transport.sockets import same_namespace, tcp_sockets, unix_sockets_of
@@ -17,6 +25,7 @@ from libmicrovmi_py.transport.sockets import same_namespace, tcp_sockets, unix_s
 _PROGRAM = re.compile(r"\.?(qemu(-[\w.+]+)*-system-[\w.+-]+|qemu-kvm|kvm|qemu)")
 _OWN_FILE = re.compile(r"/(?:dev|proc/self)/fd/([0-9]+)")
 _LARGEST_CONFIG = 1 << 20
+_MOST_CONFIGS = 16
 _USERS = 1000
 _SERVICES = range(61184, 65520)
 """User ids of services that systemd and Debian give out; libvirt-qemu has one of them."""
@@ -76,7 +85,7 @@ def find_all() -> list[Qemu]:
 
 
 def find_renamed() -> list[Qemu]:
-    """Processes of other programs with the command line of a QEMU, which listen: a renamed QEMU, not what started it."""
+    """Processes of other programs with a QEMU's command line, and which listen: not what started a QEMU."""
     found = []
     for process in Process.all():
         if process.pid != os.getpid() and not _PROGRAM.fullmatch(process.executable()):
@@ -99,7 +108,7 @@ def _as_qemu(process: Process) -> Qemu | None:
         return None
     groups: list[Group] = []
     unread = []
-    for name in config_files(argv):
+    for name in config_files(argv)[:_MOST_CONFIGS]:
         try:
             groups += parse_config(_content(process, name))
         except (OSError, ValueError) as err:
@@ -168,8 +177,11 @@ def _unlike(name: str, text: str) -> int:
     """How little a name has of ``text``: 0 if one is in the other, else by what they begin with."""
     first, second = name.casefold(), text.casefold()
     if not first or not second:
-        return 1
-    return 0 if first in second or second in first else -len(os.path.commonprefix([first, second])) + len(second)
+        return len(second)
+    if first in second or second in first:
+        return 0
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False))
+    return len(second) - len(list(same))
 
 
 def _user(process: Process) -> str:

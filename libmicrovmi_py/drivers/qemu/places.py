@@ -6,6 +6,7 @@ All of this is guesses. Whoever connects has to check that the process itself is
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import stat
@@ -112,7 +113,9 @@ def _at(row: TcpRow) -> TcpEndpoint:
 def _of_ports(process: Process, item: QmpSocket) -> Iterator[TcpEndpoint]:
     """The ports of a range, or any, on which the process does listen: others may listen on the others."""
     if process.socket_inodes() is None:
-        raise _NowhereError(f"its QMP monitor is on a TCP port, and whose that is only its user or CAP_SYS_PTRACE can tell")
+        raise _NowhereError(
+            "its QMP monitor is on a TCP port, and only its user or CAP_SYS_PTRACE can tell whose that is"
+        )
     where = f"{item.host}:{item.port}" + (f" to {item.last}" if item.last else "")
     known = _ports_of_others(process)
     rows = [row for row in _listeners(process) if _fits(row.local[1], item) and row.local[1] not in known]
@@ -143,7 +146,7 @@ def _ports_of_others(process: Process) -> set[int]:
     """Ports that the command line gives to the debugger's stub: a connection there stops the machine."""
     argv = process.argv()
     found = {1234} if "-s" in argv or "--s" in argv else set()
-    for word, value in zip(argv, argv[1:], strict=False):
+    for word, value in itertools.pairwise(argv):
         if word in ("-gdb", "--gdb"):
             found |= {int(port) for port in re.findall(r":([0-9]{1,5})(?=,|$)", value)}
     return found
