@@ -12,6 +12,7 @@ from libmicrovmi_py.errors import (
     InvalidArgumentError,
     MicrovmiError,
     TimeoutExpiredError,
+    listed,
     logger,
 )
 from libmicrovmi_py.transport.deadline import Deadline, limited
@@ -73,7 +74,7 @@ def release_all(timeout: float) -> None:
             _give_up(machine)
     if failures:
         kind = next((type(err) for _, err in failures if isinstance(err, MicrovmiError)), MicrovmiError)
-        raise kind("; ".join(_text(err) for _, err in failures))
+        raise kind(listed([_text(err) for _, err in failures], separator="; "))
 
 
 def _settle_in_rounds(machines: list[Touched], timeout: float) -> list[tuple[Touched, BaseException]]:

@@ -153,10 +153,20 @@ class Process:
         for number in numbers:
             yield self.path(f"fd/{number}"), self.link(f"fd/{number}")
 
-    def socket_inodes(self) -> set[int]:
-        """The inodes of its sockets; empty if the system does not tell."""
-        found = (_SOCKET.fullmatch(target) for _, target in self.descriptors())
-        return {int(match[1]) for match in found if match}
+    def socket_inodes(self) -> set[int] | None:
+        """The inodes of its sockets, ``None`` if the system does not tell: a QEMU always has open files."""
+        targets = [target for _, target in self.descriptors()]
+        found = (_SOCKET.fullmatch(target) for target in targets)
+        return {int(match[1]) for match in found if match} if any(targets) else None
+
+    def uids(self) -> tuple[int, ...]:
+        """Its real and its effective user id; none if the system does not tell."""
+        try:
+            with open(self.path("status"), "rb") as file:
+                fields = next((line.split() for line in file if line.startswith(b"Uid:")), [])
+        except OSError:
+            return ()
+        return tuple(int(word) for word in fields[1:3])
 
     def mappings(self) -> list[Vma]:
         """Its memory mappings in ascending order, neighbours that continue each other made one.
@@ -174,11 +184,25 @@ class Process:
 
 
 def denied(path: str) -> PermissionDeniedError:
-    """The error for a process that the system does not let us look into."""
+    """The error for a process that the system does not let us look into: ``path`` is one of its files in ``/proc``."""
+    if _not_dumpable(path):
+        return PermissionDeniedError(
+            f"{path}: the operating system refused: that process changed its user or its rights after it was started "
+            "(QEMU with -runas does) and is not dumpable, so that CAP_SYS_PTRACE is needed whoever looks into it"
+        )
     return PermissionDeniedError(
         f"{path}: the operating system refused: run as the user of that process or with CAP_SYS_PTRACE, "
         "and look at /proc/sys/kernel/yama/ptrace_scope (0 or 1 with CAP_SYS_PTRACE)"
     )
+
+
+def _not_dumpable(path: str) -> bool:
+    """Whether such a file belongs to root although the process does not, which is how the kernel protects it."""
+    try:
+        users = Process(int(path.split("/")[2]), 0).uids()
+        return bool(users) and users[-1] != 0 and os.stat(path).st_uid == 0
+    except (OSError, ValueError, IndexError):
+        return False
 
 
 def _stat(pid: int) -> tuple[str, int, int]:

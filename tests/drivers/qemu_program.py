@@ -10,9 +10,10 @@ little later), ``refuse``, ``refuse-when-paused``, ``move`` (the first time the 
 ``-fake swapped`` has the halves of the second range in another order in the block. ``-fake arriving`` says that its
 memory is still being migrated, ``-fake waiting`` that it waits for a migration. ``-fake missing`` makes the pages from
 4 KiB to 128 KiB missing ones, which nobody brings, as of a post-copy migration whose source hangs (the kernel's
-userfaultfd; takes root). ``-fake fuzz`` spoils answers, by the number of the connection. ``-fake fork`` leaves a child
-of the same command line behind for 0.3 s. ``-dimm FILE`` plugs 64 KiB at 0x180000 in, which are there as long as FILE
-is. The command ``play-state`` makes a run state the machine's, ``play-answer`` an answer that of a command.
+userfaultfd; takes root). ``-fake deaf`` never takes a client of the first monitor. ``-fake fuzz`` spoils answers, by
+the number of the connection. ``-fake fork`` leaves a child of the same command line behind for 0.3 s. ``-dimm FILE``
+plugs 64 KiB at 0x180000 in, which are there as long as FILE is. The command ``play-state`` makes a run state the
+machine's, ``play-answer`` an answer that of a command.
 """
 
 from __future__ import annotations
@@ -226,12 +227,16 @@ def framing(number: int) -> Callable[[dict[str, Any]], bytes]:
 
 def main() -> None:
     machine = Machine(sys.argv)
-    servers = []
+    servers, kept = [], []
     for option, value in itertools.pairwise(sys.argv):
         if option == "-qmp":
             server = socket.socket(socket.AF_UNIX)
             server.bind(value.removeprefix("unix:").partition(",")[0])
             server.listen(1)
+            if "deaf" in machine.fakes and not servers:
+                machine.fakes.remove("deaf")
+                kept.append(server)
+                continue
             servers.append(threading.Thread(target=machine.serve, args=(server,), daemon=True))
     if "fork" in machine.fakes and os.fork() == 0:
         time.sleep(0.3)

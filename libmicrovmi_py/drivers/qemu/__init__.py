@@ -11,7 +11,13 @@ from libmicrovmi_py.drivers.qemu import control
 from libmicrovmi_py.drivers.qemu.discovery import parse_endpoint, resolve
 from libmicrovmi_py.drivers.qemu.memory import HostMemory, is_filled, read_pieces
 from libmicrovmi_py.drivers.qemu.monitor import Monitor
-from libmicrovmi_py.errors import InvalidArgumentError, InvalidContextError, MicrovmiError, logger
+from libmicrovmi_py.errors import (
+    InvalidArgumentError,
+    InvalidContextError,
+    MicrovmiError,
+    about_a_machine,
+    logger,
+)
 from libmicrovmi_py.model import DriverType, MemoryKind, MemoryRange, Registers
 from libmicrovmi_py.params import Parameters
 from libmicrovmi_py.transport.deadline import Deadline
@@ -70,7 +76,12 @@ class QemuDriver(Driver):
         if not name:
             raise InvalidArgumentError("QEMU driver requires a VM name parameter (vm_name: a name, pid or QMP socket)")
         qemu, endpoints = resolve(name, parse_endpoint(given) if given else None, Deadline(timeout))
-        driver = cls(qemu.process, Monitor(qemu, endpoints, timeout), mapped=mapped)
+        with about_a_machine():
+            return cls._opened(qemu.process, Monitor(qemu, endpoints, timeout), mapped)
+
+    @classmethod
+    def _opened(cls, process: Process, monitor: Monitor, mapped: bool) -> QemuDriver:
+        driver = cls(process, monitor, mapped=mapped)
         try:
             driver._read_map()
         except BaseException:

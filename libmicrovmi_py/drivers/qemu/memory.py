@@ -119,7 +119,9 @@ def read_pieces(client: QmpClient) -> list[Piece]:
         if ranges and None not in hosts:
             main, plugged = main_blocks(ranges, backends), _plugged(client)
             return _joined(_piece(item, main, plugged, host or 0) for item, host in zip(ranges, hosts, strict=True))
-    raise IoError("QEMU's memory map is empty or keeps changing: pause the machine and try again")
+    if not ranges:
+        raise IoError("the machine has no memory: it was started with -M none, or nothing has been plugged in yet")
+    raise IoError("QEMU's memory map keeps changing: pause the machine and try again")
 
 
 def _backends(client: QmpClient) -> set[str]:
