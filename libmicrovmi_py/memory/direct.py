@@ -87,7 +87,8 @@ def _fill(row: Any, region: Region, reach: Reach) -> None:
 def _address(view: memoryview | None, offset: int) -> Any:
     """Where the bytes are, which stay there as long as the view lives.
 
-    Nothing is kept of cffi's: a view that somebody exports crashes CPython when it is garbage in a cycle.
+    Nothing is kept of cffi's, here or in a frame that an error may come through: a view that somebody exports crashes
+    CPython when it is garbage in a cycle.
     """
     ffi, _ = native()
     return ffi.NULL if view is None else ffi.from_buffer("uint8_t[]", view) + offset
@@ -212,6 +213,7 @@ class DirectMemory:
             size = len(target)
             done: int = take(stream, target, size)
             if done < 0:
+                del target  # the error's traceback holds this frame: see _address()
                 self._raise_failure(-done, size)
             return done
 

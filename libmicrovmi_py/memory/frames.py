@@ -226,7 +226,10 @@ class FrameMemory:
         if not isinstance(frames, SupportsFrameWrites):
             raise ReadOnlyError("this driver cannot write memory", address=address)
         pieces = list(_pieces(address, len(data)))
-        self._check_write(pieces, address, len(data))
+        try:
+            self._check_write(pieces, address, len(data))
+        except AccessError as err:
+            raise _unwritten(err, address, len(data)) from err
         done = 0
         try:
             if isinstance(frames, SupportsRangeWrites) and len(pieces) > 1:
@@ -301,6 +304,12 @@ def _stopped(err: AccessError, address: int, size: int, done: int) -> AccessErro
     kind = IoError if isinstance(err, NotMappedError) else type(err)
     done += min(max(err.completed, 0), size - done)
     return kind(str(err), address=address + done, requested=size, completed=done)
+
+
+def _unwritten(err: AccessError, address: int, size: int) -> AccessError:
+    """The same error of a look in front of a write: what it says was completed was read, and nothing was written."""
+    at = err.address if address <= err.address < address + size else address
+    return type(err)(str(err), address=at, requested=size)
 
 
 def _clear(buffer: memoryview) -> None:

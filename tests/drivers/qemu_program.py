@@ -7,7 +7,8 @@ shares lie above. Byte N of a block is N // 4096 % 251. Two vCPUs, numbered 0 an
 
 ``-fake WHAT=COMMAND`` makes it misbehave at that command: ``hang``, ``late`` (by a second), ``exit``, ``hangup``, ``leave`` (hangs up, ends a
 little later), ``refuse``, ``refuse-when-paused``, ``move`` (the first time the map has moved on), ``vanish``.
-``-fake swapped`` has the halves of the second range in another order in the block. ``-fake arriving`` says that its
+``-fake lose=OFFSET`` takes the 4096 bytes at that offset of the first block away at SIGUSR1 and says ``lost``; at
+SIGUSR2 it puts others like them there and says ``found``. ``-fake swapped`` has the halves of the second range in another order in the block. ``-fake arriving`` says that its
 memory is still being migrated, ``-fake waiting`` that it waits for a migration. ``-fake missing`` makes the pages from
 4 KiB to 128 KiB missing ones, which nobody brings, as of a post-copy migration whose source hangs (the kernel's
 userfaultfd; takes root). ``-fake deaf`` never takes a client of the first monitor. ``-fake fuzz`` spoils answers, by
@@ -27,6 +28,7 @@ import json
 import mmap
 import os
 import platform
+import signal
 import socket
 import struct
 import sys
@@ -37,6 +39,7 @@ from typing import Any, TextIO
 
 KIB = 1024
 MARGIN = 64 * KIB
+libc = ctypes.CDLL(None)
 REGISTERS = "EAX={0:08x} EBX=00000000 ECX=00000000 EDX=00000000\r\nEIP=0000fff0 EFL=00000002 [-------]\r\n"
 
 
@@ -106,6 +109,23 @@ class Machine:
                     del self.fakes[index]
                 return what
         return ""
+
+    def lose(self, *_: object) -> None:
+        """Memory of the machine vanishes from this process."""
+        libc.munmap(ctypes.c_void_p(self.place_to_lose()), 4096)
+        print("lost", flush=True)
+
+    def find(self, *_: object) -> None:
+        """It is there again."""
+        place = self.place_to_lose()
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x10  # MAP_FIXED
+        libc.mmap(ctypes.c_void_p(place), ctypes.c_size_t(4096), 3, flags, -1, ctypes.c_long(0))
+        ctypes.memset(place, (place - self.ranges[0][3].address) // 4096 % 251, 4096)
+        print("found", flush=True)
+
+    def place_to_lose(self) -> int:
+        offset = next(int(text.partition("=")[2], 0) for text in self.fakes if text.startswith("lose="))
+        return self.ranges[0][3].address + offset
 
     def execute(self, command: str, arguments: dict[str, Any]) -> Any:
         answers: dict[str, Any] = {
@@ -241,6 +261,8 @@ def main() -> None:
     if "fork" in machine.fakes and os.fork() == 0:
         time.sleep(0.3)
         os._exit(0)
+    signal.signal(signal.SIGUSR1, machine.lose)
+    signal.signal(signal.SIGUSR2, machine.find)
     for thread in servers:
         thread.start()
     print("ready", flush=True)
