@@ -97,7 +97,7 @@ class Machine:
         ]
         self.dimm = dict(options).get("-dimm", "")
         if self.dimm:
-            self.ranges.insert(3, (0x180000, 64 * KIB, "ram", Block("dimm0", 64 * KIB, shared=main.shared), 0))
+            self.ranges.insert(4, (0x180000, 64 * KIB, "ram", Block("dimm0", 64 * KIB, shared=main.shared), 0))
         if "missing" in self.fakes:
             withhold(main.area, 4 * KIB, 124 * KIB)
 
