@@ -172,7 +172,7 @@ class Process:
         return _joined(_vma(line) for line in lines if line)
 
     def refused(self, name: str) -> PermissionDeniedError | VmGoneError:
-        """The error for a file of it that was refused: until it is collected, one that ended refuses its own user too."""
+        """The error for a file that was refused: until it is collected, one that ended refuses its own user too."""
         return denied(self.path(name)) if self.alive else VmGoneError(f"process {self.pid} ended")
 
 
