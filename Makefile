@@ -19,8 +19,8 @@ PRIVATE := $(BUILD)/lib/libmicrovmi
 NEXT := $(BUILD)/lib/libmicrovmi.next
 NATIVE := libmicrovmi_py/_native
 
-C_SOURCES := $(wildcard $(NATIVE)/*.c $(NATIVE)/*.h) $(NATIVE)/exports.map $(NATIVE)/pythonflags.py $(NATIVE)/pythonnames.py include/libmicrovmi.h
-GENERATOR := build_embed.py libmicrovmi_py/header.py libmicrovmi_py/version.py
+C_SOURCES := $(wildcard $(NATIVE)/*.c $(NATIVE)/*.h) $(NATIVE)/exports.map include/libmicrovmi.h
+GENERATOR := build_embed.py $(addprefix libmicrovmi_py/,header.py version.py _native/pythonflags.py _native/pythonnames.py)
 PY_SOURCES := $(sort $(shell find libmicrovmi_py -name '*.py'))
 WARNINGS := -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers
 # A linker that binds everything at once and write-protects what it wrote; canaries, checked copies, and where the

@@ -177,10 +177,14 @@ class Process:
             with StandardStreamsHeld(), open(self.path("maps"), "rb") as file:
                 lines = file.read().decode("utf-8", "surrogateescape").split("\n")
         except PermissionError as err:
-            raise denied(self.path("maps")) from err
+            raise self.refused("maps") from err
         except OSError as err:
             raise VmGoneError(f"process {self.pid} ended") from err
         return _joined(_vma(line) for line in lines if line)
+
+    def refused(self, name: str) -> PermissionDeniedError | VmGoneError:
+        """The error for a file that was refused: until it is collected, one that ended refuses its own user too."""
+        return denied(self.path(name)) if self.alive else VmGoneError(f"process {self.pid} ended")
 
 
 def denied(path: str) -> PermissionDeniedError:

@@ -62,11 +62,10 @@ class ProcessMemory:
             self._reader = self._writer = self._pidfd = None
 
     def _open(self, flags: int) -> OwnedFd:
-        path = self._process.path("mem")
         try:
-            fd = OwnedFd.open(path, flags)
+            fd = OwnedFd.open(self._process.path("mem"), flags)
         except PermissionError as err:
-            raise denied(path) from err
+            raise self._process.refused("mem") from err
         except OSError as err:
             raise self._gone() from err
         if not self._process.alive:
