@@ -48,15 +48,16 @@ class Vma:
         return not self.shared and self.inode == 0
 
     def continues(self, other: Vma) -> bool:
-        """Whether this mapping follows ``other``, in memory and in the same file."""
-        same = (self.shared, self.device, self.inode, self.path) == (
-            other.shared,
-            other.device,
-            other.inode,
-            other.path,
-        )
-        in_file = self.inode == 0 or self.offset == other.offset + (other.end - other.start)
-        return same and self.start == other.end and in_file
+        """Whether this mapping follows ``other``, in memory and in the same file.
+
+        Without a file, one that may be written is no part of one that may not: QEMU has pages that nobody may touch
+        behind the guest's memory.
+        """
+        mine = (self.shared, self.device, self.inode, self.path)
+        same = mine == (other.shared, other.device, other.inode, other.path) and self.start == other.end
+        if self.inode == 0:
+            return same and self.writable == other.writable
+        return same and self.offset == other.offset + (other.end - other.start)
 
 
 @dataclass(frozen=True, slots=True)

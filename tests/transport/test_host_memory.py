@@ -137,6 +137,15 @@ def test_mappings_that_continue_each_other_are_one(image: Path) -> None:
         assert found[0].inode == image.stat().st_ino
 
 
+def test_pages_that_nobody_may_touch_do_not_make_those_in_front_of_them_read_only() -> None:
+    with mmap.mmap(-1, 4 * PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as area:
+        start = address_of(area)
+        libc = ctypes.CDLL(None, use_errno=True)
+        assert libc.mprotect(ctypes.c_void_p(start + 2 * PAGE), ctypes.c_size_t(2 * PAGE), 0) == 0
+        (found,) = (vma for vma in this_process().mappings() if vma.start <= start < vma.end)
+        assert (found.end, found.writable) == (start + 2 * PAGE, True)
+
+
 # --------------------------------------------------------------------------------------------------- process memory
 
 
