@@ -20,7 +20,7 @@ from libmicrovmi_py.transport.reach import Reach
 
 
 class HostMapping:
-    """``size`` bytes of a regular file from byte ``offset``, mapped shared: what others write is seen at once.
+    """``size`` bytes of a file or block device from byte ``offset``, mapped shared: what others write is seen at once.
 
     Mapped for reading only; the first write makes a second, writable mapping. A mapping goes when the last user of it
     does, so that closing is safe while another thread reads. Touching what is gone of a file that became shorter ends
@@ -43,14 +43,15 @@ class HostMapping:
     ) -> HostMapping:
         """Map ``size`` bytes (all up to the end if ``None``) of a path or of an open file.
 
-        Raises ``PermissionDeniedError``, or ``IoError`` for a file that is not there, not regular, empty or too short.
+        Raises ``PermissionDeniedError``, or ``IoError`` for a file that is not there, empty or too short, or neither
+        regular nor a block device.
         """
         try:
             fd = OwnedFd.open(target, os.O_RDONLY | os.O_NONBLOCK) if isinstance(target, str) else target
-            status = os.fstat(fd.number)
-            if not stat.S_ISREG(status.st_mode):
-                raise ValueError("not a regular file")
-            return cls(fd, offset, status.st_size - offset if size is None else size, writable=writable)
+            mode = os.fstat(fd.number).st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+                raise ValueError("not a regular file or block device")
+            return cls(fd, offset, _length(fd) - offset if size is None else size, writable=writable)
         except PermissionError as err:
             raise PermissionDeniedError(f"{target}: {err.strerror}") from err
         except (OSError, ValueError) as err:
@@ -66,7 +67,15 @@ class HostMapping:
             if readable is None:
                 raise InvalidContextError("the machine was closed")
             writable = self._changeable.view if self._changeable else None
-            return Reach(view=readable.view, writable=writable, fd=fd, offset=self._offset)
+            regular = fd is not None and stat.S_ISREG(os.fstat(fd.number).st_mode)
+            return Reach(view=readable.view, writable=writable, fd=fd if regular else None, offset=self._offset)
+
+    def file(self) -> OwnedFd:
+        """The open file. Raises ``InvalidContextError`` after ``close()``."""
+        with self._lock:
+            if self._fd is None:
+                raise InvalidContextError("the machine was closed")
+            return self._fd
 
     def open_for_writing(self) -> None:
         """Make the writable mapping.
@@ -101,11 +110,16 @@ class _Window:
     __slots__ = ("pages", "view")
 
     def __init__(self, fd: OwnedFd, offset: int, size: int, protection: int) -> None:
-        status = os.fstat(fd.number)
-        block = status.st_blksize if status.st_blksize % PAGE_SIZE == 0 else PAGE_SIZE
+        blocks, length = os.fstat(fd.number).st_blksize, _length(fd)
+        block = blocks if blocks % PAGE_SIZE == 0 else PAGE_SIZE
         start = offset - offset % block
-        end = min(-(-(offset + size) // block) * block, status.st_size)
+        end = min(-(-(offset + size) // block) * block, length)
         if not 0 < size <= end - offset:
-            raise ValueError(f"{size} bytes from {offset:#x} are not in its {status.st_size} bytes")
+            raise ValueError(f"{size} bytes from {offset:#x} are not in its {length} bytes")
         self.pages = mmap.mmap(fd.number, end - start, mmap.MAP_SHARED, protection, offset=start)
         self.view = memoryview(self.pages)[offset - start : offset - start + size]
+
+
+def _length(fd: OwnedFd) -> int:
+    """Bytes of a file; ``fstat`` does not know those of a block device."""
+    return os.lseek(fd.number, 0, os.SEEK_END)
