@@ -27,7 +27,7 @@ class Image:
 
     @classmethod
     def open(cls, path: str) -> Image:
-        """Open a file or block device. Raises ``PermissionDeniedError``, or ``IoError`` for what is neither, or empty."""
+        """Open a file or block device. Raises ``PermissionDeniedError``, ``IoError`` for what is neither, or empty."""
         return cls(path, HostMapping.of_file(path))
 
     def read(self, offset: int, size: int, what: str) -> bytes:

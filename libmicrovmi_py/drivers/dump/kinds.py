@@ -26,7 +26,7 @@ class AllKinds(Protocol):
 
     @property
     def end_of_ram(self) -> int:
-        """One past the last byte of main memory, as far as the dump tells; it need not be in the file. 0 without any."""
+        """One past the last byte of main memory, as far as the dump tells; it may be left out. 0 without any."""
 
     def of(self, start: int, end: int) -> Iterable[MemoryRange]:
         """A range of the dump in pieces, each with its kind."""

@@ -172,7 +172,9 @@ def smbios(ranges: Sequence[tuple[int, int]], *, wide: bool = False, place: int 
     if wide:
         entry = _summed(struct.pack("<5sBBBBBBxIQ", b"_SM3_", 0, 24, 3, 0, 0, 1, len(table), place + 64), 5)
     else:
-        entry = struct.pack("<4sBBBBHB5s5sBHIHB", b"_SM_", 0, 31, 2, 8, 99, 0, bytes(5), b"_DMI_", 0, len(table), place + 64, 3, 0)
+        entry = struct.pack(
+            "<4sBBBBHB5s5sBHIHB", b"_SM_", 0, 31, 2, 8, 99, 0, bytes(5), b"_DMI_", 0, len(table), place + 64, 3, 0
+        )
         entry = _summed(entry, 4)
     return {place: (entry.ljust(64, b"\0") + table).ljust(PAGE, b"\0")}
 
@@ -193,7 +195,9 @@ def acpi(ranges: Sequence[tuple[int, int]], *, flags: int = 1, place: int = 0xF6
 
 
 def _acpi_table(name: bytes, content: bytes) -> bytes:
-    return _summed(struct.pack("<4sIBB6s8sI4sI", name, 36 + len(content), 1, 0, b"MAKER ", b"MACHINE ", 1, b"ABCD", 1) + content, 9)
+    return _summed(
+        struct.pack("<4sIBB6s8sI4sI", name, 36 + len(content), 1, 0, b"MAKER ", b"MACHINE ", 1, b"ABCD", 1) + content, 9
+    )
 
 
 def _summed(content: bytes, place: int) -> bytes:

@@ -186,7 +186,9 @@ def test_memory_above_4_tib_is_told_in_bytes(tmp_path: Path) -> None:
             assert machine.max_addr == place + MIB
 
 
-FILTERED = laid((0x1000, PAGE), (0x101000, PAGE), (0x7FFF000, PAGE), (0xFD000000, PAGE), (0xFFFFE000, PAGE)) | HIGH | BAR
+FILTERED = (
+    laid((0x1000, PAGE), (0x101000, PAGE), (0x7FFF000, PAGE), (0xFD000000, PAGE), (0xFFFFE000, PAGE)) | HIGH | BAR
+)
 """A machine of 128 MiB, and more above 4 GiB, of which some pages are there."""
 
 FILTERED_KINDS: list[Row] = [
