@@ -232,18 +232,15 @@ def test_a_sparse_file_of_a_huge_machine_is_opened_at_once(tmp_path: Path) -> No
 
 
 def test_what_a_sparse_bitmap_has_is_found(tmp_path: Path) -> None:
-    path = tmp_path / "bitmap"
-    path.write_bytes(b"\x0c")
+    path, places = tmp_path / "bitmap", (1 << 30, (1 << 34) + 5)
+    path.write_bytes(bytes(PAGE) + b"\x0c")
     with path.open("r+b") as file:
-        for place in (1 << 30, (1 << 34) + 5):
-            file.seek(place)
+        for place in places:
+            file.seek(PAGE + place)
             file.write(b"\x81")
     image = Image.open(str(path))
-    expected = [
-        (2, 4),
-        *((8 * place + bit, 8 * place + bit + 1) for place in (1 << 30, (1 << 34) + 5) for bit in (0, 7)),
-    ]
-    assert list(runs(image, 0, 8 * image.size)) == expected
+    expected = [(2, 4), *((8 * place + bit, 8 * place + bit + 1) for place in places for bit in (0, 7))]
+    assert list(runs(image, PAGE, 8 * (image.size - PAGE))) == expected
 
 
 # ----------------------------------------------------------------------------------------------------------------- fuzz
