@@ -189,3 +189,29 @@ def test_a_batch_with_an_address_that_cannot_be_reads_nothing(address: int) -> N
     with pytest.raises(InvalidArgumentError, match="64 bits"):
         Microvmi.from_driver(FakeDriver(memory())).read_physical_batch([(0, buffer), (address, buffer)])
     assert buffer == NEW * 8
+
+
+class Recording(FakeDriver):
+    """It keeps the numbers of the frames that it was asked for."""
+
+    def __init__(self, pieces: dict[int, bytearray]) -> None:
+        super().__init__(pieces)
+        self.asked: set[int] = set()
+
+    def read_frame(self, frame: int, offset: int, buffer: memoryview) -> None:
+        self.asked.add(frame)
+        super().read_frame(frame, offset, buffer)
+
+
+@pytest.mark.parametrize("address", [(1 << 52) - PAGE_SIZE - 8, (1 << 52) - 1, 1 << 52, 1 << 63, (1 << 64) - 8])
+def test_no_driver_is_asked_for_a_frame_that_no_machine_has(address: int) -> None:
+    driver = Recording(memory())
+    machine, size = Microvmi.from_driver(driver), 4 * PAGE_SIZE
+    buffer = bytearray(NEW * size)
+    assert machine.read_physical_into(address, buffer) == 0
+    machine.read_physical_padded_into(address, buffer)
+    assert buffer == bytes(size)
+    with pytest.raises(NotMappedError):
+        machine.write_physical(address, NEW * size)
+    assert machine.read_physical_batch([(address, buffer)])[0].done == 0
+    assert max(driver.asked, default=0) < 1 << 40

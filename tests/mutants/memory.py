@@ -104,7 +104,7 @@ MUTANTS = (
         "            with contextlib.suppress(AccessError):\n                return _read_many",
         "            if True:\n                return _read_many",
         "batch: one frame that fails fails all requests",
-        (f"{BATCH}[fake-running]",),
+        (f"{BATCH}[kvm-running]",),
     ),
     Mutant(
         f"{HERE}/frames.py",
@@ -157,7 +157,7 @@ MUTANTS = (
         "min(size, (1 << PHYSICAL_BITS) - address)\n    while begin",
         "size\n    while begin",
         "frames above 2^52 are asked for",
-        (PHYSICAL,),
+        (f"{OWN}::test_no_driver_is_asked_for_a_frame_that_no_machine_has",),
     ),
     Mutant(
         f"{HERE}/frames.py",
