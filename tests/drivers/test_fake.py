@@ -7,6 +7,7 @@ import pytest
 
 from libmicrovmi_py.drivers.fake import FakeDriver, reset_registers
 from libmicrovmi_py.errors import InvalidArgumentError, IoError, NotMappedError, ReadOnlyError
+from libmicrovmi_py.events import PageAccess
 from libmicrovmi_py.microvmi import Microvmi
 from libmicrovmi_py.model import PAGE_SIZE, MemoryKind, MemoryRange
 
@@ -99,3 +100,11 @@ def test_registers_that_were_read_are_a_copy() -> None:
         machine.write_registers(written)
         written.cs.base = 77
         assert machine.read_registers() == reset_registers()
+
+
+def test_closing_gives_page_accesses_back() -> None:
+    driver = FakeDriver({0: bytearray(2 * PAGE_SIZE)})
+    with Microvmi.from_driver(driver) as machine:
+        machine.set_page_access(PAGE_SIZE, PageAccess.READ)
+        assert driver.get_page_access(1) == PageAccess.READ
+    assert driver.get_page_access(1) == PageAccess.ALL

@@ -146,7 +146,7 @@ MUTANTS = (
         "            with self._lock:\n                self._open[event.id] = (stop, known)\n            raise",
         "            raise",
         "an event whose answer failed can be answered no more",
-        (f"{EVENTS}", f"{TROUBLE}"),
+        (f"{EVENTS}::test_an_event_whose_answer_fails_stays_open",),
     ),
     Mutant(
         f"{HERE}/vcpus.py",
@@ -160,14 +160,14 @@ MUTANTS = (
         "                for one in done if enabled else ():\n                    self._flip(one, switch, False)\n",
         "",
         "an intercept that failed for one vCPU stays on for others",
-        (EVENTS,),
+        (f"{EVENTS}::test_an_intercept_that_one_vcpu_refuses_is_on_for_none",),
     ),
     Mutant(
         f"{HERE}/intercepts.py",
         "others = any(kind is switch[0] for kind, _ in on - {switch})",
         "others = False",
         "with one of two control registers the events of the other end",
-        (EVENTS,),
+        (f"{EVENTS}::test_of_two_control_registers_one_is_left_when_the_other_goes",),
     ),
     Mutant(
         f"{HERE}/domain.py",
