@@ -31,6 +31,11 @@ class StandIns:
         self._environment = {**os.environ, "PYTHONHOME": home, "LD_LIBRARY_PATH": libraries}
         self._running: list[subprocess.Popen[str]] = []
 
+    @property
+    def pid(self) -> int:
+        """The process id of the one that was started last."""
+        return self._running[-1].pid
+
     def start(self, *options: str) -> str:
         """Start one and return its machine's URI, once it serves."""
         number = next(_numbers)

@@ -7,12 +7,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import ClassVar
 
-from libmicrovmi_py.drivers.base import Driver, check_vcpu
+from libmicrovmi_py.drivers.base import RUNS, STOPPED, Driver, RunState, check_vcpu
 from libmicrovmi_py.drivers.fake.guest import PlayedGuest
 from libmicrovmi_py.errors import InvalidArgumentError, IoError, NotMappedError, ReadOnlyError
 from libmicrovmi_py.events import Event, Intercept, PageAccess, Reply
@@ -78,7 +77,6 @@ class FakeDriver(Driver):
         self._max_addr = end_of_ram(self._ranges)
         self._vcpus = len(registers) if registers is not None else 1
         self._guest = PlayedGuest(list(registers or [reset_registers()]), self._frames.__contains__)
-        self._lock = threading.Lock()
 
     def _add(self, first: int, content: memoryview, rom: bool) -> None:
         for index in range(len(content) >> PAGE_SHIFT):
@@ -147,13 +145,15 @@ class FakeDriver(Driver):
     def running(self, running: bool) -> None:
         self._guest.running = running
 
-    def pause(self) -> bool:
-        """Stop; whether it ran."""
-        with self._lock:
-            ran, self.running = self.running, False
-        return ran
+    def run_state(self) -> RunState:
+        """RUNS or STOPPED."""
+        return RUNS if self.running else STOPPED
 
-    def resume(self) -> None:
+    def stop(self) -> None:
+        """Stop."""
+        self.running = False
+
+    def run(self, *, whoever: bool) -> None:
         """Run."""
         self.running = True
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 
-from libmicrovmi_py.drivers.base import check_vcpu
+from libmicrovmi_py.drivers.base import RUNS, STOPPED, RunState, check_vcpu
 from libmicrovmi_py.drivers.kvm import KvmDriver, abi
 from libmicrovmi_py.drivers.kvm.machine import Machine, acquire, release
 from libmicrovmi_py.errors import AccessError, MicrovmiError, NotMappedError, logger
@@ -101,11 +101,15 @@ class OpenMachine(KvmDriver):
 
     # -------------------------------------------------------------------------------------------------------- vCPUs
 
-    def pause(self) -> bool:
-        """Stop all vCPUs; ``True`` unless they were paused here already."""
-        return self._vcpus.pause()
+    def run_state(self) -> RunState:
+        """STOPPED if this process paused it: KVMi does not tell of others, and is not asked."""
+        return STOPPED if self._vcpus.paused else RUNS
 
-    def resume(self) -> None:
+    def stop(self) -> None:
+        """Stop all vCPUs."""
+        self._vcpus.pause()
+
+    def run(self, *, whoever: bool) -> None:
         """Answer the events of the pause, and wait until every vCPU that no other event stops goes on."""
         self._vcpus.resume()
 
