@@ -162,8 +162,8 @@ MUTANTS = (
     ),
     Mutant(
         f"{XEN}/domain.py",
-        "        self._memory.keep(False)\n        self._control.resume()",
-        "        self._control.resume()",
+        "        self._memory.keep(False)\n        if not whoever:",
+        "        if not whoever:",
         "mappings from before a resume are read after it",
         (f"{MEMORY}::test_mappings_are_kept_while_the_domain_is_paused_and_no_longer",),
     ),

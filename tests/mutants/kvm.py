@@ -129,7 +129,7 @@ MUTANTS = (
     ),
     Mutant(
         f"{HERE}/vcpus.py",
-        "            if self._paused:\n                return False\n",
+        "            if self._paused:\n                return\n",
         "",
         "a second pause stops every vCPU twice",
         (f"{CONTROL}::test_pausing_again_stops_nothing_twice",),

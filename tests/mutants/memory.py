@@ -66,7 +66,7 @@ MUTANTS = (
     ),
     Mutant(
         f"{HERE}/frames.py",
-        "    done += err.completed\n",
+        "    done += min(max(err.completed, 0), size - done)\n",
         "",
         "what a driver of ranges did before an error is not told",
         (f"{RANGES}[True]",),

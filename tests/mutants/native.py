@@ -38,7 +38,7 @@ MUTANTS = (
         "        slot->cursors[0] = plain;\n            slot->cursors[1] = padded;",
         "        slot->cursors[0] = padded;\n            slot->cursors[1] = plain;",
         "the streams have each other's cursor",
-        ("tests/capi/test_memory.py", REUSE),
+        ("tests/contract/test_contract_writes.py::test_the_plain_stream_writes_and_moves[qemu]",),
     ),
     Mutant(
         f"{HERE}/stream.h",
