@@ -53,12 +53,12 @@ class HostMapping:
         self._image = image
         self._lock = threading.Lock()
         self._fd: OwnedFd | None = fd
-        self._regular = stat.S_ISREG(os.fstat(fd.number).st_mode)  # else it has no holes, and cannot become shorter
         self._writer: OwnedFd | None = None
         window = _Window(fd, offset, size, mmap.PROT_READ) if mapped else None
         self._readable = window
         self._changeable: _Window | None = None
         self._mapped = mapped
+        self._regular = stat.S_ISREG(os.fstat(fd.number).st_mode)  # a device has no holes, and fstat no length for it
 
     @classmethod
     def of_file(
@@ -81,10 +81,10 @@ class HostMapping:
             mode = os.fstat(fd.number).st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
                 raise ValueError("not a regular file or block device")
-            whole = _length(fd) - offset
-            length = whole if size is None else size
-            if not 0 < length <= whole:
-                raise ValueError(f"{length} bytes from {offset:#x} are not in its {_length(fd)} bytes")
+            there = _length(fd)
+            length = there - offset if size is None else size
+            if not 0 < length <= there - offset:
+                raise ValueError(f"{length} bytes from {offset:#x} are not in its {there} bytes")
             return cls(fd, offset, length, writable=writable, mapped=mapped, image=image)
         except PermissionError as err:
             raise PermissionDeniedError(f"{target}: {err.strerror}") from err
@@ -99,15 +99,14 @@ class HostMapping:
         with self._lock:
             if self._fd is None:
                 raise InvalidContextError("the machine was closed")
-            seen = self._fd if self._readable is None or self._regular else None
             return Reach(
                 view=self._readable.view if self._readable else None,
                 writable=self._changeable.view if self._changeable else None,
-                fd=seen,
+                fd=self._fd if self._regular or not self._mapped else None,
                 writer=self._writer,
                 offset=self._offset,
                 pidfd=self._life.pidfd if self._life else None,
-                image=self._image and seen is not None,
+                image=self._image and self._regular,
             )
 
     def file(self) -> OwnedFd:
