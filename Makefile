@@ -68,8 +68,8 @@ sanitize: lib ## run the thread tests under ThreadSanitizer and valgrind, which 
 	@MICROVMI_CHECKER=thread MICROVMI_LIBRARY=$(BUILD)/tsan/lib/libmicrovmi.so "$(PY)" -m pytest tests/threads
 	@MICROVMI_CHECKER=memory "$(PY)" -m pytest tests/threads
 
-fuzz: lib ## hand fifty times as many wrong texts and answers to the library as make test does; minutes
-	@MICROVMI_FUZZ=$${MICROVMI_FUZZ:-50} "$(PY)" -m pytest tests/fuzz
+fuzz: lib ## hand fifty times as many wrong texts, answers and dumps to the library as make test does
+	@MICROVMI_FUZZ=$${MICROVMI_FUZZ:-50} "$(PY)" -m pytest tests/fuzz $(wildcard tests/drivers/*/test_*_fuzz.py)
 
 bench: lib ## measure against memcpy and the system calls; writes docs/benchmarks.md and .svg
 	@"$(PY)" c_tests/bench/bench.py
