@@ -166,16 +166,19 @@ class Process:
             with open(self.path("maps"), "rb") as file:
                 lines = file.read().decode("utf-8", "surrogateescape").split("\n")
         except PermissionError as err:
-            raise denied(self.path("maps")) from err
+            raise denied(self, "maps") from err
         except OSError as err:
             raise VmGoneError(f"process {self.pid} ended") from err
         return _joined(_vma(line) for line in lines if line)
 
 
-def denied(path: str) -> PermissionDeniedError:
-    """The error for a process that the system does not let us look into."""
+def denied(process: Process, name: str) -> PermissionDeniedError:
+    """The error for a process that the system does not let us look into, at a file of its directory."""
+    advice = "run as the user of that process or with CAP_SYS_PTRACE"
+    if process.user == os.geteuid():
+        advice = "it changed its user (QEMU's -runas) or gained rights, and is not dumpable: run with CAP_SYS_PTRACE"
     return PermissionDeniedError(
-        f"{path}: the operating system refused: run as the user of that process or with CAP_SYS_PTRACE, "
+        f"{process.path(name)}: the operating system refused: {advice}, "
         "and look at /proc/sys/kernel/yama/ptrace_scope (0 or 1 with CAP_SYS_PTRACE)"
     )
 

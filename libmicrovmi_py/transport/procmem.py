@@ -65,7 +65,7 @@ class ProcessMemory:
         try:
             fd = OwnedFd.open(path, flags)
         except PermissionError as err:
-            raise denied(path) from err
+            raise denied(self._process, "mem") from err
         except OSError as err:
             raise self._gone() from err
         if not self._process.alive:
@@ -128,7 +128,7 @@ class DeniedMemory:
 
     def open_for_writing(self) -> None:
         """Raises ``PermissionDeniedError``."""
-        raise denied(self._process.path("mem"))
+        raise denied(self._process, "mem")
 
 
 def open_pidfd(process: Process) -> OwnedFd | None:

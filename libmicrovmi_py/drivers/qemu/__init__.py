@@ -9,9 +9,16 @@ from contextlib import contextmanager
 from libmicrovmi_py.drivers.base import Driver, Region
 from libmicrovmi_py.drivers.qemu import control
 from libmicrovmi_py.drivers.qemu.discovery import parse_endpoint, resolve
+from libmicrovmi_py.drivers.qemu.files import SharedFiles
 from libmicrovmi_py.drivers.qemu.memory import HostMemory, is_filled, read_pieces
 from libmicrovmi_py.drivers.qemu.monitor import Monitor
-from libmicrovmi_py.errors import InvalidArgumentError, InvalidContextError, MicrovmiError, logger
+from libmicrovmi_py.errors import (
+    InvalidArgumentError,
+    InvalidContextError,
+    MicrovmiError,
+    PermissionDeniedError,
+    logger,
+)
 from libmicrovmi_py.model import DriverType, MemoryKind, MemoryRange, Registers
 from libmicrovmi_py.params import Parameters
 from libmicrovmi_py.transport.deadline import Deadline
@@ -47,9 +54,9 @@ class QemuDriver(Driver):
     }
 
     def __init__(self, process: Process, monitor: Monitor) -> None:
-        """Raises ``PermissionDeniedError`` or ``VmGoneError``."""
+        """Raises ``VmGoneError``."""
         self._monitor = monitor
-        self._memory = HostMemory(process)
+        self._memory = _memory_of(process)
         self._regions: tuple[Region, ...] = ()
         self._max_addr = 0
         self._closed = False
@@ -128,9 +135,20 @@ class QemuDriver(Driver):
 
     def _read_map(self) -> None:
         with self._session() as client:
-            regions = self._memory.regions(read_pieces(client), filled=is_filled(client))
+            pieces = read_pieces(client)
+            if isinstance(self._memory, SharedFiles):
+                self._memory.ask(client, pieces)
+            regions = self._memory.regions(pieces, filled=is_filled(client))
             self._max_addr = max((item.end for item in regions if item.kind is MemoryKind.RAM), default=0)
             self._regions = regions
+
+
+def _memory_of(process: Process) -> HostMemory | SharedFiles:
+    """The memory of a process, through the process or else through its files."""
+    try:
+        return HostMemory(process)
+    except PermissionDeniedError as err:
+        return SharedFiles(process, err)
 
 
 DRIVER = QemuDriver
