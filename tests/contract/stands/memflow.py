@@ -16,4 +16,4 @@ def stand(folder: Path) -> Iterator[Target]:
     """One range: the package does not tell what does not exist below the maximum address."""
     content = b"".join(address.to_bytes(8, "little") for address in range(0, SIZE, 8))
     arguments = f"memflow_connector_name=played&memflow_connector_args=size={SIZE:#x}".replace("=0x", "%3D0x")
-    yield Target(f"vmi://memflow/?{arguments}&package={PACKAGES}", {0: content}, writable=True)
+    yield Target(f"vmi://memflow/?{arguments}&package={PACKAGES}&plugins={PACKAGES}", {0: content}, writable=True)
