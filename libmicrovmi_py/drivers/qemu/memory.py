@@ -31,8 +31,8 @@ _RANGE = re.compile(
 _HOST = re.compile(r"Host virtual address for 0x[0-9a-f]+ \((.*)\) is 0x([0-9a-f]+)\s*")
 _ATTEMPTS = 5
 
-_FILES = 1024
-"""Files of one QEMU that are mapped: it has at most 256 DIMMs, and some files more."""
+_FILES = 288
+"""Files of one QEMU that are mapped: it has 256 DIMMs at the most. Each takes a descriptor of the host."""
 
 _PARTS = 1 << 16
 """Mappings of QEMU's that the guest's memory may lie in: some of each RAM block's."""
