@@ -47,15 +47,16 @@ class Vma:
         return not self.shared and self.inode == 0
 
     def continues(self, other: Vma) -> bool:
-        """Whether this mapping follows ``other``, in memory and in the same file."""
+        """Whether this mapping follows ``other``, in memory and in the same file; one of no file has its own rights."""
         same = (self.shared, self.device, self.inode, self.path) == (
             other.shared,
             other.device,
             other.inode,
             other.path,
         )
-        in_file = self.inode == 0 or self.offset == other.offset + (other.end - other.start)
-        return same and self.start == other.end and in_file
+        in_file = self.offset == other.offset + (other.end - other.start)
+        alike = in_file if self.inode else self.writable == other.writable
+        return same and self.start == other.end and alike
 
 
 @dataclass(frozen=True, slots=True)

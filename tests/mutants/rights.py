@@ -46,8 +46,8 @@ MUTANTS = (
     ),
     Mutant(
         "libmicrovmi_py/transport/processes.py",
-        "in_file = self.inode == 0 or self.offset == other.offset + (other.end - other.start)",
-        "in_file = True",
+        "        in_file = self.offset == other.offset + (other.end - other.start)\n",
+        "        in_file = True\n",
         "mappings of a file that do not follow in it are joined: wrong bytes",
         (f"{RIGHTS}::test_mappings_of_a_file_that_do_not_follow_in_it_are_two",),
     ),
@@ -72,6 +72,13 @@ MUTANTS = (
         "",
         "a write is forced into memory that the process has mapped read-only",
         (f"{RIGHTS}::test_memory_that_is_mapped_read_only_is_not_forced",),
+    ),
+    Mutant(
+        "libmicrovmi_py/transport/processes.py",
+        "alike = in_file if self.inode else self.writable == other.writable",
+        "alike = in_file or not self.inode",
+        "private RAM cannot be written, as QEMU has a page beside it that nobody may touch",
+        (f"{RIGHTS}::test_private_memory_beside_a_page_that_nobody_may_touch_is_written",),
     ),
     Mutant(
         "libmicrovmi_py/transport/backing.py",
