@@ -26,6 +26,8 @@ ROW = "  {:016x}-{:016x} (prio 0, ram): {} @{:016x}\n"
 HEAD = 'FlatView #0\n AS "memory", root: system\n'
 ANSWERS: dict[str, Any] = {
     "query-memdev": [],
+    "query-memory-devices": [],
+    "query-migrate": {},
     "qom-list": [],
     "query-status": {"status": "running", "running": True},
     "query-cpus-fast": [{"cpu-index": 0}],
@@ -51,7 +53,8 @@ def monitor(command: str, answer: Any) -> Iterator[QmpClient]:
                 return
             line = request.get("arguments", {}).get("command-line", "")
             name = "gpa2hva" if line.startswith("gpa2hva") else line or request["execute"]
-            peer.send({"return": answers[name], "id": request["id"]})
+            unknown = {"error": {"class": "CommandNotFound", "desc": f"no {name}"}}
+            peer.send({**({"return": answers[name]} if name in answers else unknown), "id": request["id"]})
 
     with connected(server, seconds=20) as client:
         client.greet(Deadline(5))
@@ -62,7 +65,12 @@ def registers(client: QmpClient) -> object:
     return control.registers(client, 0)
 
 
-@pytest.mark.parametrize("action", [read_pieces, control.stop, control.run, control.vcpu_indexes, registers])
+def run(client: QmpClient) -> object:
+    control.run(client, whoever=True)
+    return None
+
+
+@pytest.mark.parametrize("action", [read_pieces, control.run_state, run, control.vcpu_indexes, registers])
 def test_right_answers_are_taken(action: Callable[[QmpClient], object]) -> None:
     with monitor("query-memdev", []) as client:
         action(client)
@@ -81,11 +89,17 @@ WRONG = [
     (read_pieces, "info mtree -f", HEAD + ROW.format(0, 10**40, "ram", 0)),
     (read_pieces, "gpa2hva", None),
     (read_pieces, "gpa2hva", f"Host virtual address for 0x0 (ram) is 0x{'f' * 40}\n"),
-    (control.stop, "query-status", []),
-    (control.stop, "query-status", {}),
-    (control.stop, "query-status", {"running": 1, "status": "running"}),
-    (control.stop, "query-status", {"running": True, "status": 1}),
-    (control.run, "query-status", {"running": "yes"}),
+    (read_pieces, "query-memory-devices", {}),
+    (read_pieces, "query-memory-devices", [1]),
+    (read_pieces, "query-memory-devices", [{"data": []}]),
+    (read_pieces, "query-memory-devices", [{"data": {"addr": -1, "size": 1}}]),
+    (read_pieces, "query-memory-devices", [{"data": {"addr": 0, "size": 10**40}}]),
+    (control.run_state, "query-status", []),
+    (control.run_state, "query-status", {}),
+    (control.run_state, "query-status", {"status": 1}),
+    (control.stop, "query-status", {"status": None}),
+    (control.migrates, "query-migrate", {"status": []}),
+    (run, "query-status", 7),
     (control.vcpu_indexes, "query-cpus-fast", {}),
     (control.vcpu_indexes, "query-cpus-fast", []),
     (control.vcpu_indexes, "query-cpus-fast", [{}]),

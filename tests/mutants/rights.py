@@ -32,8 +32,8 @@ MUTANTS = (
     ),
     Mutant(
         "libmicrovmi_py/drivers/qemu/memory.py",
-        "self._anonymous if self._skips and vma.is_anonymous else",
-        "self._anonymous if self._skips else",
+        "self._anonymous if self._filled and vma.is_anonymous else",
+        "self._anonymous if self._filled else",
         "untouched pages of a private file mapping read as zeros",
         (f"{RIGHTS}::test_untouched_pages_of_a_private_file_mapping_are_those_of_the_file",),
     ),
@@ -46,8 +46,8 @@ MUTANTS = (
     ),
     Mutant(
         "libmicrovmi_py/transport/processes.py",
-        "        in_file = self.offset == other.offset + (other.end - other.start)\n",
-        "        in_file = True\n",
+        "return same and self.offset == other.offset + (other.end - other.start)",
+        "return same",
         "mappings of a file that do not follow in it are joined: wrong bytes",
         (f"{RIGHTS}::test_mappings_of_a_file_that_do_not_follow_in_it_are_two",),
     ),
@@ -61,22 +61,22 @@ MUTANTS = (
     # a root reader beside other users
     Mutant(
         "libmicrovmi_py/drivers/qemu/memory.py",
-        "vma.end - vma.start, writable=vma.writable)",
-        "vma.end - vma.start, writable=True)",
+        "HostMapping(fd, vma.offset, size, writable=vma.writable,",
+        "HostMapping(fd, vma.offset, size, writable=True,",
         "a file that the process may only read is written with root's rights",
         (f"{RIGHTS}::test_a_file_that_a_process_may_only_read_is_not_written_for_it",),
     ),
     Mutant(
         "libmicrovmi_py/drivers/qemu/memory.py",
-        "        if not vma.writable:\n            return self._read_only, host\n",
+        "        if not vma.writable:\n            return ReadOnlyMemory(memory), host\n",
         "",
         "a write is forced into memory that the process has mapped read-only",
         (f"{RIGHTS}::test_memory_that_is_mapped_read_only_is_not_forced",),
     ),
     Mutant(
         "libmicrovmi_py/transport/processes.py",
-        "alike = in_file if self.inode else self.writable == other.writable",
-        "alike = in_file or not self.inode",
+        "return same and self.writable == other.writable",
+        "return same",
         "private RAM cannot be written, as QEMU has a page beside it that nobody may touch",
         (f"{RIGHTS}::test_private_memory_beside_a_page_that_nobody_may_touch_is_written",),
     ),
@@ -96,7 +96,7 @@ MUTANTS = (
     ),
     Mutant(
         "libmicrovmi_py/transport/processes.py",
-        '            with open(self.path("maps"), "rb") as file:\n'
+        '            with StandardStreamsHeld(), open(self.path("maps"), "rb") as file:\n'
         '                lines = file.read().decode("utf-8", "surrogateescape").split("\\n")\n',
         '            with open(self.path("maps"), encoding="utf-8", errors="surrogateescape") as file:\n'
         '                lines = file.read().split("\\n")\n',
@@ -126,7 +126,7 @@ MUTANTS = (
     ),
     Mutant(
         "libmicrovmi_py/drivers/qemu/__init__.py",
-        "        return SharedFiles(process, err)\n",
+        "        return SharedFiles(process, err, mapped=mapped)\n",
         "        raise\n",
         "shared RAM of another user takes a debugger's rights",
         (f"{USERS}::test_shared_memory_is_read_and_written_through_its_file",),

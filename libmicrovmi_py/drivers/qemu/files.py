@@ -18,6 +18,7 @@ from libmicrovmi_py.drivers.qemu.memory import Piece
 from libmicrovmi_py.errors import IoError, PermissionDeniedError
 from libmicrovmi_py.model import PAGE_SIZE, MemoryKind
 from libmicrovmi_py.transport.fds import OwnedFd
+from libmicrovmi_py.transport.life import life_of
 from libmicrovmi_py.transport.mapping import HostMapping
 from libmicrovmi_py.transport.processes import Process
 from libmicrovmi_py.transport.procmem import DeniedMemory
@@ -44,9 +45,14 @@ class _Backend:
 class SharedFiles:
     """The sources behind the guest's memory: one for each file, and one for what is in no file and cannot be read."""
 
-    def __init__(self, process: Process, refused: PermissionDeniedError) -> None:
-        """``refused`` is why the process cannot be looked into, for machines that have main memory elsewhere."""
+    def __init__(self, process: Process, refused: PermissionDeniedError, *, mapped: bool = True) -> None:
+        """``refused`` is why the process cannot be looked into, for machines that have main memory elsewhere.
+
+        ``mapped`` is whether files are mapped, or else read.
+        """
         self._process = process
+        self._mapped = mapped
+        self._life = life_of(process)
         self._refused = refused
         self._denied = DeniedMemory(process)
         self._files: dict[str, HostMapping] = {}
@@ -65,7 +71,15 @@ class SharedFiles:
             self._files[block] = mapping
 
     def regions(self, pieces: Sequence[Piece], *, filled: bool) -> tuple[Region, ...]:
-        """Regions for ``pieces``, whose files were asked for. A file has no pages that are not there yet."""
+        """Regions for ``pieces``, whose files were asked for.
+
+        Raises ``IoError`` unless all memory that the guest has is there: a page of a file that is touched before it
+        arrived could not arrive any more.
+        """
+        if not filled:
+            raise IoError(
+                f"memory of the machine is still to arrive by its migration: wait for it; or: {self._refused}"
+            )
         return tuple(self._region(piece) for piece in pieces)
 
     def close(self) -> None:
@@ -79,7 +93,7 @@ class SharedFiles:
         if mapping is not None:
             integer(piece.offset + piece.size, f"the end of RAM block {piece.block}", 0, mapping.size)
             source, offset = mapping, piece.offset
-        return Region(piece.start, piece.size, piece.kind, source, offset)
+        return Region(piece.start, piece.size, piece.kind, source, offset, piece.unsteady)
 
     def _map(self, backend: _Backend) -> tuple[HostMapping, OwnedFd]:
         """Map what the process's own user could open, too; it says itself which file it is."""
@@ -88,7 +102,8 @@ class SharedFiles:
             raise self._refused
         try:
             writable = bool(os.fstat(fd.number).st_mode & stat.S_IWUSR)
-            return HostMapping(fd, backend.offset, backend.size, writable=writable), fd
+            size = backend.size
+            return HostMapping(fd, backend.offset, size, writable=writable, mapped=self._mapped, life=self._life), fd
         except (OSError, ValueError) as err:
             raise IoError(f"{backend.path}: QEMU's memory cannot be mapped: {err}") from err
 
