@@ -99,12 +99,8 @@ class Process:
     @property
     def user(self) -> int:
         """The id of the user with whose rights it acts, -1 if it ended."""
-        try:
-            with StandardStreamsHeld(), open(self.path("status"), "rb") as file:
-                ids = file.read().partition(b"\nUid:")[2].split(None, 2)
-            return int(ids[1])
-        except (OSError, IndexError):
-            return -1
+        ids = self.uids()
+        return ids[-1] if ids else -1
 
     @property
     def parent(self) -> int:
