@@ -43,7 +43,7 @@ class UnixEndpoint:
             raise TimeoutExpiredError(f"{self}: its queue was full for {deadline.seconds:g} s") from err
         except (OSError, ValueError) as err:
             place = self.path.replace("\0", "@", 1)
-            raise DriverUnavailableError(f"{place}: {getattr(err, 'strerror', '') or err}") from err
+            raise DriverUnavailableError(f"{place}: {getattr(err, 'strerror', None) or err}") from err
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,8 @@ class TcpEndpoint:
             return socket.create_connection((self.host, self.port), timeout=max(deadline.remaining, 0.001))
         except TimeoutError as err:
             raise TimeoutExpiredError(f"{self}: no connection within {deadline.seconds:g} s") from err
-        except (OSError, ValueError, OverflowError) as err:
-            raise DriverUnavailableError(f"{self}: {getattr(err, 'strerror', '') or err}") from err
+        except (OSError, ValueError, OverflowError) as err:  # a label of more than 63 characters is a ValueError
+            raise DriverUnavailableError(f"{self}: {getattr(err, 'strerror', None) or err}") from err
 
 
 Endpoint = UnixEndpoint | TcpEndpoint

@@ -9,7 +9,6 @@ from libmicrovmi_py.drivers.qemu.commandline import (
     Group,
     QmpSocket,
     guest_name,
-    number,
     other_monitors,
     parse_config,
     qmp_sockets,
@@ -151,14 +150,6 @@ def test_a_file_of_options_is_read_as_the_command_line_is() -> None:
     assert guest_name([QEMU], groups) == "a b"
     assert guest_name([QEMU, "-name", "line"], groups) == "line"
     assert qmp_sockets([QEMU], groups) == [QmpSocket(path="/q,1", ident="m")]
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("0", 0), ("4242", 4242), ("", None), ("-1", None), ("²", None), ("٣", None), ("9" * 5000, None), ("1 ", None)],
-)
-def test_a_number_is_a_few_ascii_digits(text: str, expected: int | None) -> None:
-    assert number(text) == expected
 
 
 @pytest.mark.parametrize("digits", ["²", "٣", "9" * 5000])

@@ -110,7 +110,9 @@ def firmware(
         more = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "cwd": folder, **more}
         guest.process = subprocess.Popen([*command, *options], **more)
         stack.callback(_end, guest.process)
-        wait_for(guest.human_monitor.exists if human else lambda: True, guest.process)
+        if human:
+            wait_for(guest.human_monitor.exists, guest.process)
+            guest.runs()  # it answers when all its sockets are there
         yield guest
 
 

@@ -8,12 +8,15 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from libmicrovmi_py.transport.shape import decimal
+
 HUMAN = "the human monitor"
 """How :func:`other_monitors` begins to tell one."""
 
 _ON = ("on", "yes", "true", "y")
+HIGHEST_PORT = 0xFFFF
+_HIGHEST_FD = (1 << 31) - 1
 _COMMA = re.compile(r"(?:[^,]|,,)+")
-_NUMBER = re.compile(r"[0-9]{1,10}")
 _FIRST = {"name": "guest", "chardev": "backend", "mon": "chardev"}
 """The name of a value that stands first and has none, by option."""
 
@@ -152,10 +155,10 @@ def _socket(options: Mapping[str, str]) -> QmpSocket | None:
     ident, wrapped = options.get("id", ""), _wrapped(options)
     if "path" in options:
         return QmpSocket(path=options["path"], abstract=options.get("abstract") in _ON, ident=ident, wrapped=wrapped)
-    if (fd := number(options.get("fd", ""))) is not None:
+    if (fd := decimal(options.get("fd", ""), _HIGHEST_FD)) is not None:
         return QmpSocket(fd=fd, ident=ident, wrapped=wrapped)
-    if (port := number(options.get("port", ""))) is not None:
-        host, last = _reachable(options.get("host", "").strip("[]")), number(options.get("to", "")) or 0
+    if (port := decimal(options.get("port", ""), HIGHEST_PORT)) is not None:
+        host, last = _reachable(options.get("host", "").strip("[]")), decimal(options.get("to", ""), HIGHEST_PORT) or 0
         return QmpSocket(host=host, port=port, last=last, ident=ident, wrapped=wrapped)
     return None
 
@@ -173,11 +176,6 @@ def _place(options: Mapping[str, str]) -> str:
     if options.get("backend", "") in _NO_SOCKETS and not options.get("path"):
         return options["backend"]
     return options.get("path") or (f"descriptor {options['fd']}" if "fd" in options else "a device that is not named")
-
-
-def number(text: str) -> int | None:
-    """A number in ASCII digits that could be a process id, a port or a descriptor, else ``None``."""
-    return int(text) if _NUMBER.fullmatch(text) else None
 
 
 def _reachable(host: str) -> str:

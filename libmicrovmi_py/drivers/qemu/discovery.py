@@ -6,13 +6,14 @@ from __future__ import annotations
 import os
 import time
 
-from libmicrovmi_py.drivers.qemu.commandline import number
+from libmicrovmi_py.drivers.qemu.commandline import HIGHEST_PORT
 from libmicrovmi_py.drivers.qemu.greeting import wait_for_greeting
 from libmicrovmi_py.drivers.qemu.machines import (
     Qemu,
     find_all,
     find_any,
     find_renamed,
+    in_order,
     listing,
     nearest,
     process_as_qemu,
@@ -22,11 +23,12 @@ from libmicrovmi_py.errors import DriverUnavailableError, InvalidArgumentError, 
 from libmicrovmi_py.transport.deadline import Deadline
 from libmicrovmi_py.transport.peers import credentials
 from libmicrovmi_py.transport.processes import Process
+from libmicrovmi_py.transport.shape import decimal
 from libmicrovmi_py.transport.sockets import peer_inode
 from libmicrovmi_py.transport.unixsock import Endpoint, TcpEndpoint, UnixEndpoint
 
 _RETRY = 0.01
-_LARGEST_PORT = 65535
+_HIGHEST_PID = 1 << 22
 
 
 def resolve(text: str, monitor: Endpoint | None, deadline: Deadline) -> tuple[Qemu, list[Endpoint]]:
@@ -62,7 +64,7 @@ def _matches(text: str) -> tuple[list[Qemu], list[Qemu]]:
         renamed = find_renamed()
         named = [qemu for qemu in renamed if qemu.name == text]
         running += renamed
-    pid = number(text)
+    pid = decimal(text, _HIGHEST_PID)
     if named or pid is None:
         return nearest(named), running
     qemu = find_any(pid)
@@ -80,11 +82,11 @@ def _only(text: str, matches: list[Qemu]) -> Qemu:
     if len(matches) == 1:
         return matches[0]
     count = f"{len(matches)} QEMU machines are named {text!r}"
-    raise InvalidArgumentError(f"{count}: give a process id instead; running: {listing(matches, text)}")
+    raise InvalidArgumentError(f"{count}: give a process id instead; running: {in_order(matches)}")
 
 
 def _no_match(text: str, running: list[Qemu]) -> str:
-    pid = number(text)
+    pid = decimal(text, _HIGHEST_PID)
     process = Process.find(pid) if pid is not None else None
     if process:
         what = f"process {pid} ({process.executable() or 'no program'}) is no QEMU that serves QMP"
@@ -137,7 +139,7 @@ def parse_endpoint(text: str) -> Endpoint:
     if "/" in text:
         return UnixEndpoint(text, os.path.abspath(text))
     host, _, digits = text.rpartition(":")
-    port = number(digits)
-    if not host or port is None or not 0 < port <= _LARGEST_PORT:
+    port = decimal(digits, HIGHEST_PORT)
+    if not host or not port:
         raise InvalidArgumentError(f"qmp={text}: neither the path of a socket nor HOST:PORT")
     return TcpEndpoint(host.strip("[]"), port)

@@ -168,9 +168,21 @@ def nearest(machines: Sequence[Qemu]) -> list[Qemu]:
 
 
 def listing(machines: Iterable[Qemu], text: str = "") -> str:
-    """Machines for an error: name, process and user of eight at the most, those that ``text`` may mean first."""
-    ordered = sorted(machines, key=lambda qemu: (_unlike(qemu.name, text), qemu.distance(), qemu.process.pid))
-    return listed([str(qemu) + _user(qemu.process) for qemu in ordered]) + ("" if ordered else _blind())
+    """As :func:`in_order`, those that ``text`` may mean first, and why there are none.
+
+    Among those that are as likely the nearest user's come first, and then those that were started last.
+    """
+    ordered = sorted(machines, key=lambda qemu: _likely(qemu, text))
+    return in_order(ordered) + ("" if ordered else _blind())
+
+
+def in_order(machines: Iterable[Qemu]) -> str:
+    """Machines for an error, the first eight of them: name, process and user."""
+    return listed([str(qemu) + _user(qemu.process) for qemu in machines])
+
+
+def _likely(qemu: Qemu, text: str) -> tuple[int, int, int]:
+    return _unlike(qemu.name, text), qemu.distance(), -qemu.process.start_time
 
 
 def _unlike(name: str, text: str) -> int:
