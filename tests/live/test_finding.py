@@ -96,12 +96,27 @@ def test_a_qemu_whose_program_has_another_name(folder: Path, environment: dict[s
 
 def test_what_started_a_qemu_is_not_taken_for_it(folder: Path) -> None:
     name = new_name()
-    script = 'trap "kill %1" EXIT; "$@" & wait'
-    with firmware(folder, "-S", *unix(folder / "q"), name=name, around=["sh", "-c", script, "sh"]) as started:
-        assert size_of(name) == 64
-        with pytest.raises(DriverUnavailableError, match=f"another QEMU listens there: {name}"):
-            size_of(started.pid)
-        started.quit()
+    shell = ["sh", "-c", '"$@" & wait', "sh"]
+    with firmware(folder, "-S", *unix(folder / "q"), name=name, around=shell) as started:
+        try:
+            assert size_of(name) == 64
+            with pytest.raises(DriverUnavailableError, match=f"another QEMU listens there: {name}"):
+                size_of(started.pid)
+        finally:
+            started.quit()
+
+
+def test_what_started_a_renamed_qemu_is_not_taken_for_it(folder: Path, environment: dict[str, str]) -> None:
+    name, program = new_name(), folder / "vm-runner"
+    shutil.copy(os.path.realpath(need_qemu()), program)
+    shell = ["sh", "-c", '"$@" & wait', "sh"]
+    data = ("-L", "/usr/share/qemu", "-L", "/usr/share/seabios")
+    options = ("-S", *data, *unix(folder / "q"))
+    with firmware(folder, *options, name=name, around=shell, program=str(program), env=environment) as started:
+        try:
+            assert size_of(name) == 64
+        finally:
+            started.quit()
 
 
 def test_a_process_that_is_no_qemu_is_named(folder: Path) -> None:
