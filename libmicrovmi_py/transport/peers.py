@@ -53,16 +53,18 @@ def check_peer(sock: socket.socket, process: Process) -> None:
 
 
 def _check_unix(sock: socket.socket, process: Process, inodes: set[int] | None) -> None:
-    inode = peer_inode(sock) if inodes is not None else 0
     listener = credentials(sock)
-    if inodes is not None and inode:
-        proven = inode in inodes
-    else:
-        proven = listener.pid == process.pid
-    if not proven and inodes is None:
+    if _leads_to(sock, process, inodes, listener):
+        return
+    if inodes is None:
         raise PeerError(f"it cannot be told whether process {process.pid} serves it: {_RIGHTS}", listener.pid)
-    if not proven:
-        raise PeerError(_other(listener.pid, process), listener.pid)
+    raise PeerError(_other(listener.pid, process), listener.pid)
+
+
+def _leads_to(sock: socket.socket, process: Process, inodes: set[int] | None, listener: Credentials) -> bool:
+    if inodes is not None and (inode := peer_inode(sock)):
+        return inode in inodes
+    return listener.pid == process.pid
 
 
 def _check_tcp(sock: socket.socket, process: Process, inodes: set[int] | None) -> None:

@@ -260,6 +260,20 @@ def test_libvirts_monitor_is_told_at_once_and_once(folder: Path) -> None:
         assert str(caught.value).count("libvirt holds") == 1
 
 
+def test_libvirts_monitor_is_known_by_its_device_wherever_it_is(folder: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as held:
+        server.bind(str(folder / "anywhere"))
+        server.listen(1)
+        device = f"socket,id=charmonitor,fd={server.fileno()},server=on,wait=off"
+        chardev = ("-chardev", device, "-mon", "chardev=charmonitor,mode=control")
+        with firmware(folder, "-S", *chardev, *unix(folder / "q"), pass_fds=[server.fileno()]) as guest:
+            held.connect(str(folder / "anywhere"))
+            assert held.recv(1) == b"{"
+            assert size_of(guest.name) == 64  # by its second monitor
+            with pytest.raises(DriverUnavailableError, match=r"libvirt holds the monitor .*/anywhere"):
+                size_of(guest.name, qmp=folder / "anywhere", timeout=10)
+
+
 def as_another(code: str, *, around: list[str], folder: Path) -> str:
     """Run Python code on this tree in another process; what it prints."""
     source = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom libmicrovmi_py import Microvmi\n{code}"
