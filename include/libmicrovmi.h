@@ -36,7 +36,10 @@
  * FORK, SIGNALS, EXIT
  *   After fork() the child cannot use the library: every call fails at once with MICROVMI_ERROR_FORKED (exec is fine).
  *   The library installs no signal handler and raises no SIGPIPE. A virtual machine that a context paused runs again
- *   when the context is destroyed or the process exits normally (return from main or exit(); not _exit or a signal).
+ *   when the context is destroyed or the process exits normally (return from main or exit(); not _exit or a signal),
+ *   if it still stands by that pause: one that was migrated away, is being saved or stands for another reason by then
+ *   is left alone. A program that may be ended by a signal blocks it in all threads, takes it with sigwait() or a
+ *   signalfd, and calls microvmi_release_all(). After SIGKILL nobody lets the machine run but its user.
  *   dlclose() leaves the library loaded.
  *
  * VERSIONS
@@ -263,22 +266,33 @@ void *microvmi_init(const enum DriverType *driver_type, const struct DriverInitP
                     const char **init_error);
 
 /*
- * Close a context: resume the machine if this context paused it, then release everything. NULL is accepted; a context
- * that is not live is an invalid-context error without effect. Calls under way in other threads end normally.
+ * Close a context: resume the machine if this context paused it and it still stands by that pause, then release
+ * everything. NULL is accepted; a context that is not live is an invalid-context error without effect. Calls under way
+ * in other threads end normally. What could not be undone is this thread's error afterwards; a machine that did not
+ * answer runs when it goes on, where the order to do so can be left with it (docs/drivers/ says where).
  */
 void microvmi_destroy(void *context);
 
 /*
- * Stop all vCPUs. Pausing a paused machine is a success. The machine runs again at microvmi_resume(), and at the
- * latest when the context is destroyed or the process exits normally, unless it was already stopped before.
+ * Stop all vCPUs. Pausing a machine that stands is a success, and so is pausing a dump, which always does. The machine
+ * runs again at microvmi_resume(), and at the latest when the context is destroyed or the process exits normally, unless
+ * it was already stopped before or does not stand by this pause any more.
  * Until then, pages that are read of memory that is not mapped into this process are kept (16 MiB; parameter `cache` of
- * microvmi_open(), 0 for none): what others write to the machine meanwhile, or let it do, is not seen. Pages of a packed
- * dump are kept from the opening on.
- * Errors: not supported (a dump file), VM gone, timeout, driver unavailable (somebody else holds the control channel).
+ * microvmi_open(), 0 for none): what others write to the machine meanwhile, or let it do, is not seen before the next
+ * microvmi_pause() or microvmi_get_memory_map(). Pages of a packed dump are kept from the opening on.
+ * After a timeout the machine may stop later; it is then this context's pause, as if the call had been a success.
+ * Errors: not supported (a driver that cannot), VM gone (also: it was migrated away), timeout, driver unavailable
+ * (somebody else holds the control channel, or is saving or migrating the machine), I/O (the hypervisor did not stop it:
+ * a machine that sleeps).
  */
 bool microvmi_pause(void *context);
 
-/* Let all vCPUs run, whoever stopped them. Resuming a running machine is a success. Errors: as microvmi_pause(). */
+/*
+ * Let all vCPUs run, whoever stopped them. Resuming a running machine is a success, and so is resuming a dump, which
+ * stays as it is.
+ * Errors: as microvmi_pause(); driver unavailable also where it would do harm, with the reason: a machine that is being
+ * saved, loaded or migrated, sleeps, shut down, or is held by a debugger.
+ */
 bool microvmi_resume(void *context);
 
 /*
@@ -466,6 +480,23 @@ bool microvmi_padded_read(void *context, uint8_t *buffer, size_t size, uint64_t 
  */
 bool microvmi_read_physical_padded(void *context, uint64_t physical_address, uint8_t *buffer, size_t size,
                                    uint64_t *bytes_read);
+
+/* ================================================================================================================
+ * LEAVING (since 0.5.0)
+ * ============================================================================================================= */
+
+/*
+ * Undo everything that this process did to all machines: switch off intercepts, give back page accesses, answer open
+ * events, and resume what contexts paused, if it still stands by that pause. Each machine is settled by itself; those
+ * that do not answer share the time and keep nobody from the others. Contexts stay open, to be destroyed as ever, and
+ * what is done through them afterwards is undone as ever: call it when nothing more is to be done.
+ *
+ * timeout_ms: how long all of it may take, in milliseconds. The normal end of a process does the same within 10 s.
+ *
+ * For an ordinary thread, such as one that has taken SIGTERM with sigwait(); it is not async-signal-safe. Does not start
+ * Python. Errors: those of the machines that could not be settled, a line each, with the code of the first.
+ */
+bool microvmi_release_all(uint32_t timeout_ms);
 
 /* ================================================================================================================
  * MANY READS AT ONCE, MEMORY WITHOUT A COPY (since 0.5.0)

@@ -75,10 +75,10 @@ def about_a_machine() -> Iterator[None]:
         raise
 
 
-def listed(items: Sequence[str], most: int = 8) -> str:
+def listed(items: Sequence[str], most: int = 8, separator: str = ", ") -> str:
     """Items in a line, the first ``most`` of them and how many more there are; ``none`` for none."""
     more = [f"and {len(items) - most} more"] if len(items) > most else []
-    return ", ".join([*items[:most], *more]) or "none"
+    return separator.join([*items[:most], *more]) or "none"
 
 
 class InvalidArgumentError(MicrovmiError, ValueError):

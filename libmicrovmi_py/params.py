@@ -77,6 +77,13 @@ class Parameters(Mapping[str, str]):
         except ValueError:
             raise InvalidArgumentError(f"{key}={text}: not an integer") from None
 
+    def yes(self, key: str, default: bool) -> bool:
+        """The value of ``key``, which is yes or no, ``default`` if it is not given."""
+        text = self._values.get(key, "yes" if default else "no")
+        if text not in ("yes", "no"):
+            raise InvalidArgumentError(f"{key}={_short(text)}: yes or no")
+        return text == "yes"
+
     def seconds(self, key: str, default: float) -> float:
         """The value of ``key`` as a time limit in seconds, more than 0, ``default`` if it is not given."""
         text = self._values.get(key)
@@ -123,6 +130,8 @@ class Parameters(Mapping[str, str]):
 
 def _line(name: str, value: str) -> str:
     """``value``, if it can be told in a line."""
+    if not isinstance(value, str):
+        raise InvalidArgumentError(f"{name} is not a text but {type(value).__name__}")
     if len(value) > LONGEST:
         raise InvalidArgumentError(f"{name} is {len(value)} characters long: {LONGEST} are the most")
     if _CONTROL_BUT_TAB.search(value):

@@ -7,14 +7,18 @@ from typing import Any
 
 from _libmicrovmi import ffi, lib
 
+from libmicrovmi_py import environment
 from libmicrovmi_py._capi import convert, handles, log, mapped
 from libmicrovmi_py._capi.boundary import exported, on_machine
-from libmicrovmi_py.control import settle_all
 from libmicrovmi_py.drivers.registry import open_driver
 from libmicrovmi_py.errors import AccessError, TimeoutExpiredError
 from libmicrovmi_py.memory.io import Memory, PaddedMemory
 from libmicrovmi_py.microvmi import Microvmi
 from libmicrovmi_py.params import Parameters
+from libmicrovmi_py.release import EXIT_LIMIT, release_all
+
+
+environment.decide(lib.mvi_environment_counts())
 
 
 def _add(context: int, machine: Microvmi) -> None:
@@ -180,4 +184,9 @@ def mvi_py_log(text: Any) -> None:
 
 @exported
 def mvi_py_exit() -> None:
-    settle_all()
+    release_all(EXIT_LIMIT)
+
+
+@exported
+def mvi_py_release_all(timeout_ms: int) -> None:
+    release_all(timeout_ms / 1000)

@@ -18,9 +18,11 @@ from types import ModuleType
 
 from libmicrovmi_py import drivers as _package
 from libmicrovmi_py.drivers.base import Driver
+from libmicrovmi_py.environment import variable
 from libmicrovmi_py.errors import DriverUnavailableError, InvalidArgumentError, MicrovmiError, NoDriverError, logger
 from libmicrovmi_py.model import DriverType
 from libmicrovmi_py.params import COMMON_KEYS, FROZEN_KEYS, Parameters
+from libmicrovmi_py.transport.fds import StandardStreamsHeld
 
 ENTRY_POINT_GROUP = "libmicrovmi.drivers"
 
@@ -34,11 +36,12 @@ def open_driver(params: Parameters, driver_type: DriverType | None = None) -> Dr
     all automatic drivers are tried in the order of their types; ``NoDriverError`` then holds every reason, that of a
     driver which found the machine first.
     """
-    if params.driver is not None:
-        return _open_one(_named(params), params)
-    if driver_type is not None:
-        return _open_one(_of_type(driver_type), params)
-    return _open_any(params)
+    with StandardStreamsHeld():
+        if params.driver is not None:
+            return _open_one(_named(params), params)
+        if driver_type is not None:
+            return _open_one(_of_type(driver_type), params)
+        return _open_any(params)
 
 
 def _named(params: Parameters) -> type[Driver]:
@@ -161,9 +164,7 @@ def _plugins() -> Iterator[type[Driver]]:
 
 
 def _plugin_path() -> list[str]:
-    if os.geteuid() != os.getuid() or os.getegid() != os.getgid():
-        return []
-    return [item for item in os.environ.get("MICROVMI_PLUGIN_PATH", "").split(os.pathsep) if item]
+    return [item for item in variable("MICROVMI_PLUGIN_PATH").split(os.pathsep) if item]
 
 
 def _load_plugin(info: pkgutil.ModuleInfo) -> ModuleType:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from libmicrovmi_py.errors import PermissionDeniedError, VmGoneError
+from libmicrovmi_py.transport.fds import StandardStreamsHeld
 
 DELETED = " (deleted)"
 
@@ -47,15 +48,16 @@ class Vma:
         return not self.shared and self.inode == 0
 
     def continues(self, other: Vma) -> bool:
-        """Whether this mapping follows ``other``, in memory and in the same file."""
-        same = (self.shared, self.device, self.inode, self.path) == (
-            other.shared,
-            other.device,
-            other.inode,
-            other.path,
-        )
-        in_file = self.inode == 0 or self.offset == other.offset + (other.end - other.start)
-        return same and self.start == other.end and in_file
+        """Whether this mapping follows ``other``, in memory and in the same file.
+
+        Without a file, one that may be written is no part of one that may not: QEMU has pages that nobody may touch
+        behind the guest's memory.
+        """
+        mine = (self.shared, self.device, self.inode, self.path)
+        same = mine == (other.shared, other.device, other.inode, other.path) and self.start == other.end
+        if self.inode == 0:
+            return same and self.writable == other.writable
+        return same and self.offset == other.offset + (other.end - other.start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ class Process:
     def argv(self) -> list[str]:
         """The command line; empty for a kernel thread and for one that ended."""
         try:
-            with open(self.path("cmdline"), "rb") as file:
+            with StandardStreamsHeld(), open(self.path("cmdline"), "rb") as file:
                 raw = file.read()
         except OSError:
             return []
@@ -131,7 +133,7 @@ class Process:
     def variable(self, name: str) -> str:
         """A variable of the environment it was started with, ``""`` if there is none or the system does not tell."""
         try:
-            with open(self.path("environ"), "rb") as file:
+            with StandardStreamsHeld(), open(self.path("environ"), "rb") as file:
                 words = file.read().split(b"\0")
         except OSError:
             return ""
@@ -156,7 +158,7 @@ class Process:
     def uids(self) -> tuple[int, ...]:
         """Its real and its effective user id; none if the system does not tell."""
         try:
-            with open(self.path("status"), "rb") as file:
+            with StandardStreamsHeld(), open(self.path("status"), "rb") as file:
                 fields = next((line.split() for line in file if line.startswith(b"Uid:")), [])
         except OSError:
             return ()
@@ -168,13 +170,17 @@ class Process:
         Raises ``PermissionDeniedError`` or ``VmGoneError``.
         """
         try:
-            with open(self.path("maps"), "rb") as file:
+            with StandardStreamsHeld(), open(self.path("maps"), "rb") as file:
                 lines = file.read().decode("utf-8", "surrogateescape").split("\n")
         except PermissionError as err:
-            raise denied(self.path("maps")) from err
+            raise self.refused("maps") from err
         except OSError as err:
             raise VmGoneError(f"process {self.pid} ended") from err
         return _joined(_vma(line) for line in lines if line)
+
+    def refused(self, name: str) -> PermissionDeniedError | VmGoneError:
+        """The error for a file that was refused: until it is collected, one that ended refuses its own user too."""
+        return denied(self.path(name)) if self.alive else VmGoneError(f"process {self.pid} ended")
 
 
 def denied(path: str) -> PermissionDeniedError:
@@ -202,7 +208,7 @@ def _not_dumpable(path: str) -> bool:
 def _stat(pid: int) -> tuple[str, int, int]:
     """State, start time and parent."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
+        with StandardStreamsHeld(), open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
         return fields[0].decode(), int(fields[19]), int(fields[1])
     except (OSError, IndexError):

@@ -14,6 +14,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from libmicrovmi_py.transport.fds import StandardStreamsHeld
 from libmicrovmi_py.transport.processes import Process
 
 _UNIX_ROW = re.compile(
@@ -61,7 +62,7 @@ class TcpRow:
 def unix_sockets(pid: int | str = "self") -> Iterator[UnixRow]:
     """The named UNIX sockets in the network namespace of a process, as far as the text can be read: guesses."""
     try:
-        with open(f"/proc/{pid}/net/unix", "rb") as file:
+        with StandardStreamsHeld(), open(f"/proc/{pid}/net/unix", "rb") as file:
             lines = file.read().split(b"\n")
     except OSError:
         return
@@ -99,7 +100,7 @@ def tcp_sockets(pid: int | str = "self") -> Iterator[TcpRow]:
     """The TCP sockets in the network namespace of a process."""
     for table in ("tcp", "tcp6"):
         try:
-            with open(f"/proc/{pid}/net/{table}", encoding="ascii", errors="replace") as file:
+            with StandardStreamsHeld(), open(f"/proc/{pid}/net/{table}", encoding="ascii", errors="replace") as file:
                 lines = file.read().split("\n")
         except OSError:
             continue
@@ -127,7 +128,8 @@ class _Diagnosis:
 
     def __init__(self) -> None:
         try:
-            self._sock: socket.socket | None = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _SOCK_DIAG)
+            with StandardStreamsHeld():
+                self._sock: socket.socket | None = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _SOCK_DIAG)
             self._sock.settimeout(1)
         except OSError:
             self._sock = None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from libmicrovmi_py.errors import DriverUnavailableError, TimeoutExpiredError
 from libmicrovmi_py.transport.deadline import Deadline
-from libmicrovmi_py.transport.fds import OwnedFd
+from libmicrovmi_py.transport.fds import OwnedFd, StandardStreamsHeld
 
 LONGEST_NAME = 107
 """Bytes that fit into a UNIX socket's address."""
@@ -43,7 +43,7 @@ class UnixEndpoint:
             raise TimeoutExpiredError(f"{self}: its queue was full for {deadline.seconds:g} s") from err
         except (OSError, ValueError) as err:
             place = self.path.replace("\0", "@", 1)
-            raise DriverUnavailableError(f"{place}: {getattr(err, 'strerror', None) or err}") from err
+            raise DriverUnavailableError(f"{place}: {getattr(err, 'strerror', '') or err}") from err
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +59,12 @@ class TcpEndpoint:
     def connect(self, deadline: Deadline) -> socket.socket:
         """Connect. Raises ``DriverUnavailableError``, ``TimeoutExpiredError``."""
         try:
-            return socket.create_connection((self.host, self.port), timeout=max(deadline.remaining, 0.001))
+            with StandardStreamsHeld():
+                return socket.create_connection((self.host, self.port), timeout=max(deadline.remaining, 0.001))
         except TimeoutError as err:
             raise TimeoutExpiredError(f"{self}: no connection within {deadline.seconds:g} s") from err
-        except (OSError, ValueError, OverflowError) as err:  # a label of more than 63 characters is a ValueError
-            raise DriverUnavailableError(f"{self}: {getattr(err, 'strerror', None) or err}") from err
+        except (OSError, ValueError, OverflowError) as err:
+            raise DriverUnavailableError(f"{self}: {getattr(err, 'strerror', '') or err}") from err
 
 
 Endpoint = UnixEndpoint | TcpEndpoint
@@ -78,7 +79,8 @@ def _address(path: bytes) -> tuple[bytes, OwnedFd | None]:
 
 
 def _connected(family: int, address: bytes, deadline: Deadline) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    with StandardStreamsHeld():
+        sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         while not _try_connect(sock, address):

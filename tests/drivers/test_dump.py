@@ -60,9 +60,11 @@ def test_an_image_cannot_be_written_and_stays_as_it_is(image: Path) -> None:
     assert image.read_bytes() == CONTENT
 
 
-def test_an_image_has_no_run_state_and_no_registers(image: Path) -> None:
+def test_an_image_is_always_paused_and_has_no_registers(image: Path) -> None:
     with Microvmi.open(str(image)) as machine:
-        for use in (machine.pause, machine.resume, machine.vcpu_count, machine.read_registers):
+        for use in (machine.pause, machine.resume, machine.pause):
+            use()
+        for use in (machine.vcpu_count, machine.read_registers):
             with pytest.raises(NotSupportedError, match="the dump driver cannot"):
                 use()
 

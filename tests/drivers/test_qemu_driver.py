@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from libmicrovmi_py.drivers.base import STOPPED, Phase
 from libmicrovmi_py.drivers.qemu import QemuDriver
 from libmicrovmi_py.errors import (
     DriverUnavailableError,
@@ -33,7 +34,7 @@ from libmicrovmi_py.memory.direct import DirectMemory
 from libmicrovmi_py.model import MemoryKind, MemoryRange
 from libmicrovmi_py.params import Parameters
 from libmicrovmi_py.transport.mapping import HostMapping
-from libmicrovmi_py.transport.procmem import Anonymous, ProcessMemory
+from libmicrovmi_py.transport.procmem import Anonymous, Arriving
 from libmicrovmi_py.transport.qmp import QmpCommandError
 
 KIB = 1024
@@ -223,7 +224,8 @@ def test_a_machine_without_a_monitor_is_told_how_to_get_one(start: Start) -> Non
     [
         ((), HostMapping),
         (("-fake", "private"), Anonymous),
-        (("-fake", "private", "-fake", "arriving"), ProcessMemory),  # what is not there yet is not zero
+        (("-fake", "private", "-fake", "arriving"), Arriving),  # what is not there yet is not zero
+        (("-fake", "arriving"), Arriving),  # and is not touched: it could not arrive any more
     ],
 )
 def test_memory_is_mapped_where_shared_and_read_from_the_process_else(
@@ -295,7 +297,7 @@ def test_a_closed_driver_is_an_error(start: Start) -> None:
     with pytest.raises(InvalidContextError):
         read(driver, 0, 1)
     with pytest.raises(InvalidContextError):
-        driver.pause()
+        driver.stop()
 
 
 def test_nothing_stays_open_after_close(start: Start) -> None:
@@ -312,21 +314,10 @@ def test_nothing_stays_open_after_close(start: Start) -> None:
 # ------------------------------------------------------------------------------------------- run state and registers
 
 
-def test_pause_tells_whether_the_machine_ran(start: Start) -> None:
-    start(NAME)
-    driver = opened()
-    assert driver.pause() is True
-    assert driver.pause() is False
-    driver.resume()
-    driver.resume()
-    assert driver.pause() is True
-    driver.close()
-
-
 def test_a_machine_that_starts_stopped_was_not_running(start: Start) -> None:
     start(NAME, "-S")
     driver = opened()
-    assert driver.pause() is False
+    assert driver.run_state().phase is Phase.HALTED
     driver.close()
 
 
@@ -334,7 +325,8 @@ def test_a_pause_holds_though_the_map_cannot_be_read_after_it(start: Start) -> N
     start(NAME, "-fake", "refuse-when-paused=query-memdev")
     driver = opened()
     before = driver.regions()
-    assert driver.pause() is True
+    driver.stop()
+    assert driver.run_state() == STOPPED
     assert driver.regions() is before
     with pytest.raises(IoError, match="not now"):
         driver.memory_map()
@@ -356,7 +348,7 @@ def test_what_qemu_refuses_is_told(start: Start) -> None:
     start(NAME, "-S", "-fake", "refuse=cont")
     driver = opened()
     with pytest.raises(QmpCommandError, match="QEMU refused cont: not now"):
-        driver.resume()
+        driver.run(whoever=True)
     driver.close()
 
 
@@ -369,7 +361,8 @@ def test_a_machine_that_ended_is_gone(start: Start) -> None:
     process.kill()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     calls: list[Callable[[], object]] = [
-        driver.pause,
+        driver.stop,
+        driver.run_state,
         driver.memory_map,
         driver.vcpu_count,
         lambda: driver.read_registers(0),
@@ -386,7 +379,7 @@ def test_a_machine_that_ends_during_a_command_is_gone(start: Start, how: str) ->
     start(NAME, "-fake", f"{how}=stop")
     driver = opened()
     with pytest.raises(VmGoneError, match=NAME):
-        driver.pause()
+        driver.stop()
     driver.close()
 
 
@@ -394,7 +387,7 @@ def test_a_monitor_that_hangs_up_is_unavailable(start: Start) -> None:
     start(NAME, "-fake", "hangup=stop")
     driver = opened(timeout="0.5")
     with pytest.raises(DriverUnavailableError, match="closed the connection"):
-        driver.pause()
+        driver.stop()
     driver.close()
 
 
@@ -403,7 +396,7 @@ def test_a_command_that_hangs_is_a_timeout(start: Start) -> None:
     driver = opened(timeout="0.5")
     started = time.monotonic()
     with pytest.raises(TimeoutExpiredError, match="no answer"):
-        driver.pause()
+        driver.stop()
     assert time.monotonic() - started < 3
     driver.close()
 
@@ -422,7 +415,7 @@ def test_a_monitor_that_another_client_holds_is_told_as_such(start: Start, tmp_p
         with connect(tmp_path / "0.sock"):
             for _ in range(4):
                 with pytest.raises(DriverUnavailableError, match="another client holds the monitor"):
-                    driver.pause()
+                    driver.stop()
         time.sleep(0.05)
     driver.close()
 

@@ -17,6 +17,7 @@ from needs import missing
 
 from libmicrovmi_py import DriverUnavailableError, InvalidArgumentError, IoError, Microvmi
 
+from .monitor import Monitor, MonitorError
 from .firmware import firmware, free_ports, listens, need_qemu, need_root, new_name, ports_of, wait_for
 
 MIB = 1 << 20
@@ -242,6 +243,30 @@ def test_a_machine_without_memory_is_told_as_such(folder: Path) -> None:
         pytest.raises(IoError, match="no memory: it was started with -M none"),
     ):
         size_of(guest.name)
+
+
+def test_a_write_during_a_background_snapshot_tells_what_may_be_in_the_way(folder: Path) -> None:
+    with firmware(folder, *unix(folder / "q"), mib=256) as guest:
+        monitor = Monitor(folder / "q")
+        try:
+            wanted = [{"capability": "background-snapshot", "state": True}]
+            monitor.execute("migrate-set-capabilities", capabilities=wanted)
+        except MonitorError as err:
+            missing(f"no background snapshot: {err}; the kernel needs userfaultfd with write protection")
+        monitor.execute("migrate", uri="exec:sleep 10; cat >/dev/null")  # a full pipe holds it up
+        with Microvmi(guest.name, driver="qemu", timeout=5) as machine:
+            errors: list[IoError] = []
+
+            def is_refused() -> bool:
+                try:
+                    machine.write_physical(0x2000000, bytes(8))
+                except IoError as err:
+                    errors.append(err)
+                return bool(errors)
+
+            wait_for(is_refused, guest.process)
+            assert "a background snapshot has yet to save it) at physical address 0x2000000" in str(errors[0])
+            assert machine.read_physical(0x2000000, 8) == bytes(8)
 
 
 def test_libvirts_monitor_is_told_at_once_and_once(folder: Path) -> None:

@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
-from libmicrovmi_py.drivers.base import Driver, Region, check_vcpu
+from libmicrovmi_py.drivers.base import STOPPED, Driver, Region, RunState, check_vcpu
 from libmicrovmi_py.drivers.dump.contents import Contents, Paged, Processors
 from libmicrovmi_py.drivers.dump.formats import recognised
 from libmicrovmi_py.drivers.dump.image import Image
@@ -28,6 +28,7 @@ class DumpDriver(Driver):
     parameters: ClassVar[dict[str, str]] = {
         "path": "the file; a vm_name that contains a slash does as well",
         "format": "raw, lime, elf, windows or kdump, whatever the file looks like; by its first bytes if not given",
+        "mapped": "no: the file is not mapped but read by system calls; yes if not given",
     }
 
     def __init__(self, image: Image, processors: Processors, kinds: AllKinds) -> None:
@@ -42,7 +43,7 @@ class DumpDriver(Driver):
         if path is None:
             raise InvalidArgumentError("Dump driver requires a path")
         _check_no_socket(path)
-        image, form = recognised(path, params.get("format"))
+        image, form = recognised(path, params.get("format"), mapped=params.yes("mapped", True))
         contents = form.read(image)
         if not contents.ranges():
             raise image.damaged("there is no memory in it")
@@ -51,6 +52,16 @@ class DumpDriver(Driver):
     @property
     def max_addr(self) -> int:
         return self._max_addr
+
+    def run_state(self) -> RunState:
+        """A dump is always paused."""
+        return STOPPED
+
+    def stop(self) -> None:
+        """It stands."""
+
+    def run(self, *, whoever: bool) -> None:
+        """Nothing runs, and nobody is kept from anything by that."""
 
     def close(self) -> None:
         self._image.mapping.close()

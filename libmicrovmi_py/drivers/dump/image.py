@@ -25,9 +25,12 @@ class Image:
         self.size = mapping.size
 
     @classmethod
-    def open(cls, path: str) -> Image:
-        """Open a file. Raises ``PermissionDeniedError``, or ``IoError`` for what is no file, or empty."""
-        return cls(path, HostMapping.of_file(path))
+    def open(cls, path: str, *, mapped: bool = True) -> Image:
+        """Open a file. Raises ``PermissionDeniedError``, or ``IoError`` for what is no file, or empty.
+
+        ``mapped`` is whether memory that lies in it is mapped, or read by system calls.
+        """
+        return cls(path, HostMapping.of_file(path, mapped=mapped, image=True))
 
     def read(self, offset: int, size: int, what: str) -> bytes:
         """``size`` bytes from ``offset``, which are ``what``. Raises ``IoError`` unless the file has them all."""

@@ -67,11 +67,16 @@ class Vcpus:
 
     # ---------------------------------------------------------------------------------------------------- run state
 
-    def pause(self) -> bool:
-        """Stop all vCPUs; ``False`` if they were stopped here already."""
+    @property
+    def paused(self) -> bool:
+        """Whether :meth:`pause` holds them."""
+        return self._paused
+
+    def pause(self) -> None:
+        """Stop all vCPUs, unless they were stopped here already."""
         with self._run:
             if self._paused:
-                return False
+                return
             count = self.count()
             with self._lock:
                 self._paused = True
@@ -82,7 +87,6 @@ class Vcpus:
                 self._go_on()
                 self._owed.clear()
                 raise
-            return True
 
     def resume(self) -> None:
         """Answer the events of the pause, one a vCPU, as they come. Raises ``TimeoutExpiredError``."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from libmicrovmi_py.drivers.qemu.greeting import wait_for_greeting
+from libmicrovmi_py.drivers.qemu.late import leave_run
 from libmicrovmi_py.drivers.qemu.machines import Qemu, find_qemu
 from libmicrovmi_py.drivers.qemu.places import held_by_another, is_libvirts
 from libmicrovmi_py.errors import DriverUnavailableError, MicrovmiError, TimeoutExpiredError, VmGoneError
@@ -53,10 +54,18 @@ class Monitor:
         finally:
             self._lock.release()
 
+    def leave_run(self) -> bool:
+        """As :func:`libmicrovmi_py.drivers.qemu.late.leave_run`."""
+        return leave_run(self._process, self._endpoints)
+
     def _client(self, deadline: Deadline) -> QmpClient:
         """The first monitor that greets, the free ones first; each gets its part of the time."""
         if not self._process.alive:
             raise DriverUnavailableError("it ended")
+        while self._process.stopped:  # a connection given up would stay in its queue, which has room for two
+            if deadline.expired:
+                raise TimeoutExpiredError("it is stopped")
+            time.sleep(0.01)
         places = sorted(self._endpoints, key=lambda place: held_by_another(self._process, place))
         errors: list[tuple[str, MicrovmiError]] = []
         for index, place in enumerate(places):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from libmicrovmi_py.drivers.base import RUNS, STOPPED, RunState
 from libmicrovmi_py.drivers.xen import XenDriver, domains
 from libmicrovmi_py.drivers.xen.channels import left_behind
 from libmicrovmi_py.drivers.xen.control import Control
@@ -73,16 +74,24 @@ class Domain(XenDriver):
 
     # ---------------------------------------------------------------------------------------------------- run state
 
-    def pause(self) -> bool:
-        """Pause the domain; ``True`` if it ran before."""
-        ran = self._control.pause()
-        if ran:
-            self._memory.keep(True)
-        return ran
-
-    def resume(self) -> None:
-        """Take pauses back, whoever made them, until the domain runs; vCPUs that a dead listener stopped go on."""
+    def run_state(self) -> RunState:
+        """RUNS or STOPPED. While it is STOPPED and not by :meth:`stop`, no mapping is kept."""
+        if self._control.paused():
+            return STOPPED
         self._memory.keep(False)
+        return RUNS
+
+    def stop(self) -> None:
+        """Pause the domain; Xen counts pauses."""
+        self._control.pause()
+        self._memory.keep(True)
+
+    def run(self, *, whoever: bool) -> None:
+        """Take our pause back; or all, whoever made them, and vCPUs that a dead listener stopped go on."""
+        self._memory.keep(False)
+        if not whoever:
+            self._control.take_back()
+            return
         self._control.resume()
         if left_behind(self._control):
             try:
