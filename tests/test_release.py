@@ -262,7 +262,7 @@ def test_a_forked_child_releases_nothing_of_its_parents() -> None:
 # ----------------------------------------------------------------------------------------------------------------- C
 
 
-def c_program(body: str, library: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+def c_program(body: str, library: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run Python statements in a process that reaches the library by ctypes, as ``lib``."""
     code = f"import ctypes, os, sys\nlib = ctypes.CDLL({str(library)!r})\nlib.microvmi_open.restype = ctypes.c_void_p\n"
     code += "lib.microvmi_last_error.restype = ctypes.c_char_p\nlib.microvmi_release_all.restype = ctypes.c_bool\n"
@@ -308,5 +308,3 @@ def test_c_refuses_in_a_forked_child(library_path: Path, tmp_path: Path) -> None
         "{tmp_path}", str(tmp_path)
     )
     assert c_program(body, library_path).stdout == "12 ['pause']\n"
-
-

@@ -17,8 +17,8 @@ from needs import missing
 
 from libmicrovmi_py import DriverUnavailableError, InvalidArgumentError, IoError, Microvmi
 
-from .monitor import Monitor, MonitorError
 from .firmware import firmware, free_ports, listens, need_qemu, need_root, new_name, ports_of, wait_for
+from .monitor import Monitor, MonitorError
 
 MIB = 1 << 20
 ROOT = Path(__file__).resolve().parents[2]
