@@ -6,15 +6,16 @@ private; the last 64 KiB of the first range are read-only; 64 KiB of video memor
 shares lie above. Byte N of a block is N // 4096 % 251. Two vCPUs, numbered 0 and 4.
 
 ``-fake WHAT=COMMAND`` makes it misbehave at that command: ``hang``, ``late`` (by a second), ``exit``, ``hangup``,
-``leave`` (hangs up, ends a little later), ``refuse``, ``refuse-when-paused``, ``move`` (the first time the map has moved
-on), ``vanish``. ``-fake lose=OFFSET`` takes the 4096 bytes at that offset of the first block away at SIGUSR1 and says
-``lost``; at SIGUSR2 it puts others like them there and says ``found``. ``-fake swapped`` has the halves of the second
-range in another order in the block. ``-fake arriving`` says that its memory is still being migrated, ``-fake waiting``
-that it waits for a migration. ``-fake missing`` makes the pages from 4 KiB to 128 KiB missing ones, which nobody
-brings, as of a post-copy migration whose source hangs (the kernel's userfaultfd; takes root). ``-fake deaf`` never takes
-a client of the first monitor. ``-fake fuzz`` spoils answers, by the number of the connection. ``-fake fork`` leaves a
-child of the same command line behind for 0.3 s. ``-dimm FILE`` plugs 64 KiB at 0x180000 in, which are there as long as
-FILE is. The command ``play-state`` makes a run state the machine's, ``play-answer`` an answer that of a command.
+``leave`` (hangs up, ends a little later), ``refuse``, ``refuse-when-paused``, ``move`` (the first time the map has
+moved on), ``vanish``. ``-fake lose=OFFSET`` takes the 4096 bytes at that offset of the first block away at SIGUSR1
+and says ``lost``; at SIGUSR2 it puts others like them there and says ``found``. ``-fake swapped`` has the halves of
+the second range in another order in the block. ``-fake arriving`` says that its memory is still being migrated,
+``-fake waiting`` that it waits for a migration. ``-fake missing`` makes the pages from 4 KiB to 128 KiB missing ones,
+which nobody brings, as of a post-copy migration whose source hangs (the kernel's userfaultfd; takes root). ``-fake
+deaf`` never takes a client of the first monitor. ``-fake fuzz`` spoils answers, by the number of the connection.
+``-fake fork`` leaves a child of the same command line behind for 0.3 s. ``-dimm FILE`` plugs 64 KiB at 0x180000 in,
+which are there as long as FILE is. The command ``play-state`` makes a run state the machine's, ``play-answer`` an
+answer that of a command.
 """
 
 from __future__ import annotations
