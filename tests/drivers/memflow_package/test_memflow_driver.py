@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -37,7 +38,7 @@ def package() -> Iterator[None]:
 
 
 def opened(connector: str | None, arguments: str = "", **parameters: object) -> Microvmi:
-    values = {"package": PACKAGES, "memflow_connector_args": arguments, **parameters}
+    values = {"package": PACKAGES, "plugins": PACKAGES, "memflow_connector_args": arguments, **parameters}
     return Microvmi(driver="memflow", memflow_connector_name=connector, **values)
 
 
@@ -100,6 +101,22 @@ def test_importing_leaves_the_path_alone() -> None:
 def test_errors_of_the_package_reach_the_user(connector: str, reason: str) -> None:
     with pytest.raises(DriverUnavailableError, match=f"memflow cannot make the connector {connector}: {reason}$"):
         opened(connector)
+
+
+def test_plugins_are_looked_for_where_they_are_said_to_be(tmp_path: Path) -> None:
+    with pytest.raises(DriverUnavailableError, match="inventory: plugin not found"):
+        opened("played", plugins=tmp_path)
+    with pytest.raises(DriverUnavailableError, match="invalid path argument"):
+        opened("played", plugins=tmp_path / "missing")
+
+
+def test_the_working_directory_is_never_looked_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "huge").touch()
+    os.truncate(tmp_path / "huge", 1 << 40)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DriverUnavailableError) as caught:
+        opened("played", plugins=None)
+    assert "working directory" not in str(caught.value)
 
 
 def test_a_connector_without_memory_is_refused() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from drivers.virtualbox.conftest import SIZE
 from drivers.virtualbox.played import SHM, Played, addresses
+from needs import missing
 
 from libmicrovmi_py import Microvmi
 from libmicrovmi_py.errors import (
@@ -23,6 +24,7 @@ from libmicrovmi_py.errors import (
     InvalidContextError,
     MicrovmiError,
     NoDriverError,
+    PermissionDeniedError,
     TimeoutExpiredError,
 )
 from libmicrovmi_py.events import EventKind, Intercept
@@ -82,6 +84,43 @@ def test_shared_memory_of_another_size_is_not_touched(library: Path, name: str, 
     with pytest.raises(DriverUnavailableError, match=f"no shared memory of FDP: {size} bytes"):
         opened(name, library)
     assert (SHM / name).read_bytes() == b"\x5a" * size
+
+
+@pytest.mark.parametrize("mode", [0o666, 0o602])
+def test_shared_memory_that_others_can_write_is_not_touched(library: Path, name: str, mode: int) -> None:
+    for path, size in ((SHM / name, CHANNEL_SIZE), (SHM / f"CPU_{name}", CPU_SIZE)):
+        path.write_bytes(b"\x5a" * size)
+        path.chmod(mode)
+    with pytest.raises(PermissionDeniedError, match="chmod go-w"):
+        opened(name, library)
+    assert (SHM / name).read_bytes() == b"\x5a" * CHANNEL_SIZE
+
+
+def test_shared_memory_of_a_user_without_such_a_machine_is_not_touched(library: Path, name: str) -> None:
+    if os.getuid() != 0:
+        missing("makes another user's files; to enable: run as root")
+    for path, size in ((SHM / name, CHANNEL_SIZE), (SHM / f"CPU_{name}", CPU_SIZE)):
+        path.write_bytes(b"\x5a" * size)
+        os.chown(path, 65534, 65534)
+    with pytest.raises(DriverUnavailableError, match="no process of user 65534 has it mapped"):
+        opened(name, library)
+    with pytest.raises(NoDriverError, match=f"virtualbox: /dev/shm/{name} is user 65534's"):
+        Microvmi(name)
+    assert (SHM / name).read_bytes() == b"\x5a" * CHANNEL_SIZE
+
+
+def test_a_bare_name_touches_no_shared_memory_that_no_machine_has(name: str) -> None:
+    """It may be a file of another program, for a machine of QEMU's: those are asked later."""
+    for path, size in ((SHM / name, CHANNEL_SIZE), (SHM / f"CPU_{name}", CPU_SIZE)):
+        path.write_bytes(b"\x5a" * size)
+    with pytest.raises(NoDriverError, match=r"virtualbox: .* no process of user .* has it mapped"):
+        Microvmi(name)
+    assert (SHM / name).read_bytes() == b"\x5a" * CHANNEL_SIZE
+
+
+def test_a_bare_name_opens_a_machine_that_runs(vm: Played, library: Path) -> None:
+    with Microvmi(vm.name, library=library) as machine:
+        assert machine.driver.name == "virtualbox"
 
 
 def test_a_machine_without_registers_is_not_touched(library: Path, name: str) -> None:
