@@ -60,6 +60,15 @@ def test_pausing_again_stops_nothing_twice(machine: Microvmi, played: Simulator)
     until(lambda: played.seen.count(wire.EVENT_REPLY) == 2)
 
 
+def test_a_driver_that_is_told_twice_to_stop_stops_nothing_twice(machine: Microvmi, played: Simulator) -> None:
+    """As by two contexts that share the machine, at the same moment."""
+    machine.driver.stop()  # type: ignore[attr-defined]
+    machine.driver.stop()  # type: ignore[attr-defined]
+    assert played.seen.count(wire.PAUSE_VCPU) == 2
+    machine.driver.run(whoever=True)  # type: ignore[attr-defined]
+    until(lambda: not any(stopped(played)))
+
+
 def test_a_resume_without_a_pause_asks_nothing(machine: Microvmi, played: Simulator) -> None:
     before = len(played.seen)
     machine.resume()
