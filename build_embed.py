@@ -15,6 +15,7 @@ from pathlib import Path
 
 import cffi
 
+from libmicrovmi_py._native import pythonflags
 from libmicrovmi_py.header import declarations
 from libmicrovmi_py.version import __version__
 
@@ -24,6 +25,7 @@ NATIVE = ROOT / "libmicrovmi_py" / "_native"
 PROTOTYPE = re.compile(r"^[\w ]+[ *](microvmi_|rs_)\w+\([^;{]*\);", re.MULTILINE)
 
 SHARED_WITH_PYTHON = """
+bool mvi_environment_counts(void);
 void mvi_set_error(int32_t code, const char *text);
 void mvi_context_describe(void *context, int32_t driver_type, const char *driver_name);
 bool mvi_context_publish(uintptr_t context, struct mvi_table *table, struct mvi_cursor *plain,
@@ -38,6 +40,8 @@ def facts() -> dict[str, str]:
         "MVI_CFFI_VERSION": cffi.__version__,
         "MVI_PYTHON_VERSION": sysconfig.get_python_version(),
         "MVI_PYTHON_FULL_VERSION": sys.version.split()[0],
+        "MVI_PYTHON_LIBRARY": str(pythonflags.library()),
+        "MVI_PYTHON_SONAME": pythonflags.library().name,
         "MVI_PYTHON_HOME": sys.base_prefix,
         "MVI_PYTHON_EXECUTABLE": os.path.realpath(sys.executable),
         "MVI_PYTHON_STDLIB": os.path.dirname(os.__file__),

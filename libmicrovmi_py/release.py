@@ -4,14 +4,20 @@
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 from typing import Protocol
 
-from libmicrovmi_py.errors import DriverUnavailableError, InvalidArgumentError, MicrovmiError, TimeoutExpiredError
+from libmicrovmi_py.errors import (
+    DriverUnavailableError,
+    InvalidArgumentError,
+    MicrovmiError,
+    TimeoutExpiredError,
+    logger,
+    told,
+)
 from libmicrovmi_py.transport.deadline import Deadline, limited
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 EXIT_LIMIT = 10.0
 """Seconds that everything together may take at the end of the process."""
@@ -57,7 +63,7 @@ def release_all(timeout: float) -> None:
 
     Machines stay open, and what is done to them afterwards is undone as ever. For an ordinary thread; a program that
     is to end by a signal calls it when it has taken the signal. Raises the error of the one machine that could not be
-    settled; of several, one of the first's kind with a line each.
+    settled; of several, one of the first's kind that has the texts of all.
     """
     if timeout < 0:
         raise InvalidArgumentError(f"timeout is {timeout:g}: it cannot be less than 0 seconds")
@@ -68,7 +74,7 @@ def release_all(timeout: float) -> None:
             _give_up(machine)
     if failures:
         kind = next((type(err) for _, err in failures if isinstance(err, MicrovmiError)), MicrovmiError)
-        raise kind("\n".join(_text(err) for _, err in failures))
+        raise kind("; ".join(_text(err) for _, err in failures))
 
 
 def _settle_in_rounds(machines: list[Touched], timeout: float) -> list[tuple[Touched, BaseException]]:
@@ -112,7 +118,7 @@ def _may_pass(err: BaseException) -> bool:
 
 def _text(err: BaseException) -> str:
     """What is told: an exception that is not ours is a defect of a driver, and its kind tells more than its text."""
-    return str(err) if isinstance(err, MicrovmiError) else f"{type(err).__name__}: {err}"
+    return told(err) if isinstance(err, MicrovmiError) else f"{type(err).__name__}: {told(err)}"
 
 
 def _at_exit() -> None:

@@ -8,7 +8,6 @@ without being asked for only while it is still stopped by our stop.
 from __future__ import annotations
 
 import enum
-import logging
 import math
 import threading
 import time
@@ -22,10 +21,11 @@ from libmicrovmi_py.errors import (
     MicrovmiError,
     TimeoutExpiredError,
     VmGoneError,
+    logger,
 )
 from libmicrovmi_py.transport.deadline import Deadline
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 _PATIENCE = 60.0
 """Seconds that another thread's pause or resume may take; each has shorter limits of its own."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import subprocess
@@ -91,7 +92,7 @@ def test_machines_that_hang_do_not_add_up(paused: Any) -> None:
         release_all(2)
     assert time.monotonic() - started < 3
     assert [driver.running for driver in drivers] == [False] * 11 + [True]
-    assert str(caught.value).count("\n") == 10
+    assert str(caught.value).count("no answer") == 11
     assert [driver.left for driver in drivers] == [True] * 11 + [False]
 
 
@@ -155,6 +156,8 @@ def test_a_machine_runs_on_though_its_intercepts_cannot_be_given_back(how: str) 
     with pytest.raises(DriverUnavailableError, match="not now"):
         machine.close() if how == "close" else release_all(0.2)
     assert driver.running
+    with contextlib.suppress(DriverUnavailableError):
+        machine.close()
 
 
 def test_a_negative_time_is_an_error() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import _thread
 import functools
-import logging
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -13,9 +12,9 @@ from typing import Any
 from _libmicrovmi import ffi, lib
 
 from libmicrovmi_py._capi import handles
-from libmicrovmi_py.errors import MicrovmiError
+from libmicrovmi_py.errors import MicrovmiError, logger, told
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 
 def exported(function: Callable[..., None]) -> Callable[..., None]:
@@ -47,9 +46,9 @@ def on_machine(function: Callable[..., None]) -> Callable[..., None]:
 
 def _report(err: BaseException) -> None:
     """Turn an exception into the calling thread's error."""
-    code, text = MicrovmiError.code, f"{type(err).__name__}: {_text_of(err)}"
+    code, text = MicrovmiError.code, f"{type(err).__name__}: {told(err)}"
     if isinstance(err, MicrovmiError):
-        code, text = err.code, _text_of(err)
+        code, text = err.code, told(err)
     elif isinstance(err, KeyboardInterrupt):
         _hand_on_interrupt()
         text = "interrupted"
@@ -62,11 +61,3 @@ def _hand_on_interrupt() -> None:
     """A host that is a Python gets its interrupt after the call; an embedded one handles no signals."""
     if "_signal" in sys.modules:
         _thread.interrupt_main()
-
-
-def _text_of(err: BaseException) -> str:
-    """The exception's text; a driver of somebody else may raise one that has none."""
-    try:
-        return str(err)
-    except Exception:
-        return "its text cannot be told"

@@ -10,50 +10,80 @@
 #include "readers.h"
 
 #include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
 #include <unistd.h>
-
-/* The interpreter's start and the first imports need more stack than the thread of a host may have. */
-#define MVI_BOOT_STACK (8u << 20)
 
 enum mvi_state { MVI_DOWN, MVI_UP, MVI_FAILED };
 
-static int mvi_state = MVI_DOWN; /* atomic */
-static int mvi_forked;           /* atomic; set in the children of a process that started the library */
-static char *mvi_boot_error;     /* why the state is MVI_FAILED; kept for every later call */
+static int mvi_state = MVI_DOWN;  /* atomic */
+static int mvi_forked;            /* atomic; set in the children of a process that started the library */
+static char *mvi_boot_error;      /* why it is not up; NULL until something failed, and when there is no memory for it */
+static enum mvi_how mvi_boot_how; /* whether that counts for every later call, too */
+static bool mvi_boot_failed;
+static bool mvi_boot_begun;       /* start-up was tried */
 static pthread_mutex_t mvi_boot_lock = PTHREAD_MUTEX_INITIALIZER;
 
-static char mvi_library[PATH_MAX];         /* this library's file, "" if it is not known */
-static char mvi_private[PATH_MAX + 32];    /* the directory with our Python modules, "" if there is none */
+static char mvi_library[PATH_MAX];      /* this library's file, "" if it is not known */
+static char mvi_private[PATH_MAX + 32]; /* the directory with our Python modules, "" if there is none */
+static bool mvi_privileged;             /* the process has more rights than the user who started it */
+static bool mvi_watches_fork;
 
-static void mvi_boot_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
-
-static void mvi_boot_fail(const char *format, ...)
+void mvi_boot_fail(enum mvi_how how, const char *format, ...)
 {
     va_list arguments;
 
-    if (mvi_boot_error != NULL)
+    if (mvi_boot_failed)
         return;
+    mvi_boot_failed = true;
+    mvi_boot_how = how;
     va_start(arguments, format);
     if (vasprintf(&mvi_boot_error, format, arguments) < 0)
         mvi_boot_error = NULL;
     va_end(arguments);
 }
 
-/* ------------------------------------------------------------------------------------------------ where we are -- */
+/* ------------------------------------------------------------------------------------------------- at load time -- */
 
-/* At load time, as a relative path means the working directory of that moment. */
-__attribute__((constructor)) static void mvi_find_library(void)
+static void mvi_after_fork(void);
+
+static bool mvi_watch_fork(void)
+{
+    if (!mvi_watches_fork)
+        mvi_watches_fork = pthread_atfork(NULL, NULL, mvi_after_fork) == 0;
+    return mvi_watches_fork;
+}
+
+/*
+ * What the process is at this moment counts: a relative path means the working directory of now, and a program that
+ * was started with more rights than its user has (setuid, setgid, file capabilities) may give up some of them later,
+ * and keep what it did with them.
+ */
+__attribute__((constructor)) static void mvi_look_around(void)
 {
     Dl_info info;
 
     if (dladdr((void *)&microvmi_version, &info) == 0 || info.dli_fname == NULL ||
         realpath(info.dli_fname, mvi_library) == NULL)
         mvi_library[0] = '\0';
+    mvi_privileged = getauxval(AT_SECURE) != 0 || geteuid() != getuid() || getegid() != getgid();
+    (void)mvi_watch_fork();
+}
+
+const char *mvi_variable(const char *name)
+{
+    return mvi_privileged ? NULL : getenv(name);
+}
+
+bool mvi_environment_counts(void)
+{
+    return !mvi_privileged;
 }
 
 static bool mvi_has_package(const char *directory)
@@ -80,51 +110,12 @@ static bool mvi_find_private(void)
     snprintf(mvi_private, sizeof mvi_private, "%.*s/libmicrovmi", length, mvi_library);
     if (mvi_has_package(mvi_private))
         return true;
-    mvi_boot_fail("the Python part of libmicrovmi is not in %s: install the library together with that directory",
+    mvi_boot_fail(MVI_FOR_NOW, "the Python part of libmicrovmi is not in %s: install the library together with that directory",
                   mvi_private);
     return false;
 }
 
 /* ---------------------------------------------------------------------------------------------------- Python ----- */
-
-/* Extension modules look up Python's symbols globally, also when the host loaded us with RTLD_LOCAL. */
-static void mvi_make_python_global(void)
-{
-    Dl_info info;
-
-    if (dladdr((void *)&Py_IsInitialized, &info) != 0 && info.dli_fname != NULL)
-        (void)dlopen(info.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_GLOBAL);
-}
-
-static char mvi_python[32]; /* the version of the Python in this process, "3.11.2" */
-static pthread_once_t mvi_python_once = PTHREAD_ONCE_INIT;
-
-/* Before Python 3.12 every call of Py_GetVersion() writes its buffer anew: it is called by one thread, once. */
-static void mvi_ask_version(void)
-{
-    const char *version = Py_GetVersion();
-
-    snprintf(mvi_python, sizeof mvi_python, "%.*s", (int)strcspn(version, " "), version);
-}
-
-static bool mvi_same_python(void)
-{
-    size_t length = strlen(MVI_PYTHON_VERSION);
-
-    pthread_once(&mvi_python_once, mvi_ask_version);
-    return strncmp(mvi_python, MVI_PYTHON_VERSION, length) == 0 && mvi_python[length] == '.';
-}
-
-/* The host may be, or have loaded, another Python: its functions take the place of ours. */
-static bool mvi_check_version(void)
-{
-    if (mvi_same_python())
-        return true;
-    mvi_boot_fail("this process runs Python %s, and this libmicrovmi.so was built for Python " MVI_PYTHON_VERSION
-                  ": build it for that Python, or use it from another process",
-                  mvi_python);
-    return false;
-}
 
 static bool mvi_set_string(PyConfig *config, wchar_t **member, const char *text)
 {
@@ -154,6 +145,50 @@ static bool mvi_configure(PyConfig *config)
            mvi_append(config, mvi_private);
 }
 
+/*
+ * Python that runs out of something on its way up stays half-started, and says so on standard error. So it is asked for
+ * first, in about the amount that start-up takes.
+ */
+#define MVI_ROOM_DESCRIPTORS 8
+#define MVI_ROOM_MEMORY (64u << 20)
+
+static bool mvi_has_room(void)
+{
+    int taken[MVI_ROOM_DESCRIPTORS], count, failed = 0;
+    void *memory;
+
+    for (count = 0; count < MVI_ROOM_DESCRIPTORS && failed == 0; count++)
+        if ((taken[count] = open("/", O_PATH | O_CLOEXEC)) < 0)
+            failed = errno;
+    while (count-- > 0)
+        if (taken[count] >= 0)
+            close(taken[count]);
+    if (failed != 0) {
+        mvi_boot_fail(MVI_FOR_NOW, "the embedded Python needs %d file descriptors to start: %s: close some, or raise "
+                      "the limit (ulimit -n)", MVI_ROOM_DESCRIPTORS, strerror(failed));
+        return false;
+    }
+    memory = mmap(NULL, MVI_ROOM_MEMORY, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) {
+        mvi_boot_fail(MVI_FOR_NOW, "the embedded Python needs %u MiB of memory to start: %s: free some, or raise the "
+                      "limit (ulimit -v)", MVI_ROOM_MEMORY >> 20, strerror(errno));
+        return false;
+    }
+    munmap(memory, MVI_ROOM_MEMORY);
+    return true;
+}
+
+/* What stood in for a closed standard stream is none. */
+static void mvi_forget_placeholders(void)
+{
+    static const char *const names[] = {"stdin", "stdout", "stderr"};
+    int fd;
+
+    for (fd = 0; fd < 3; fd++)
+        if (mvi_standard_is_held(fd))
+            (void)PySys_SetObject(names[fd], Py_None);
+}
+
 static bool mvi_initialize_python(void)
 {
     PyPreConfig before;
@@ -162,10 +197,12 @@ static bool mvi_initialize_python(void)
     bool configured;
 
     if (access(MVI_PYTHON_STDLIB "/os.py", R_OK) != 0) {
-        mvi_boot_fail("no Python standard library in " MVI_PYTHON_STDLIB ": install Python " MVI_PYTHON_VERSION
+        mvi_boot_fail(MVI_FOR_NOW, "no Python standard library in " MVI_PYTHON_STDLIB ": install Python " MVI_PYTHON_VERSION
                       ", or build libmicrovmi for the Python that is there");
         return false;
     }
+    if (!mvi_has_room())
+        return false;
     PyPreConfig_InitIsolatedConfig(&before);
     before.utf8_mode = 1;
     status = Py_PreInitialize(&before);
@@ -176,10 +213,11 @@ static bool mvi_initialize_python(void)
         PyConfig_Clear(&config);
     }
     if (PyStatus_Exception(status)) {
-        mvi_boot_fail("the embedded Python could not start: %s (standard library in " MVI_PYTHON_STDLIB ")",
+        mvi_boot_fail(MVI_FOR_GOOD, "the embedded Python could not start: %s (standard library in " MVI_PYTHON_STDLIB ")",
                       status.err_msg != NULL ? status.err_msg : "no reason given");
         return false;
     }
+    mvi_forget_placeholders();
     return true;
 }
 
@@ -220,19 +258,42 @@ static const char mvi_finder[] =
     "            package.__version__, version))\n"
     "    importlib.import_module('libmicrovmi_py._capi.entry').mvi_py_exit\n";
 
+/* Whether an exception tells of a shortage, which may pass. */
+static bool mvi_may_pass(PyObject *type, PyObject *value)
+{
+    PyObject *number;
+    long code = 0;
+
+    if (type != NULL && PyErr_GivenExceptionMatches(type, PyExc_MemoryError))
+        return true;
+    if (type == NULL || value == NULL || !PyErr_GivenExceptionMatches(type, PyExc_OSError))
+        return false;
+    number = PyObject_GetAttrString(value, "errno");
+    if (number != NULL)
+        code = PyLong_AsLong(number);
+    PyErr_Clear();
+    Py_XDECREF(number);
+    return code == EMFILE || code == ENFILE || code == ENOMEM || code == EAGAIN;
+}
+
 static void mvi_boot_fail_from_exception(const char *what)
 {
     PyObject *type, *value, *traceback, *text = NULL;
-    const char *message = NULL;
+    const char *message = NULL, *name;
+    bool may_pass;
 
     PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
     if (value != NULL)
         text = PyObject_Str(value);
     if (text != NULL)
         message = PyUnicode_AsUTF8(text);
-    mvi_boot_fail("%s (%s): %s; is the directory %s whole?", what,
-                  type != NULL ? ((PyTypeObject *)type)->tp_name : "no exception",
-                  message != NULL ? message : "no reason given", mvi_private);
+    may_pass = mvi_may_pass(type, value);
+    name = type != NULL ? ((PyTypeObject *)type)->tp_name : "no exception";
+    mvi_boot_fail(may_pass ? MVI_FOR_NOW : MVI_FOR_GOOD, "%s (%s): %s%s%s%s", what, name,
+                  message != NULL && message[0] != '\0' ? message : "no reason given",
+                  may_pass ? ": make room, and try again" : "; is the directory ", may_pass ? "" : mvi_private,
+                  may_pass ? "" : " whole?");
     PyErr_Clear();
     Py_XDECREF(text);
     Py_XDECREF(type);
@@ -240,29 +301,46 @@ static void mvi_boot_fail_from_exception(const char *what)
     Py_XDECREF(traceback);
 }
 
-static bool mvi_import(void)
+/* cffi's own start, which is done once and for all, and tells on standard error what went wrong with it. */
+static bool mvi_start_cffi(bool quiet)
 {
-    static const char failed[] = "the Python part of libmicrovmi could not be loaded";
+    static bool started;
+    PyObject *before = NULL;
+
+    if (started)
+        return true;
+    if (quiet) {
+        before = PySys_GetObject("stderr");
+        Py_XINCREF(before);
+        (void)PySys_SetObject("stderr", Py_None);
+    }
+    /* cffi's lock wants this type without a version tag before 3.12; held under the GIL, it stays without. */
+    PyType_Modified(&PyCapsule_Type);
+    started = cffi_start_python() == 0;
+    if (before != NULL)
+        (void)PySys_SetObject("stderr", before);
+    Py_XDECREF(before);
+    if (!started)
+        PyErr_SetString(PyExc_ImportError, "cffi could not set up its module");
+    return started;
+}
+
+/* `ours`: nobody else runs Python in this process. What was done is not done again by a second try. */
+static bool mvi_import(bool ours)
+{
+    static bool backend;
     PyObject *space = PyDict_New(), *ran = NULL, *done = NULL;
-    bool backend;
 
     if (space != NULL && PyDict_SetItemString(space, "__builtins__", PyEval_GetBuiltins()) == 0)
         ran = PyRun_String(mvi_finder, Py_file_input, space, space);
-    if (ran != NULL)
+    if (ran != NULL && !backend)
         done = PyObject_CallFunction(PyDict_GetItemString(space, "load_backend"), "s", mvi_private);
-    backend = done != NULL;
+    backend = backend || done != NULL;
     Py_CLEAR(done);
-    if (backend) {
-        /* cffi's lock wants this type without a version tag before 3.12; held under the GIL, it stays without. */
-        PyType_Modified(&PyCapsule_Type);
-        if (cffi_start_python() != 0)
-            PyErr_SetString(PyExc_ImportError, "cffi could not set up its module");
-        else
-            done = PyObject_CallFunction(PyDict_GetItemString(space, "load_package"), "ss", mvi_private,
-                                         MVI_VERSION);
-    }
+    if (ran != NULL && backend && mvi_start_cffi(ours))
+        done = PyObject_CallFunction(PyDict_GetItemString(space, "load_package"), "ss", mvi_private, MVI_VERSION);
     if (done == NULL)
-        mvi_boot_fail_from_exception(failed);
+        mvi_boot_fail_from_exception("the Python part of libmicrovmi could not be loaded");
     Py_XDECREF(done);
     Py_XDECREF(ran);
     Py_XDECREF(space);
@@ -271,20 +349,21 @@ static bool mvi_import(void)
 
 static void *mvi_boot_thread(void *unused)
 {
+    static bool ours;
     PyGILState_STATE gil;
 
     (void)unused;
-    if (!mvi_find_private() || !mvi_check_version())
+    if (!mvi_find_private() || !mvi_python_find(true))
         return NULL;
-    mvi_make_python_global();
     if (!Py_IsInitialized()) {
         if (!mvi_initialize_python())
             return NULL;
+        ours = true;
         (void)PyEval_SaveThread();
     }
     gil = PyGILState_Ensure();
-    if (!mvi_import())
-        mvi_boot_fail("the Python part of libmicrovmi could not be loaded");
+    if (mvi_import(ours))
+        mvi_calls_begin();
     PyGILState_Release(gil);
     return NULL;
 }
@@ -300,7 +379,7 @@ static void mvi_set_forked(void)
 
 static void mvi_after_fork(void)
 {
-    if (pthread_mutex_trylock(&mvi_boot_lock) != 0 || mvi_state != MVI_DOWN)
+    if (pthread_mutex_trylock(&mvi_boot_lock) != 0 || mvi_boot_begun || !mvi_python_is_idle() || !mvi_standard_is_idle())
         mvi_set_forked();
     else
         pthread_mutex_unlock(&mvi_boot_lock);
@@ -316,26 +395,21 @@ static void mvi_at_exit(void)
 /* Runs start-up on a thread of ours: enough stack, no signal handlers of the host on it, nobody's main thread. */
 static void mvi_boot(void)
 {
-    pthread_attr_t attributes;
-    pthread_t thread;
-    sigset_t all, before;
+    bool held = mvi_standard_enter();
     int failed;
 
-    (void)pthread_atfork(NULL, NULL, mvi_after_fork);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    pthread_attr_init(&attributes);
-    pthread_attr_setstacksize(&attributes, MVI_BOOT_STACK);
-    failed = pthread_create(&thread, &attributes, mvi_boot_thread, NULL);
-    pthread_attr_destroy(&attributes);
-    if (failed == 0)
-        pthread_join(thread, NULL);
-    else
-        mvi_boot_fail("no thread to start the embedded Python on: %s", strerror(failed));
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (mvi_boot_error == NULL)
+    free(mvi_boot_error);
+    mvi_boot_error = NULL;
+    mvi_boot_failed = false;
+    mvi_boot_begun = true;
+    failed = mvi_watch_fork() ? mvi_run_apart(mvi_boot_thread, NULL) : ENOMEM;
+    if (failed != 0)
+        mvi_boot_fail(MVI_FOR_NOW, "no thread to start the embedded Python on: %s", strerror(failed));
+    mvi_standard_leave(held);
+    if (!mvi_boot_failed)
         (void)atexit(mvi_at_exit);
-    __atomic_store_n(&mvi_state, mvi_boot_error == NULL ? MVI_UP : MVI_FAILED, __ATOMIC_RELEASE);
+    if (!mvi_boot_failed || mvi_boot_how == MVI_FOR_GOOD)
+        __atomic_store_n(&mvi_state, mvi_boot_failed ? MVI_FAILED : MVI_UP, __ATOMIC_RELEASE);
 }
 
 static PyThreadState *mvi_current_thread_state(void)
@@ -347,15 +421,41 @@ static PyThreadState *mvi_current_thread_state(void)
 #endif
 }
 
-/* Waiting for start-up with the GIL held would keep the starting thread from getting it. */
-static PyThreadState *mvi_drop_gil(void)
+/* Waiting for a thread of ours with the GIL held would keep that thread from getting it. */
+PyThreadState *mvi_drop_gil(void)
 {
     PyThreadState *current;
 
-    if (!Py_IsInitialized() || !mvi_same_python())
+    if (!mvi_python_known() || !Py_IsInitialized())
         return NULL;
     current = mvi_current_thread_state();
     return current != NULL && current == PyGILState_GetThisThreadState() ? PyEval_SaveThread() : NULL;
+}
+
+/*
+ * Python runs on the main interpreter's behalf. A thread that is in another one may hold a lock that it would wait for.
+ * Before Python 3.12 the current thread state may be another thread's, and is looked at only if there are several
+ * interpreters.
+ */
+static bool mvi_in_sub_interpreter(void)
+{
+    PyInterpreterState *main_one;
+    PyThreadState *state;
+
+    if (!mvi_python_known() || !Py_IsInitialized())
+        return false;
+    main_one = PyInterpreterState_Main();
+    if (PyInterpreterState_Head() == main_one)
+        return false;
+    state = PyGILState_GetThisThreadState();
+    if (state != NULL && PyThreadState_GetInterpreter(state) != main_one)
+        return true;
+    state = mvi_current_thread_state();
+#if PY_VERSION_HEX < 0x030C0000
+    if (state != NULL && state->thread_id != pthread_self())
+        state = NULL;
+#endif
+    return state != NULL && PyThreadState_GetInterpreter(state) != main_one;
 }
 
 bool mvi_is_forked(void)
@@ -372,26 +472,67 @@ bool mvi_is_up(void)
     return __atomic_load_n(&mvi_state, __ATOMIC_ACQUIRE) == MVI_UP && Py_IsInitialized();
 }
 
-bool mvi_start(void)
+/* The error is the same for every later call unless what it tells of may pass. */
+static void mvi_tell_boot_error(void)
+{
+    if (mvi_boot_failed)
+        mvi_set_error(MICROVMI_ERROR_STARTUP,
+                      mvi_boot_error != NULL ? mvi_boot_error : "no memory to start the embedded Python");
+    else
+        mvi_set_error(MICROVMI_ERROR_STARTUP, "the process's Python has ended: nothing works any more");
+}
+
+/* False with the error set: not up. */
+static bool mvi_start_once(void)
 {
     PyThreadState *dropped;
+    bool up;
+    int cancel;
+
+    (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+    dropped = mvi_drop_gil();
+    pthread_mutex_lock(&mvi_boot_lock);
+    if (mvi_state == MVI_DOWN)
+        mvi_boot();
+    up = mvi_is_up();
+    if (!up)
+        mvi_tell_boot_error();
+    pthread_mutex_unlock(&mvi_boot_lock);
+    if (up)
+        mvi_log_apply();
+    if (dropped != NULL)
+        PyEval_RestoreThread(dropped);
+    (void)pthread_setcancelstate(cancel, NULL);
+    return up;
+}
+
+/* The host's Python, if there is one: this thread may have its lock. */
+static void mvi_find_host_python(void)
+{
+    bool held = mvi_standard_enter();
+
+    (void)mvi_python_find(false);
+    mvi_standard_leave(held);
+}
+
+bool mvi_start(void)
+{
+    bool down = __atomic_load_n(&mvi_state, __ATOMIC_ACQUIRE) == MVI_DOWN;
 
     if (mvi_is_forked())
         return false;
-    if (__atomic_load_n(&mvi_state, __ATOMIC_ACQUIRE) == MVI_DOWN) {
-        dropped = mvi_drop_gil();
-        pthread_mutex_lock(&mvi_boot_lock);
-        if (mvi_state == MVI_DOWN)
-            mvi_boot();
-        pthread_mutex_unlock(&mvi_boot_lock);
-        if (mvi_is_up())
-            mvi_log_apply();
-        if (dropped != NULL)
-            PyEval_RestoreThread(dropped);
+    if (down)
+        mvi_find_host_python();
+    if (mvi_in_sub_interpreter()) {
+        mvi_set_error(MICROVMI_ERROR_NOT_SUPPORTED,
+                      "this thread is in a sub-interpreter of the process's Python, where libmicrovmi does not work: "
+                      "call from the main interpreter, or from a thread of its own");
+        return false;
     }
+    if (down)
+        return mvi_start_once();
     if (mvi_is_up())
         return true;
-    mvi_set_error(MICROVMI_ERROR_STARTUP,
-                  mvi_boot_error != NULL ? mvi_boot_error : "the process's Python has ended: nothing works any more");
+    mvi_tell_boot_error();
     return false;
 }

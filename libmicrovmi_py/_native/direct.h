@@ -21,6 +21,8 @@ struct mvi_thread {
     size_t last_hit;           /* hot.c: the region found last; a guess, checked before it is used */
     int32_t code;              /* error.c: the error of the last call, */
     char *text;                /* and its text: heap, freed when the thread ends; NULL stands for "" */
+    uintptr_t stack;           /* calls.c: the thread's stack, from here */
+    uintptr_t stack_end;       /* to here; 0: not known yet */
 };
 static __thread struct mvi_thread mvi_thread;
 

@@ -5,10 +5,8 @@
  */
 #include "internal.h"
 
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 /* ------------------------------------------------------------------------------------------------- arguments ----- */
 
@@ -64,59 +62,24 @@ static void *mvi_opened(void *context, int32_t succeeded)
     return NULL;
 }
 
-/*
- * A host may have closed its standard streams. What a driver opens and keeps must not get their numbers, or the host
- * reads from and prints to it: they are occupied while a machine is opened. Returns a bit for each that was free.
- */
-static unsigned mvi_occupy_standard_fds(void)
-{
-    unsigned occupied = 0;
-    int fd;
-
-    while ((fd = open("/dev/null", O_RDWR | O_CLOEXEC)) >= 0 && fd <= STDERR_FILENO)
-        occupied |= 1u << fd;
-    if (fd >= 0)
-        close(fd);
-    return occupied;
-}
-
-static void mvi_release_standard_fds(unsigned occupied)
-{
-    int fd;
-
-    for (fd = 0; fd <= STDERR_FILENO; fd++)
-        if ((occupied & 1u << fd) != 0)
-            close(fd);
-}
-
 static void *mvi_open_uri(const char *uri)
 {
-    unsigned occupied;
-    int32_t succeeded;
     void *context;
 
     if (!mvi_need(uri, "uri") || !mvi_start() || (context = mvi_context_new()) == NULL)
         return NULL;
     mvi_clear_error();
-    occupied = mvi_occupy_standard_fds();
-    succeeded = mvi_py_open_uri((uintptr_t)context, uri);
-    mvi_release_standard_fds(occupied);
-    return mvi_opened(context, succeeded);
+    return mvi_opened(context, mvi_py_open_uri((uintptr_t)context, uri));
 }
 
 static void *mvi_open_params(const int32_t *driver_type, const struct DriverInitParamsFFI *params)
 {
-    unsigned occupied;
-    int32_t succeeded;
     void *context;
 
     if (!mvi_start() || (context = mvi_context_new()) == NULL)
         return NULL;
     mvi_clear_error();
-    occupied = mvi_occupy_standard_fds();
-    succeeded = mvi_py_open_params((uintptr_t)context, driver_type, params);
-    mvi_release_standard_fds(occupied);
-    return mvi_opened(context, succeeded);
+    return mvi_opened(context, mvi_py_open_params((uintptr_t)context, driver_type, params));
 }
 
 static void *mvi_report(void *context, const char **error)
@@ -129,7 +92,7 @@ static void *mvi_report(void *context, const char **error)
 void *microvmi_init(const enum DriverType *driver_type, const struct DriverInitParamsFFI *init_params,
                     const char **init_error)
 {
-    const char *uri = driver_type == NULL && init_params == NULL ? secure_getenv("MICROVMI_URI") : NULL;
+    const char *uri = driver_type == NULL && init_params == NULL ? mvi_variable("MICROVMI_URI") : NULL;
     int32_t type = driver_type != NULL ? (int32_t)*driver_type : 0;
 
     if (uri != NULL && uri[0] != '\0')
@@ -142,12 +105,20 @@ void *microvmi_open(const char *uri, const char **error)
     return mvi_report(mvi_open_uri(uri), error);
 }
 
+static void mvi_close(void *context)
+{
+    if (mvi_enter(context) && mvi_context_retire(context))
+        (void)mvi_leave(mvi_py_close((uintptr_t)context));
+}
+
 void microvmi_destroy(void *context)
 {
     if (context == NULL && !mvi_is_forked())
         mvi_clear_error();
-    else if (mvi_enter(context) && mvi_context_retire(context))
-        (void)mvi_leave(mvi_py_close((uintptr_t)context));
+    else if (mvi_has_stack())
+        mvi_close(context);
+    else
+        (void)mvi_run_for_caller(mvi_close, context); /* as a whole: a context that is retired has to be closed */
 }
 
 void rs_cstring_free(char *s)

@@ -9,6 +9,7 @@
 #include <string.h>
 
 static pthread_key_t mvi_error_key;
+static bool mvi_error_has_key; /* a process has 1024 of them: without one a thread's last text outlives the thread */
 static pthread_once_t mvi_error_once = PTHREAD_ONCE_INIT;
 
 /* At the thread's end; a destructor of the host's may still call. */
@@ -21,27 +22,28 @@ static void mvi_error_drop(void *text)
 
 static void mvi_error_make_key(void)
 {
-    (void)pthread_key_create(&mvi_error_key, mvi_error_drop);
+    mvi_error_has_key = pthread_key_create(&mvi_error_key, mvi_error_drop) == 0;
 }
 
-static __attribute__((noinline)) void mvi_error_keep(int32_t code, char *text)
+__attribute__((noinline)) void mvi_keep_error(int32_t code, char *text)
 {
     pthread_once(&mvi_error_once, mvi_error_make_key);
     free(mvi_thread.text);
     mvi_thread.code = code;
     mvi_thread.text = text;
-    (void)pthread_setspecific(mvi_error_key, text);
+    if (mvi_error_has_key)
+        (void)pthread_setspecific(mvi_error_key, text);
 }
 
 void mvi_clear_error(void)
 {
     if (mvi_thread.code != MICROVMI_OK)
-        mvi_error_keep(MICROVMI_OK, NULL);
+        mvi_keep_error(MICROVMI_OK, NULL);
 }
 
 void mvi_set_error(int32_t code, const char *text)
 {
-    mvi_error_keep(code, strdup(text));
+    mvi_keep_error(code, strdup(text));
 }
 
 void mvi_set_errorf(int32_t code, const char *format, ...)
@@ -53,12 +55,24 @@ void mvi_set_errorf(int32_t code, const char *format, ...)
     if (vasprintf(&text, format, arguments) < 0)
         text = NULL;
     va_end(arguments);
-    mvi_error_keep(code, text);
+    mvi_keep_error(code, text);
+}
+
+char *mvi_take_error(int32_t *code)
+{
+    char *text = mvi_thread.text;
+
+    *code = mvi_thread.code;
+    mvi_thread.text = NULL;
+    mvi_keep_error(MICROVMI_OK, NULL);
+    return text;
 }
 
 const char *microvmi_last_error(void)
 {
-    return mvi_thread.text != NULL ? mvi_thread.text : "";
+    if (mvi_thread.text != NULL)
+        return mvi_thread.text;
+    return mvi_thread.code == MICROVMI_OK ? "" : "there was no memory for the error's text";
 }
 
 enum microvmi_error microvmi_last_error_code(void)

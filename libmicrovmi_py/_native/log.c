@@ -23,7 +23,7 @@ void mvi_log_apply(void)
 
 void microvmi_envlogger_init(void)
 {
-    const char *filter = getenv("RUST_LOG");
+    const char *filter = mvi_variable("RUST_LOG");
 
     if (mvi_is_forked())
         return;

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from libmicrovmi_py.errors import PermissionDeniedError, VmGoneError
 
@@ -19,15 +19,22 @@ _ENDED = ("", "Z", "X", "x")
 
 @dataclass(frozen=True, slots=True)
 class Vma:
-    """One line of ``/proc/PID/maps``: host addresses, and the file behind them when ``inode`` is not 0."""
+    """A line of ``/proc/PID/maps``, or several that continue each other.
+
+    Host addresses, and the file behind them when ``inode`` is not 0. ``writable`` is whether the process may write all
+    of it, which for a shared file says that it has the right to write that file. ``head`` is where the first of the
+    lines ends: the kernel knows the mapping by that and by ``start``.
+    """
 
     start: int
     end: int
     shared: bool
+    writable: bool
     offset: int
     device: int
     inode: int
     path: str
+    head: int = field(compare=False)
 
     @property
     def is_shared_file(self) -> bool:
@@ -88,6 +95,16 @@ class Process:
         return _stat(self.pid)[0] in _STOPPED
 
     @property
+    def user(self) -> int:
+        """The id of the user with whose rights it acts, -1 if it ended."""
+        try:
+            with open(self.path("status"), "rb") as file:
+                ids = file.read().partition(b"\nUid:")[2].split(None, 2)
+            return int(ids[1])
+        except (OSError, IndexError):
+            return -1
+
+    @property
     def parent(self) -> int:
         """The id of its parent, 0 if it ended."""
         return _stat(self.pid)[2]
@@ -146,8 +163,8 @@ class Process:
         Raises ``PermissionDeniedError`` or ``VmGoneError``.
         """
         try:
-            with open(self.path("maps"), encoding="utf-8", errors="surrogateescape") as file:
-                lines = file.read().split("\n")
+            with open(self.path("maps"), "rb") as file:
+                lines = file.read().decode("utf-8", "surrogateescape").split("\n")
         except PermissionError as err:
             raise denied(self.path("maps")) from err
         except OSError as err:
@@ -175,10 +192,11 @@ def _stat(pid: int) -> tuple[str, int, int]:
 
 def _vma(line: str) -> Vma:
     span, perms, offset, device, inode, *path = line.split(None, 5)
-    start, end = span.split("-")
+    start, end = (int(address, 16) for address in span.split("-"))
     major, minor = device.split(":")
     number = os.makedev(int(major, 16), int(minor, 16))
-    return Vma(int(start, 16), int(end, 16), perms[3] == "s", int(offset, 16), number, int(inode), "".join(path))
+    shared, writable = perms[3] == "s", perms[1] == "w"
+    return Vma(start, end, shared, writable, int(offset, 16), number, int(inode), "".join(path), end)
 
 
 def _joined(vmas: Iterator[Vma]) -> list[Vma]:
@@ -186,6 +204,6 @@ def _joined(vmas: Iterator[Vma]) -> list[Vma]:
     for vma in vmas:
         if result and vma.continues(result[-1]):
             last = result.pop()
-            vma = Vma(last.start, vma.end, last.shared, last.offset, last.device, last.inode, last.path)
+            vma = replace(last, end=vma.end, writable=last.writable and vma.writable)
         result.append(vma)
     return result

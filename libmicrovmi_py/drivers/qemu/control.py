@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from libmicrovmi_py.drivers.base import RUNS, STOPPED, Phase, RunState, check_vcpu
 from libmicrovmi_py.drivers.qemu.registers import parse_registers
 from libmicrovmi_py.errors import DriverUnavailableError, IoError, VmGoneError
 from libmicrovmi_py.model import Registers
-from libmicrovmi_py.transport.qmp import QmpClient, QmpProtocolError
+from libmicrovmi_py.transport.qmp import QmpClient
+from libmicrovmi_py.transport.shape import integer, text
+
+_MOST_VCPUS = 0xFFFF
+"""What the C API can tell; QEMU has 4096 at the most."""
+
+_HIGHEST_INDEX = (1 << 31) - 1
 
 
 def _passing(what: str) -> RunState:
@@ -56,19 +60,11 @@ _NO_MIGRATION = ("none", "cancelled", "failed", "completed")
 
 def run_state(client: QmpClient) -> RunState:
     """The run state. Raises ``VmGoneError`` for a machine that was migrated away."""
-    word = _status(client)
+    word = text(client.record("query-status").get("status"), "the machine's state")
     if word == "postmigrate":
         raise VmGoneError("the machine was migrated away (postmigrate): it goes on where it was migrated to")
     unknown = f"QEMU tells a state that is not known here ({word})"
     return _STATES.get(word) or RunState(Phase.HALTED, unknown, unknown)
-
-
-def _status(client: QmpClient) -> str:
-    answer = client.execute("query-status")
-    word = answer.get("status") if isinstance(answer, dict) else None
-    if not isinstance(word, str):
-        raise QmpProtocolError(f"query-status answered with {str(answer)[:60]}")
-    return word
 
 
 def stop(client: QmpClient) -> None:
@@ -82,8 +78,7 @@ def stop(client: QmpClient) -> None:
 
 def migrates(client: QmpClient) -> bool:
     """Whether a migration is under way."""
-    answer = client.execute("query-migrate")
-    return isinstance(answer, dict) and answer.get("status", "none") not in _NO_MIGRATION
+    return client.record("query-migrate").get("status", "none") not in _NO_MIGRATION
 
 
 def run(client: QmpClient, *, whoever: bool) -> None:
@@ -96,12 +91,10 @@ def run(client: QmpClient, *, whoever: bool) -> None:
 
 
 def vcpu_indexes(client: QmpClient) -> list[int]:
-    """QEMU's number of each vCPU, in ascending order."""
-    answer: Any = client.execute("query-cpus-fast")
-    try:
-        return sorted(int(item["cpu-index"]) for item in answer)
-    except (TypeError, KeyError, ValueError) as err:
-        raise QmpProtocolError(f"query-cpus-fast answered with {str(answer)[:60]}") from err
+    """QEMU's number of each vCPU, in ascending order. Raises ``IoError`` for none, or more than can be told."""
+    answer = client.records("query-cpus-fast")
+    integer(len(answer), "the number of vCPUs", 1, _MOST_VCPUS)
+    return sorted(integer(item.get("cpu-index"), "the number of a vCPU", 0, _HIGHEST_INDEX) for item in answer)
 
 
 def registers(client: QmpClient, vcpu: int) -> Registers:
