@@ -104,7 +104,7 @@ def test_one_that_answers_late_is_settled_all_the_same(paused: Any) -> None:
     timer.start()
     release_all(5)
     timer.join()
-    assert slow.running and quick.running
+    assert [slow.running, quick.running] == [True, True]
 
 
 def test_what_is_done_afterwards_is_undone_as_ever(paused: Any) -> None:
@@ -264,7 +264,7 @@ def test_a_forked_child_releases_nothing_of_its_parents() -> None:
 # ----------------------------------------------------------------------------------------------------------------- C
 
 
-def c_program(body: str, library: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+def c_program(body: str, library: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run Python statements in a process that reaches the library by ctypes, as ``lib``."""
     code = f"import ctypes, os, sys\nlib = ctypes.CDLL({str(library)!r})\nlib.microvmi_open.restype = ctypes.c_void_p\n"
     code += "lib.microvmi_last_error.restype = ctypes.c_char_p\nlib.microvmi_release_all.restype = ctypes.c_bool\n"
@@ -281,7 +281,8 @@ def c_program(body: str, library: Path, **environment: str) -> "subprocess.Compl
 
 def test_c_releases_every_context(library_path: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
-    body = f"for path in {str(first)!r}, {str(second)!r}:\n    assert lib.microvmi_pause(opened('vmi://journal/?path=' + path))\n"
+    body = f"for path in {str(first)!r}, {str(second)!r}:\n"
+    body += "    assert lib.microvmi_pause(opened('vmi://journal/?path=' + path))\n"
     body += "assert lib.microvmi_release_all(5000), lib.microvmi_last_error()\nos._exit(0)\n"
     done = c_program(body, library_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -310,5 +311,3 @@ def test_c_refuses_in_a_forked_child(library_path: Path, tmp_path: Path) -> None
         "{tmp_path}", str(tmp_path)
     )
     assert c_program(body, library_path).stdout == "12 ['pause']\n"
-
-

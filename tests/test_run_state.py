@@ -78,7 +78,9 @@ def machine(driver: Moody) -> Microvmi:
 # ---------------------------------------------------------------------------------------------------- whose stop it is
 
 
-@pytest.mark.parametrize("state", [HALTED, HELD, WAITING, RUNS, ASLEEP], ids=lambda state: state.no_resume or str(state))
+@pytest.mark.parametrize(
+    "state", [HALTED, HELD, WAITING, RUNS, ASLEEP], ids=lambda state: state.no_resume or str(state)
+)
 def test_a_machine_that_does_not_stand_by_our_stop_is_left_as_it_is(
     driver: Moody, machine: Microvmi, state: RunState
 ) -> None:

@@ -5,8 +5,8 @@ The machine has 1 MiB of main memory in two ranges around a hole, in a shared me
 private; the last 64 KiB of the first range are read-only; 64 KiB of video memory and a block that an ivshmem device
 shares lie above. Byte N of a block is N // 4096 % 251. Two vCPUs, numbered 0 and 4.
 
-``-fake WHAT=COMMAND`` makes it misbehave at that command: ``hang``, ``late`` (by a second), ``exit``, ``hangup``, ``leave`` (hangs up, ends a
-little later), ``refuse``, ``refuse-when-paused``, ``move`` (the first time the map has moved on), ``vanish``.
+``-fake WHAT=COMMAND`` makes it misbehave at that command: ``hang``, ``late`` (by a second), ``exit``, ``hangup``,
+``leave`` (hangs up, ends a little later), ``refuse``, ``refuse-when-paused``, ``move`` (the first time the map has moved on), ``vanish``.
 ``-fake swapped`` has the halves of the second range in another order in the block. ``-fake arriving`` says that its
 memory is still being migrated. ``-fake fork`` leaves a child of the same command line behind for 0.3 s. The command
 ``play-state`` makes a run state the machine's, ``play-answer`` an answer that of a command.

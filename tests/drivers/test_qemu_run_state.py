@@ -126,5 +126,5 @@ def test_a_qemu_that_is_stopped_fills_no_queue_and_takes_one_limit(qemu: PlayedQ
 def test_an_answer_of_another_shape_is_told_as_such(tmp_path: Path, answer: object) -> None:
     with played_qemu(tmp_path) as qemu, Microvmi.open(qemu.uri) as machine:
         qemu.execute("play-answer", to="query-status", answer=json.dumps(answer))
-        with pytest.raises(IoError, match="query-status|the machine's state"):
+        with pytest.raises(IoError, match="query-status" if not isinstance(answer, dict) else "the machine's state"):
             machine.pause()

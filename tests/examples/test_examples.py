@@ -67,7 +67,7 @@ ENDINGS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 ENV = {"MICROVMI_PLUGIN_PATH": str(PLUGINS), "PATH": os.defpath}
 
 
-def until_paused(program: "subprocess.Popen[bytes]", journal: Path) -> None:
+def until_paused(program: subprocess.Popen[bytes], journal: Path) -> None:
     """Wait until a program has paused its machine."""
     while not journal.exists():
         assert program.poll() is None

@@ -206,9 +206,11 @@ def row_of(state: State | str, version: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def cells(request: pytest.FixtureRequest, boot: Boot, folder: Path) -> Iterator[dict[tuple[str, str], "Future[str]"]]:
+def cells(request: pytest.FixtureRequest, boot: Boot, folder: Path) -> Iterator[dict[tuple[str, str], Future[str]]]:
     """What is seen of the states that are asked for; most of it is waiting, so it is done several at a time."""
-    asked = [item.callspec.params["state"] for item in request.session.items if "cells" in getattr(item, "fixturenames", ())]
+    asked = [
+        item.callspec.params["state"] for item in request.session.items if "cells" in getattr(item, "fixturenames", ())
+    ]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         yield {
             (name_of(state), operation): pool.submit(seen, state, operation, folder)
@@ -223,7 +225,7 @@ def name_of(state: State | str) -> str:
 
 @pytest.mark.parametrize("state", [*REAL, *PLAYED], ids=name_of)
 def test_the_table_of_run_states_is_what_happens(
-    cells: dict[tuple[str, str], "Future[str]"], version: int, state: State | str
+    cells: dict[tuple[str, str], Future[str]], version: int, state: State | str
 ) -> None:
     found = [cells[name_of(state), operation].result() for operation in OPERATIONS]
     row = row_of(state, version)

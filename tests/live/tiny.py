@@ -63,7 +63,7 @@ def firmware(act: bytes) -> bytes:
 class Tiny:
     """A running one. ``monitor`` is for the tests; the library has a monitor of its own."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", name: str, folder: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], name: str, folder: Path) -> None:
         self.process = process
         self.name = name
         self.monitor = Monitor(folder / f"{name}.tests")
@@ -97,7 +97,11 @@ def tiny(folder: Path, act: bytes = NOTHING, options: Sequence[str] = ()) -> Ite
     command = [
         *(*wrapper, QEMU, "-name", name, "-accel", "tcg", "-machine", "pc", "-m", "16M", "-bios", str(image)),
         *("-nodefaults", "-display", "none", "-gdb", f"unix:{folder / name}.gdb,server=on,wait=off"),
-        *(part for path in (f"{name}", f"{name}.tests") for part in ("-qmp", f"unix:{folder / path},server=on,wait=off")),
+        *(
+            part
+            for path in (f"{name}", f"{name}.tests")
+            for part in ("-qmp", f"unix:{folder / path},server=on,wait=off")
+        ),
         *options,
     ]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
@@ -119,7 +123,7 @@ def _answers(monitor: Monitor) -> bool:
     return True
 
 
-def step(guest: Tiny) -> "socket.socket":
+def step(guest: Tiny) -> socket.socket:
     """Be a debugger that lets the machine do one step: it then stands in the state debug. The connection stays open."""
     client = socket.socket(socket.AF_UNIX)
     client.settimeout(SECONDS)
