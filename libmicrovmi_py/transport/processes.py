@@ -47,14 +47,20 @@ class Vma:
         return not self.shared and self.inode == 0
 
     def continues(self, other: Vma) -> bool:
-        """Whether this mapping follows ``other``, in memory and in the same file."""
+        """Whether this mapping follows ``other``, in memory and in the same file.
+
+        A page that guards memory of a process's own is none of it.
+        """
         same = (self.shared, self.device, self.inode, self.path) == (
             other.shared,
             other.device,
             other.inode,
             other.path,
         )
-        in_file = self.inode == 0 or self.offset == other.offset + (other.end - other.start)
+        if self.inode == 0:
+            in_file = self.writable == other.writable
+        else:
+            in_file = self.offset == other.offset + (other.end - other.start)
         return same and self.start == other.end and in_file
 
 
