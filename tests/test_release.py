@@ -140,6 +140,30 @@ def test_intercepts_and_page_accesses_are_undone_whatever_becomes_of_a_pause() -
     assert driver.running
 
 
+class Orderly(Ill):
+    """It notes what is undone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done: list[str] = []
+
+    def release_events(self) -> None:
+        super().release_events()
+        self.done.append("events")
+
+    def run(self, *, whoever: bool) -> None:
+        super().run(whoever=whoever)
+        self.done.append("run")
+
+
+def test_intercepts_are_given_back_before_the_machine_runs() -> None:
+    driver = Orderly()
+    with Microvmi.from_driver(driver) as machine:
+        machine.toggle_intercept(CR3)
+        machine.pause()
+    assert driver.done == ["events", "run"]
+
+
 class Clinging(FakeDriver):
     """It cannot give back what it intercepts."""
 

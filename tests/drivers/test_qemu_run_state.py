@@ -15,6 +15,7 @@ import pytest
 from drivers.played_qemu import PlayedQemu, played_qemu
 
 from libmicrovmi_py import Microvmi, release_all
+from libmicrovmi_py.drivers.base import SupportsPause
 from libmicrovmi_py.errors import DriverUnavailableError, IoError, MicrovmiError, TimeoutExpiredError, VmGoneError
 
 Play = Callable[..., PlayedQemu]
@@ -86,6 +87,15 @@ def test_a_machine_that_was_migrated_away_says_so(qemu: PlayedQemu) -> None:
     with pytest.raises(MicrovmiError, match="migrated away"):
         Microvmi.open(qemu.uri)
     assert qemu.status() == "postmigrate"
+
+
+@pytest.mark.parametrize("status", [*NEVER, "prelaunch", "io-error", "watchdog", "guest-panicked"])
+def test_taking_back_leaves_what_others_halted(qemu: PlayedQemu, status: str) -> None:
+    with Microvmi.open(qemu.uri) as machine:
+        qemu.execute("play-state", status=status)
+        assert isinstance(machine.driver, SupportsPause)
+        machine.driver.run(whoever=False)  # as between a look and the order
+        assert qemu.status() == status
 
 
 @pytest.mark.parametrize("how", ["close", "release"])
