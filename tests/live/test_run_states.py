@@ -272,6 +272,7 @@ def open_files(guest: Tiny) -> int:
 @pytest.mark.parametrize("way", ["close", "release", "exit"])
 def test_a_qemu_that_is_stopped_lets_its_machine_run_when_it_goes_on(boot: Boot, folder: Path, way: str) -> None:
     with tiny(folder) as guest:
+        time.sleep(0.5)  # until QEMU has seen that the client before hung up
         files = open_files(guest)
         said = leave(guest, way)
         assert way == "exit" or f"kill -CONT {guest.process.pid}" in said
