@@ -19,8 +19,8 @@ PRIVATE := $(BUILD)/lib/libmicrovmi
 NEXT := $(BUILD)/lib/libmicrovmi.next
 NATIVE := libmicrovmi_py/_native
 
-C_SOURCES := $(wildcard $(NATIVE)/*.c $(NATIVE)/*.h) $(NATIVE)/exports.map $(NATIVE)/pythonflags.py $(NATIVE)/pythonnames.py include/libmicrovmi.h
-GENERATOR := build_embed.py libmicrovmi_py/header.py libmicrovmi_py/version.py
+C_SOURCES := $(wildcard $(NATIVE)/*.c $(NATIVE)/*.h) $(NATIVE)/exports.map include/libmicrovmi.h
+GENERATOR := build_embed.py $(addprefix libmicrovmi_py/,header.py version.py _native/pythonflags.py _native/pythonnames.py)
 PY_SOURCES := $(sort $(shell find libmicrovmi_py -name '*.py'))
 WARNINGS := -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers
 # A linker that binds everything at once and write-protects what it wrote; canaries, checked copies, and where the
@@ -36,7 +36,7 @@ LIB_LDFLAGS := -shared $(HARD_LINK) -Wl,-z,nodelete -Wl,--no-undefined -Wl,--ver
 MUTANTS ?=
 JOBS ?= 2
 
-.PHONY: help demo lib test test-xen test-systems mutants sanitize bench check lint install uninstall clean
+.PHONY: help demo lib test test-xen test-systems mutants sanitize fuzz bench check lint install uninstall clean
 
 help: ## show this help
 	@echo "libmicrovmi: look into a running virtual machine from outside."
@@ -67,6 +67,9 @@ sanitize: lib ## run the thread tests under ThreadSanitizer and valgrind, which 
 	    $(BUILD)/tsan/lib/libmicrovmi.so $(BUILD)/tsan/lib/libmicrovmi/.ready
 	@MICROVMI_CHECKER=thread MICROVMI_LIBRARY=$(BUILD)/tsan/lib/libmicrovmi.so "$(PY)" -m pytest tests/threads
 	@MICROVMI_CHECKER=memory "$(PY)" -m pytest tests/threads
+
+fuzz: lib ## hand fifty times as many wrong texts and answers to the library as make test does; minutes
+	@MICROVMI_FUZZ=$${MICROVMI_FUZZ:-50} "$(PY)" -m pytest tests/fuzz
 
 bench: lib ## measure against memcpy and the system calls; writes docs/benchmarks.md and .svg
 	@"$(PY)" c_tests/bench/bench.py

@@ -257,8 +257,10 @@ void microvmi_envlogger_init(void);
  * init_error: NULL, or where to store the error text. On failure *init_error is a heap string of one or more lines,
  *   which the caller frees with rs_cstring_free(); on success it is NULL.
  *
- * Returns a context for microvmi_destroy(), or NULL. The first call in a process also starts the embedded Python.
- * Errors: any; MICROVMI_ERROR_NO_DRIVER when every driver was tried, with one line a driver and its reason.
+ * Returns a context for microvmi_destroy(), or NULL. The first call in a process also starts the embedded Python. A
+ * process has up to 4096 contexts at a time; one more is MICROVMI_ERROR_INVALID_ARGUMENT.
+ * Errors: any; MICROVMI_ERROR_NO_DRIVER when every driver was tried, with one line a driver and its reason, that of a
+ *   driver which found the machine first.
  */
 void *microvmi_init(const enum DriverType *driver_type, const struct DriverInitParamsFFI *init_params,
                     const char **init_error);
@@ -396,8 +398,11 @@ const char *microvmi_build_info(void);
  *                                       percent-decoded.
  *                                       Keys of every driver: vm_name. Others: docs/drivers/. Upstream's keys
  *                                       kvm_unix_socket, memflow_connector_name and memflow_connector_args are known.
- *   a path to a memory image            the same as vmi://dump/?path=...: raw, LiME, ELF core, 64-bit Windows crash
- *                                       dump or kdump, told by its content; format=raw takes any file as it is
+ *   a path, with a slash                a memory image, the same as vmi://dump/?path=...: raw, LiME, ELF core, 64-bit
+ *                                       Windows crash dump or kdump, told by its content; format=raw takes any file
+ *                                       as it is
+ *   any other word                      a machine of that name, as vmi:///?vm_name=...; if there is none, a file of
+ *                                       that name in the working directory, as ./...
  * error: as init_error of microvmi_init().
  *
  * Returns a context for microvmi_destroy(), or NULL. Errors: as microvmi_init(), and invalid argument for a bad text.

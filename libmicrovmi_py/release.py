@@ -12,6 +12,7 @@ from libmicrovmi_py.errors import (
     InvalidArgumentError,
     MicrovmiError,
     TimeoutExpiredError,
+    listed,
     logger,
     told,
 )
@@ -63,7 +64,7 @@ def release_all(timeout: float) -> None:
 
     Machines stay open, and what is done to them afterwards is undone as ever. For an ordinary thread; a program that
     is to end by a signal calls it when it has taken the signal. Raises the error of the one machine that could not be
-    settled; of several, one of the first's kind that has the texts of all.
+    settled; of several, one of the first's kind with all their texts.
     """
     if timeout < 0:
         raise InvalidArgumentError(f"timeout is {timeout:g}: it cannot be less than 0 seconds")
@@ -74,7 +75,7 @@ def release_all(timeout: float) -> None:
             _give_up(machine)
     if failures:
         kind = next((type(err) for _, err in failures if isinstance(err, MicrovmiError)), MicrovmiError)
-        raise kind("; ".join(_text(err) for _, err in failures))
+        raise kind(listed([_text(err) for _, err in failures], separator="; "))
 
 
 def _settle_in_rounds(machines: list[Touched], timeout: float) -> list[tuple[Touched, BaseException]]:

@@ -6,9 +6,12 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 PROGRAM = Path(__file__).with_name("drivers") / "qemu_program.py"
@@ -28,6 +31,11 @@ class StandIns:
         self._environment = {**os.environ, "PYTHONHOME": home, "LD_LIBRARY_PATH": libraries}
         self._running: list[subprocess.Popen[str]] = []
 
+    @property
+    def pid(self) -> int:
+        """The process id of the one that was started last."""
+        return self._running[-1].pid
+
     def start(self, *options: str) -> str:
         """Start one and return its machine's URI, once it serves."""
         number = next(_numbers)
@@ -39,6 +47,17 @@ class StandIns:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         return f"vmi://qemu/?vm_name={name}&timeout=30"
+
+    @contextmanager
+    def memory_lost(self) -> Iterator[None]:
+        """A block in which the last one started lacks the memory of its ``-fake lose=OFFSET``."""
+        process = self._running[-1]
+        assert process.stdout is not None
+        process.send_signal(signal.SIGUSR1)
+        assert process.stdout.readline() == "lost\n"
+        yield
+        process.send_signal(signal.SIGUSR2)
+        assert process.stdout.readline() == "found\n"
 
     def __enter__(self) -> StandIns:
         return self

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "libmicrovmi_py"
 # From the bottom to the top; a module may import from its own layer and from those below.
 LAYERS = [
     ("version", "errors", "model", "_hot"),
-    ("params", "header", "events"),
+    ("params", "header", "events", "environment"),
     ("transport",),
     ("drivers",),
     ("memory",),

@@ -18,7 +18,8 @@ from libmicrovmi_py.params import Parameters
         ("vmi://fake", "fake", {}),
         ("vmi:///?vm_name=x&kvm_unix_socket=", None, {"vm_name": "x"}),
         ("/a path/with spaces?&=", "dump", {"path": "/a path/with spaces?&="}),
-        ("image.raw", "dump", {"path": "image.raw"}),
+        ("./image.raw", "dump", {"path": "./image.raw"}),
+        ("image.raw", None, {"vm_name": "image.raw"}),
         ("vmi:///?vm_name=%C3%A9", None, {"vm_name": "é"}),
     ],
 )

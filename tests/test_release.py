@@ -92,7 +92,8 @@ def test_machines_that_hang_do_not_add_up(paused: Any) -> None:
         release_all(2)
     assert time.monotonic() - started < 3
     assert [driver.running for driver in drivers] == [False] * 11 + [True]
-    assert str(caught.value).count("no answer") == 11
+    assert str(caught.value).count("; ") == 8
+    assert str(caught.value).endswith("; and 3 more")
     assert [driver.left for driver in drivers] == [True] * 11 + [False]
 
 

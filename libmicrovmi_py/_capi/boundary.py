@@ -29,7 +29,7 @@ def exported(function: Callable[..., None]) -> Callable[..., None]:
             return 0
         return 1
 
-    ffi.def_extern(name=function.__name__)(call)
+    ffi.def_extern(name=function.__name__, onerror=_not_even_called)(call)
     return function
 
 
@@ -42,6 +42,11 @@ def on_machine(function: Callable[..., None]) -> Callable[..., None]:
             function(machine, *arguments)
 
     return exported(call)
+
+
+def _not_even_called(kind: type[BaseException], err: BaseException | None, traceback: object) -> None:
+    """What went wrong outside of :func:`exported`, for lack of memory for example; cffi would print it."""
+    _report(err or kind())
 
 
 def _report(err: BaseException) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from _libmicrovmi import ffi, lib
 
+from libmicrovmi_py import environment
 from libmicrovmi_py._capi import convert, handles, log, mapped
 from libmicrovmi_py._capi.boundary import exported, on_machine
 from libmicrovmi_py.drivers.registry import open_driver
@@ -15,6 +16,9 @@ from libmicrovmi_py.memory.io import Memory, PaddedMemory
 from libmicrovmi_py.microvmi import Microvmi
 from libmicrovmi_py.params import Parameters
 from libmicrovmi_py.release import EXIT_LIMIT, release_all
+
+
+environment.decide(lib.mvi_environment_counts())
 
 
 def _add(context: int, machine: Microvmi) -> None:

@@ -123,13 +123,18 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """Guest-physical memory that a source holds in one piece: guest address, size, kind, source, offset in it."""
+    """Guest-physical memory that a source holds in one piece: guest address, size, kind, source, offset in it.
+
+    ``unsteady`` is memory that may be taken out of the machine while it runs (a DIMM, a device's): before a write the
+    driver, if it is a :class:`SupportsMemoryMap`, is asked for its map anew.
+    """
 
     start: int
     size: int
     kind: MemoryKind
     source: Source
     offset: int
+    unsteady: bool = False
 
     @property
     def end(self) -> int:
@@ -146,7 +151,7 @@ class SupportsRegions(Protocol):
         """As :attr:`Driver.max_addr`."""
 
     def regions(self) -> Sequence[Region]:
-        """All memory, sorted by ``start``, not overlapping.
+        """All memory, sorted by ``start``, not overlapping, within 64 bits and within its sources.
 
         The sequence is immutable and does not wait: a driver whose map changed returns another object.
         """

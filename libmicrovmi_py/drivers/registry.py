@@ -18,9 +18,11 @@ from types import ModuleType
 
 from libmicrovmi_py import drivers as _package
 from libmicrovmi_py.drivers.base import Driver
+from libmicrovmi_py.environment import variable
 from libmicrovmi_py.errors import DriverUnavailableError, InvalidArgumentError, MicrovmiError, NoDriverError, logger
 from libmicrovmi_py.model import DriverType
 from libmicrovmi_py.params import COMMON_KEYS, FROZEN_KEYS, Parameters
+from libmicrovmi_py.transport.fds import StandardStreamsHeld
 
 ENTRY_POINT_GROUP = "libmicrovmi.drivers"
 
@@ -31,13 +33,26 @@ def open_driver(params: Parameters, driver_type: DriverType | None = None) -> Dr
     """Open the machine that ``params`` names.
 
     With a driver's name in ``params``, or a type, only that one is tried and its error is raised as it is. Without,
-    all automatic drivers are tried in the order of their types; ``NoDriverError`` then holds every reason.
+    all automatic drivers are tried in the order of their types; ``NoDriverError`` then holds every reason, that of a
+    driver which found the machine first.
     """
-    if params.driver is not None:
-        return _open_one(find(params.driver), params)
-    if driver_type is not None:
-        return _open_one(_of_type(driver_type), params)
-    return _open_any(params)
+    with StandardStreamsHeld():
+        if params.driver is not None:
+            return _open_one(_named(params), params)
+        if driver_type is not None:
+            return _open_one(_of_type(driver_type), params)
+        return _open_any(params)
+
+
+def _named(params: Parameters) -> type[Driver]:
+    """The driver that ``params`` names; where there is nothing but that name, it may be meant for a machine's."""
+    name = params.driver or ""
+    try:
+        return find(name)
+    except DriverUnavailableError as err:
+        if params:
+            raise
+        raise DriverUnavailableError(f"{err}; the machine {name} is vmi:///?vm_name={name}") from err
 
 
 def all_drivers() -> Iterator[type[Driver]]:
@@ -75,7 +90,7 @@ def _of_type(driver_type: DriverType) -> type[Driver]:
 
 
 def _open_any(params: Parameters) -> Driver:
-    reasons = []
+    reasons: list[tuple[bool, str]] = []
     refused: set[str] | None = None
     for driver in all_drivers():
         if not driver.automatic:
@@ -85,11 +100,26 @@ def _open_any(params: Parameters) -> Driver:
         try:
             return _open_one(driver, params)
         except MicrovmiError as err:
-            reasons.append(f"{driver.name}: {err}")
+            reasons.append((err.machine_found, f"{driver.name}: {err}"))
             _log.debug("driver %s: %s", driver.name, err)
     if refused:
         raise InvalidArgumentError(f"no driver knows the parameter {', '.join(sorted(refused))}")
-    raise NoDriverError("no suitable microvmi driver available", *reasons)
+    if params.word and not any(found for found, _ in reasons):
+        try:
+            return _open_file(params)
+        except MicrovmiError as err:
+            reasons.append((False, f"as a file: {err}"))
+    ordered = sorted(reasons, key=lambda reason: not reason[0])
+    raise NoDriverError("no suitable microvmi driver available", *(text for _, text in ordered))
+
+
+def _open_file(params: Parameters) -> Driver:
+    """The file that a word names which is no machine's name."""
+    word = params.vm_name or ""
+    if not os.path.exists(word):
+        forms = f"an image is a path with a slash (./{word}), a machine vmi:///?vm_name={word}"
+        raise InvalidArgumentError(f"there is no file {word} here; {forms}")
+    return open_driver(params.as_file())
 
 
 def _unknown_keys(driver: type[Driver], params: Parameters) -> set[str]:
@@ -134,9 +164,7 @@ def _plugins() -> Iterator[type[Driver]]:
 
 
 def _plugin_path() -> list[str]:
-    if os.geteuid() != os.getuid() or os.getegid() != os.getgid():
-        return []
-    return [item for item in os.environ.get("MICROVMI_PLUGIN_PATH", "").split(os.pathsep) if item]
+    return [item for item in variable("MICROVMI_PLUGIN_PATH").split(os.pathsep) if item]
 
 
 def _load_plugin(info: pkgutil.ModuleInfo) -> ModuleType:

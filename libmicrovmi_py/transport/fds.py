@@ -1,10 +1,74 @@
 # SPDX-License-Identifier: Apache-2.0
-"""File descriptors that live as long as somebody uses them."""
+"""File descriptors that live as long as somebody uses them, and never have the number of a standard stream."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import threading
 from collections.abc import Callable
+from types import TracebackType
+
+_STANDARD = (0, 1, 2)
+
+_lock = threading.Lock()
+_held: list[int] = []
+_users = 0
+
+
+class StandardStreamsHeld:
+    """A context in which files, sockets and mappings are opened: none gets a number from 0 to 2.
+
+    Where the program has closed its standard streams, it would take what we open for them, and print into it. Each that
+    is closed is held by a placeholder that refuses reads and writes, until the last such context ends. A call from C
+    has done the same before it came here.
+    """
+
+    __slots__ = ("_entered",)
+
+    def __enter__(self) -> None:
+        global _users
+        with _lock:
+            self._entered = _users > 0 or not _all_open()
+            if self._entered:
+                _fill()
+                _users += 1
+
+    def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, tb: TracebackType | None) -> None:
+        global _users
+        if not self._entered:
+            return
+        with _lock:
+            _users -= 1
+            while not _users and _held:
+                _drop(_held.pop())
+
+
+def _all_open() -> bool:
+    try:
+        for number in _STANDARD:
+            os.get_inheritable(number)
+    except OSError:
+        return False
+    return True
+
+
+def _fill() -> None:
+    """A new descriptor has the lowest free number, so this takes those that are free."""
+    while not _all_open():
+        number = os.open("/", os.O_PATH | os.O_CLOEXEC)
+        if number in _STANDARD:
+            _held.append(number)
+        else:  # the program has opened one at this moment
+            os.close(number)
+
+
+def _drop(number: int) -> None:
+    """Close a placeholder, unless the program has put something else there meanwhile."""
+    with contextlib.suppress(OSError):
+        if fcntl.fcntl(number, fcntl.F_GETFL) & os.O_PATH:
+            os.close(number)
 
 
 class OwnedFd:
@@ -23,7 +87,8 @@ class OwnedFd:
     @classmethod
     def open(cls, path: str, flags: int) -> OwnedFd:
         """Open ``path``; the descriptor is not inherited. Raises ``OSError``."""
-        return cls(os.open(path, flags | os.O_CLOEXEC))
+        with StandardStreamsHeld():
+            return cls(os.open(path, flags | os.O_CLOEXEC))
 
     def __del__(self) -> None:
         self._close(self.number)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from libmicrovmi_py.errors import PermissionDeniedError, VmGoneError
+from libmicrovmi_py.transport.fds import StandardStreamsHeld
 
 DELETED = " (deleted)"
 
@@ -49,19 +50,14 @@ class Vma:
     def continues(self, other: Vma) -> bool:
         """Whether this mapping follows ``other``, in memory and in the same file.
 
-        A page that guards memory of a process's own is none of it.
+        Without a file, one that may be written is no part of one that may not: QEMU has pages that nobody may touch
+        behind the guest's memory.
         """
-        same = (self.shared, self.device, self.inode, self.path) == (
-            other.shared,
-            other.device,
-            other.inode,
-            other.path,
-        )
+        mine = (self.shared, self.device, self.inode, self.path)
+        same = mine == (other.shared, other.device, other.inode, other.path) and self.start == other.end
         if self.inode == 0:
-            in_file = self.writable == other.writable
-        else:
-            in_file = self.offset == other.offset + (other.end - other.start)
-        return same and self.start == other.end and in_file
+            return same and self.writable == other.writable
+        return same and self.offset == other.offset + (other.end - other.start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +100,7 @@ class Process:
     def user(self) -> int:
         """The id of the user with whose rights it acts, -1 if it ended."""
         try:
-            with open(self.path("status"), "rb") as file:
+            with StandardStreamsHeld(), open(self.path("status"), "rb") as file:
                 ids = file.read().partition(b"\nUid:")[2].split(None, 2)
             return int(ids[1])
         except (OSError, IndexError):
@@ -118,7 +114,7 @@ class Process:
     def argv(self) -> list[str]:
         """The command line; empty for a kernel thread and for one that ended."""
         try:
-            with open(self.path("cmdline"), "rb") as file:
+            with StandardStreamsHeld(), open(self.path("cmdline"), "rb") as file:
                 raw = file.read()
         except OSError:
             return []
@@ -142,7 +138,7 @@ class Process:
     def variable(self, name: str) -> str:
         """A variable of the environment it was started with, ``""`` if there is none or the system does not tell."""
         try:
-            with open(self.path("environ"), "rb") as file:
+            with StandardStreamsHeld(), open(self.path("environ"), "rb") as file:
                 words = file.read().split(b"\0")
         except OSError:
             return ""
@@ -158,10 +154,20 @@ class Process:
         for number in numbers:
             yield self.path(f"fd/{number}"), self.link(f"fd/{number}")
 
-    def socket_inodes(self) -> set[int]:
-        """The inodes of its sockets; empty if the system does not tell."""
-        found = (_SOCKET.fullmatch(target) for _, target in self.descriptors())
-        return {int(match[1]) for match in found if match}
+    def socket_inodes(self) -> set[int] | None:
+        """The inodes of its sockets, ``None`` if the system does not tell: a QEMU always has open files."""
+        targets = [target for _, target in self.descriptors()]
+        found = (_SOCKET.fullmatch(target) for target in targets)
+        return {int(match[1]) for match in found if match} if any(targets) else None
+
+    def uids(self) -> tuple[int, ...]:
+        """Its real and its effective user id; none if the system does not tell."""
+        try:
+            with open(self.path("status"), "rb") as file:
+                fields = next((line.split() for line in file if line.startswith(b"Uid:")), [])
+        except OSError:
+            return ()
+        return tuple(int(word) for word in fields[1:3])
 
     def mappings(self) -> list[Vma]:
         """Its memory mappings in ascending order, neighbours that continue each other made one.
@@ -169,27 +175,45 @@ class Process:
         Raises ``PermissionDeniedError`` or ``VmGoneError``.
         """
         try:
-            with open(self.path("maps"), "rb") as file:
+            with StandardStreamsHeld(), open(self.path("maps"), "rb") as file:
                 lines = file.read().decode("utf-8", "surrogateescape").split("\n")
         except PermissionError as err:
-            raise denied(self.path("maps")) from err
+            raise self.refused("maps") from err
         except OSError as err:
             raise VmGoneError(f"process {self.pid} ended") from err
         return _joined(_vma(line) for line in lines if line)
 
+    def refused(self, name: str) -> PermissionDeniedError | VmGoneError:
+        """The error for a file that was refused: until it is collected, one that ended refuses its own user too."""
+        return denied(self.path(name)) if self.alive else VmGoneError(f"process {self.pid} ended")
+
 
 def denied(path: str) -> PermissionDeniedError:
-    """The error for a process that the system does not let us look into."""
+    """The error for a process that the system does not let us look into: ``path`` is one of its files in ``/proc``."""
+    if _not_dumpable(path):
+        return PermissionDeniedError(
+            f"{path}: the operating system refused: that process changed its user or its rights after it was started "
+            "(QEMU with -runas does) and is not dumpable, so that CAP_SYS_PTRACE is needed whoever looks into it"
+        )
     return PermissionDeniedError(
         f"{path}: the operating system refused: run as the user of that process or with CAP_SYS_PTRACE, "
         "and look at /proc/sys/kernel/yama/ptrace_scope (0 or 1 with CAP_SYS_PTRACE)"
     )
 
 
+def _not_dumpable(path: str) -> bool:
+    """Whether such a file belongs to root although the process does not, which is how the kernel protects it."""
+    try:
+        users = Process(int(path.split("/")[2]), 0).uids()
+        return bool(users) and users[-1] != 0 and os.stat(path).st_uid == 0
+    except (OSError, ValueError, IndexError):
+        return False
+
+
 def _stat(pid: int) -> tuple[str, int, int]:
     """State, start time and parent."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
+        with StandardStreamsHeld(), open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
         return fields[0].decode(), int(fields[19]), int(fields[1])
     except (OSError, IndexError):

@@ -18,7 +18,7 @@ from libmicrovmi_py.drivers.base import Phase, SupportsPause
 from libmicrovmi_py.errors import NotSupportedError
 
 OK, INVALID_ARGUMENT, INVALID_CONTEXT, UNAVAILABLE, NOT_SUPPORTED, NOT_MAPPED = 0, 1, 2, 4, 5, 6
-READ_ONLY, INTERNAL = 11, 14
+IO, READ_ONLY, INTERNAL = 10, 11, 14
 
 UNTOUCHED = b"\xee"
 """What buffers hold before a call."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import shutil
 import signal
 import socket
@@ -33,7 +34,7 @@ from libmicrovmi_py.memory.direct import DirectMemory
 from libmicrovmi_py.model import MemoryKind, MemoryRange
 from libmicrovmi_py.params import Parameters
 from libmicrovmi_py.transport.mapping import HostMapping
-from libmicrovmi_py.transport.procmem import Anonymous, ProcessMemory
+from libmicrovmi_py.transport.procmem import Anonymous, Arriving
 from libmicrovmi_py.transport.qmp import QmpCommandError
 
 KIB = 1024
@@ -62,9 +63,11 @@ def start(binary: Path, tmp_path: Path) -> Iterator[Start]:
         "LD_LIBRARY_PATH": str(sysconfig.get_config_var("LIBDIR")),
     }
 
-    def run(name: str, *options: str, path: str = "", mode: str = "server=on,wait=off") -> subprocess.Popen[str]:
+    def run(
+        name: str, *options: str, path: str = "", mode: str = "server=on,wait=off", program: str = str(binary)
+    ) -> subprocess.Popen[str]:
         path = path or str(tmp_path / f"{next(numbers)}.sock")
-        arguments = [str(binary), str(PROGRAM), "-name", name, "-qmp", f"unix:{path},{mode}", *options]
+        arguments = [program, str(PROGRAM), "-name", name, "-qmp", f"unix:{path},{mode}", *options]
         process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=environment, cwd=tmp_path)
         running.append(process)
         assert process.stdout is not None
@@ -134,6 +137,50 @@ def test_a_process_that_is_no_qemu_is_not_taken() -> None:
         opened(str(os.getpid()))
 
 
+@pytest.mark.parametrize("program", ["qemu-img", "qemu-nbd", "qemu-io", "qemu-x86_64", "my-qemu-kvm", "qemu-system"])
+def test_another_program_of_qemus_is_no_machine(binary: Path, start: Start, program: str, tmp_path: Path) -> None:
+    other = tmp_path / program
+    shutil.copy(binary, other)
+    process = start(NAME, program=str(other), path=str(tmp_path / "q"), mode="server=off")
+    with pytest.raises(InvalidArgumentError, match=f"no QEMU machine has the name, .* '{NAME}'"):
+        opened()
+    with pytest.raises(InvalidArgumentError, match=rf"process {process.pid} \({program}\) is no QEMU"):
+        opened(str(process.pid))
+
+
+def test_a_machine_named_with_digits_is_found_by_its_name(start: Start) -> None:
+    process = start("424242424")
+    driver = opened("424242424")
+    assert driver.regions()
+    driver.close()
+    start(str(process.pid))
+    opened(str(process.pid)).close()
+
+
+@pytest.mark.parametrize("text", ["²", "٣٤", "9" * 30, "0"])
+def test_digits_of_other_scripts_are_a_name_and_no_process(text: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="no QEMU machine has the name"):
+        opened(text)
+
+
+@pytest.mark.parametrize("port", ["0", "70000", "²", "9" * 30])
+def test_a_port_that_is_none_is_refused(port: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="neither the path of a socket nor HOST:PORT"):
+        opened(qmp=f"localhost:{port}")
+
+
+def test_a_list_of_machines_ends_after_eight_with_those_that_are_likely_first(start: Start) -> None:
+    others = [start(f"other-{number}") for number in range(9)]
+    near = start(f"{NAME}-test")
+    with pytest.raises(InvalidArgumentError) as caught:
+        opened(NAME)
+    listing = str(caught.value).partition("running: ")[2].split(", ")
+    assert listing[0] == f"{NAME}-test (pid {near.pid}) of uid {os.geteuid()}"
+    assert len(listing) == 9
+    assert re.fullmatch(r"and ([0-9]+) more", listing[8])
+    assert len(others) == 9
+
+
 def test_no_name_is_an_error() -> None:
     with pytest.raises(InvalidArgumentError, match="QEMU driver requires a VM name parameter"):
         QemuDriver.open(Parameters({}))
@@ -177,7 +224,8 @@ def test_a_machine_without_a_monitor_is_told_how_to_get_one(start: Start) -> Non
     [
         ((), HostMapping),
         (("-fake", "private"), Anonymous),
-        (("-fake", "private", "-fake", "arriving"), ProcessMemory),  # what is not there yet is not zero
+        (("-fake", "private", "-fake", "arriving"), Arriving),  # what is not there yet is not zero
+        (("-fake", "arriving"), Arriving),  # and is not touched: it could not arrive any more
     ],
 )
 def test_memory_is_mapped_where_shared_and_read_from_the_process_else(
@@ -387,6 +435,31 @@ def test_the_next_monitor_is_used_when_one_is_held(start: Start, tmp_path: Path)
         started = time.monotonic()
         opened().close()
         assert time.monotonic() - started < 2
+
+
+def test_a_silent_monitor_does_not_take_the_time_of_the_next(start: Start, tmp_path: Path) -> None:
+    """Nobody is seen to hold the first one: it listens and takes no client."""
+    start(NAME, "-fake", "deaf", "-qmp", f"unix:{tmp_path}/second.sock,server=on,wait=off")
+    started = time.monotonic()
+    opened(timeout="4").close()
+    assert 0.5 < time.monotonic() - started < 3.5
+
+
+def test_a_monitor_that_speaks_something_else_is_told_as_such(start: Start, tmp_path: Path) -> None:
+    start(NAME)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "other"))
+        server.listen(1)
+
+        def answer_one() -> None:
+            with server.accept()[0] as client:
+                client.sendall(b"\xff\xfb\x01SSH-2.0")
+
+        answer = threading.Thread(target=answer_one)
+        answer.start()
+        with pytest.raises(DriverUnavailableError, match=r"not a QMP server: it sent b'SSH-2.0'"):
+            opened(qmp=str(tmp_path / "other"))
+        answer.join()
 
 
 def test_libvirts_monitor_is_told_as_such(start: Start, tmp_path: Path) -> None:

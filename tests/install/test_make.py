@@ -161,3 +161,10 @@ def test_a_python_that_is_chosen_replaces_that_of_an_earlier_build(tree: Path, o
 def test_a_python_that_is_not_there_is_told_in_one_line(tree: Path) -> None:
     done = _make(tree, "PYTHON=/no/such/python3", "build/venv/.ready", python=None)
     assert done.stderr.splitlines()[0] == "/no/such/python3: no such Python; name another: make PYTHON=/path/to/python3"
+
+
+def test_pip_tells_a_python_that_is_too_old_in_one_line() -> None:
+    code = "import sys; sys.version_info = (3, 9, 2); sys.path.insert(0, sys.argv[1]); import wheel_backend"
+    command = [sys.executable, "-c", code, ROOT / "libmicrovmi_py" / "_native"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "this is Python 3.9; libmicrovmi needs 3.10 or later\n")

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: E501 - the texts of the tree that are replaced
 """Bugs of the run state: whose stop it is, what is in the books, what is let run, and leaving machines as they were."""
 
 from mutants.mutant import Mutant

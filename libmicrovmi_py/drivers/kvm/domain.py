@@ -22,6 +22,7 @@ from libmicrovmi_py.errors import (
     TimeoutExpiredError,
     VmGoneError,
 )
+from libmicrovmi_py.transport.fds import StandardStreamsHeld
 from libmicrovmi_py.transport.foreign import Foreign
 
 _GONE = frozenset({errno.EPIPE, errno.ENOTCONN, errno.ECONNRESET, errno.EBADF})
@@ -133,7 +134,7 @@ class Domain:
         return self._users == 0
 
     def _hang_up(self) -> None:
-        with socket.socket(fileno=os.dup(self.connection)) as connection:
+        with StandardStreamsHeld(), socket.socket(fileno=os.dup(self.connection)) as connection:
             connection.shutdown(socket.SHUT_RDWR)
 
     def _is_connected(self) -> bool:

@@ -78,7 +78,8 @@ class OpenMachine(KvmDriver):
     def write_frame(self, frame: int, offset: int, data: memoryview) -> None:
         """One request."""
         address = (frame << PAGE_SHIFT) + offset
-        error = self._domain.attempt("kvmi_write_physical", address, self._domain.ffi.from_buffer(data), len(data))
+        with self._domain.ffi.from_buffer(data) as source:
+            error = self._domain.attempt("kvmi_write_physical", address, source, len(data))
         if error:
             raise self._failure(error, "kvmi_write_physical", frame, offset)
 
@@ -86,7 +87,8 @@ class OpenMachine(KvmDriver):
         if frame >= self._machine.frames:
             return errno.ENOENT
         address = (frame << PAGE_SHIFT) + offset
-        return self._domain.attempt("kvmi_read_physical", address, self._domain.ffi.from_buffer(buffer), len(buffer))
+        with self._domain.ffi.from_buffer(buffer) as target:
+            return self._domain.attempt("kvmi_read_physical", address, target, len(buffer))
 
     def _failure(self, error: int, function: str, frame: int, offset: int, done: int = 0) -> MicrovmiError:
         address = (frame << PAGE_SHIFT) + offset

@@ -24,6 +24,7 @@ from libmicrovmi_py.errors import (
     PermissionDeniedError,
     TimeoutExpiredError,
 )
+from libmicrovmi_py.transport.fds import StandardStreamsHeld
 from libmicrovmi_py.transport.foreign import Foreign
 
 connections: set[int] = set()
@@ -147,7 +148,8 @@ def _duplicate(number: int) -> socket.socket | None:
     try:
         if not stat.S_ISSOCK(os.fstat(number).st_mode):
             return None
-        return socket.socket(fileno=os.dup(number))
+        with StandardStreamsHeld():
+            return socket.socket(fileno=os.dup(number))
     except OSError:
         return None
 

@@ -11,7 +11,13 @@ from libmicrovmi_py.drivers.qemu import control
 from libmicrovmi_py.drivers.qemu.discovery import parse_endpoint, resolve
 from libmicrovmi_py.drivers.qemu.memory import HostMemory, is_filled, read_pieces
 from libmicrovmi_py.drivers.qemu.monitor import Monitor
-from libmicrovmi_py.errors import InvalidArgumentError, InvalidContextError, MicrovmiError, logger
+from libmicrovmi_py.errors import (
+    InvalidArgumentError,
+    InvalidContextError,
+    MicrovmiError,
+    about_a_machine,
+    logger,
+)
 from libmicrovmi_py.model import DriverType, MemoryKind, MemoryRange, Registers
 from libmicrovmi_py.params import Parameters
 from libmicrovmi_py.transport.deadline import Deadline
@@ -44,13 +50,14 @@ class QemuDriver(Driver):
     type = DriverType.QEMU
     parameters = {  # noqa: RUF012
         "qmp": "path or HOST:PORT of the QMP socket to use, instead of those on QEMU's command line",
+        "mapped": "no: shared RAM is not mapped but read by system calls; yes if not given",
         "timeout": f"seconds that an operation on the monitor may take, {_TIMEOUT:g} if not given",
     }
 
-    def __init__(self, process: Process, monitor: Monitor) -> None:
-        """Raises ``PermissionDeniedError`` or ``VmGoneError``."""
+    def __init__(self, process: Process, monitor: Monitor, *, mapped: bool = True) -> None:
+        """``mapped`` is whether shared RAM is mapped. Raises ``PermissionDeniedError`` or ``VmGoneError``."""
         self._monitor = monitor
-        self._memory = HostMemory(process)
+        self._memory = HostMemory(process, mapped=mapped)
         self._regions: tuple[Region, ...] = ()
         self._max_addr = 0
         self._closed = False
@@ -63,13 +70,18 @@ class QemuDriver(Driver):
         Raises ``InvalidArgumentError`` for no or several such machines, ``DriverUnavailableError`` without a monitor
         that answers, ``PermissionDeniedError``, ``VmGoneError``, ``TimeoutExpiredError``.
         """
-        timeout = params.seconds("timeout", _TIMEOUT)
+        timeout, mapped = params.seconds("timeout", _TIMEOUT), params.yes("mapped", True)
         given = params.get("qmp", "")
         name = params.vm_name or (given if "/" in given else "")
         if not name:
             raise InvalidArgumentError("QEMU driver requires a VM name parameter (vm_name: a name, pid or QMP socket)")
         qemu, endpoints = resolve(name, parse_endpoint(given) if given else None, Deadline(timeout))
-        driver = cls(qemu.process, Monitor(qemu, endpoints, timeout))
+        with about_a_machine():
+            return cls._opened(qemu.process, Monitor(qemu, endpoints, timeout), mapped)
+
+    @classmethod
+    def _opened(cls, process: Process, monitor: Monitor, mapped: bool) -> QemuDriver:
+        driver = cls(process, monitor, mapped=mapped)
         try:
             driver._read_map()
         except BaseException:
@@ -145,7 +157,8 @@ class QemuDriver(Driver):
     def _read_map(self) -> None:
         with self._session() as client:
             control.run_state(client)
-            regions = self._memory.regions(read_pieces(client), filled=is_filled(client))
+            filled = is_filled(client)
+            regions = self._memory.regions(read_pieces(client), filled=filled)
             self._max_addr = max((item.end for item in regions if item.kind is MemoryKind.RAM), default=0)
             self._regions = regions
 

@@ -78,7 +78,7 @@ def stop(client: QmpClient) -> None:
 
 def migrates(client: QmpClient) -> bool:
     """Whether a migration is under way."""
-    return client.record("query-migrate").get("status", "none") not in _NO_MIGRATION
+    return text(client.record("query-migrate").get("status", "none"), "the status of a migration") not in _NO_MIGRATION
 
 
 def run(client: QmpClient, *, whoever: bool) -> None:

@@ -8,11 +8,12 @@ import os
 import socket
 from collections.abc import Sequence
 
-from libmicrovmi_py.drivers.qemu.discovery import held_by_another
+from libmicrovmi_py.drivers.qemu.places import held_by_another
 from libmicrovmi_py.errors import MicrovmiError
 from libmicrovmi_py.transport.deadline import Deadline
+from libmicrovmi_py.transport.peers import credentials
 from libmicrovmi_py.transport.processes import Process
-from libmicrovmi_py.transport.unixsock import Endpoint, UnixEndpoint, peer_pid
+from libmicrovmi_py.transport.unixsock import Endpoint, UnixEndpoint
 
 _CONNECT = 0.2
 """Seconds; there is room in the queue of a server, or there is none."""
@@ -36,7 +37,7 @@ def leave_run(process: Process, endpoints: Sequence[Endpoint]) -> bool:
 def _leave(process: Process, place: UnixEndpoint) -> bool:
     try:
         with place.connect(Deadline(_CONNECT)) as sock:
-            if peer_pid(sock) != process.pid:
+            if credentials(sock).pid != process.pid:
                 return False
             _send(sock, f"microvmi-{os.getpid()}")
             return True

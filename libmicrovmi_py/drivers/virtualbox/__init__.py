@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from libmicrovmi_py.drivers.base import Driver
 from libmicrovmi_py.drivers.virtualbox.channel import open_objects
-from libmicrovmi_py.errors import InvalidArgumentError
+from libmicrovmi_py.errors import InvalidArgumentError, about_a_machine
 from libmicrovmi_py.model import DriverType
 from libmicrovmi_py.params import Parameters
 
@@ -39,7 +39,8 @@ class VirtualBoxDriver(Driver):
         open_objects(name)
         from libmicrovmi_py.drivers.virtualbox.driver import OpenMachine
 
-        return OpenMachine.of(name, params.get("library", _LIBRARY), params.seconds("timeout", _TIMEOUT))
+        with about_a_machine():
+            return OpenMachine.of(name, params.get("library", _LIBRARY), params.seconds("timeout", _TIMEOUT))
 
 
 DRIVER = VirtualBoxDriver

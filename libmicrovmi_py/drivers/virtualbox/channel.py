@@ -22,7 +22,7 @@ from libmicrovmi_py.drivers.virtualbox.abi import (
 )
 from libmicrovmi_py.errors import DriverUnavailableError, InvalidArgumentError, PermissionDeniedError
 from libmicrovmi_py.transport.deadline import Deadline
-from libmicrovmi_py.transport.fds import OwnedFd
+from libmicrovmi_py.transport.fds import OwnedFd, StandardStreamsHeld
 
 _FOLDER = "/dev/shm"
 _LONGEST_NAME = 255 - len("CPU_")
@@ -41,7 +41,8 @@ class Channel:
         fd = open_objects(name)
         status = os.fstat(fd.number)
         self.key = (status.st_dev, status.st_ino)
-        self._bytes = mmap.mmap(fd.number, CHANNEL_SIZE)
+        with StandardStreamsHeld():
+            self._bytes = mmap.mmap(fd.number, CHANNEL_SIZE)
 
     @property
     def held(self) -> bool:

@@ -16,7 +16,7 @@ from libmicrovmi_py.drivers.xen.mappings import Mapper
 from libmicrovmi_py.drivers.xen.memory import GuestMemory, missing
 from libmicrovmi_py.drivers.xen.session import Session, connect, free_stopped
 from libmicrovmi_py.drivers.xen.vcpus import Vcpus
-from libmicrovmi_py.errors import MicrovmiError, NotSupportedError, logger
+from libmicrovmi_py.errors import MicrovmiError, NotSupportedError, about_a_machine, logger
 from libmicrovmi_py.events import Event, Intercept, PageAccess, Reply
 from libmicrovmi_py.model import MemoryRange, Registers, end_of_ram
 
@@ -166,7 +166,9 @@ def named(name: str) -> Domain:
     with domains.store(libraries) as store:
         names = store.names()
     domid = domains.find(name, names)
-    control = Control(libraries, domid, names[domid])
-    if not control.info().hvm:
-        raise NotSupportedError(f"PV domains are not supported, and {names[domid]} ({domid}) is one: use HVM or PVH")
-    return Domain(libraries, control)
+    with about_a_machine():
+        control = Control(libraries, domid, names[domid])
+        if not control.info().hvm:
+            told = f"{names[domid]} ({domid})"
+            raise NotSupportedError(f"PV domains are not supported, and {told} is one: use HVM or PVH")
+        return Domain(libraries, control)

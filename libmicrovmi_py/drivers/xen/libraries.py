@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import functools
-import os
+
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from libmicrovmi_py.environment import variable
 from libmicrovmi_py.transport.foreign import Foreign, load
 
 CONTROL = """
@@ -115,7 +116,7 @@ def control_names(version: Path = Path("/sys/hypervisor/version"), folders: tupl
 def _installed(folders: tuple[str, ...]) -> Iterator[Path]:
     """Every libxenctrl that is in the loader's usual folders, the newest version first."""
     usual = ("/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/local/lib", "/lib/x86_64-linux-gnu")
-    named = tuple(item for item in os.environ.get("LD_LIBRARY_PATH", "").split(":") if item)
+    named = tuple(item for item in variable("LD_LIBRARY_PATH").split(":") if item)
     for folder in dict.fromkeys((*folders, *named, *usual)):
         yield from sorted(Path(folder).glob("libxenctrl.so.4.*"), key=_minor, reverse=True)
 

@@ -13,6 +13,7 @@ from libmicrovmi_py.drivers.dump.image import FlatImage, Image
 from libmicrovmi_py.drivers.dump.known import KNOWN, Known
 from libmicrovmi_py.errors import InvalidArgumentError
 
+
 @functools.cache
 def formats() -> Mapping[str, Format]:
     """All formats by name; those with the longest first bytes come first."""
@@ -21,11 +22,11 @@ def formats() -> Mapping[str, Format]:
     return {item.name: item for item in sorted(found, key=lambda item: (-len(item.magic), item.name))}
 
 
-def recognised(path: str, name: str | None) -> tuple[Image, Format]:
-    """Open a file, and its format: the one of that name, or else the one that its first bytes tell."""
+def recognised(path: str, name: str | None, *, mapped: bool = True) -> tuple[Image, Format]:
+    """Open a file (see ``Image.open``), and its format: the one of that name, or that which its first bytes tell."""
     if name is not None and name not in formats():
         raise InvalidArgumentError(f"format={name}: use {', '.join(sorted(formats()))}, or leave it out")
-    image = Image.open(path)
+    image = Image.open(path, mapped=mapped)
     if name != "raw" and _start(image).startswith(FlatImage.MAGIC):
         image = FlatImage(image)
     return image, formats()[name] if name is not None else _format_of(image)

@@ -32,7 +32,9 @@ class _Class(NamedTuple):
 
 
 _CLASSES = {
-    1: _Class(False, struct.Struct("<16x2H4x4x2I4x2x2H"), struct.Struct("<28xI8x"), struct.Struct("<8I"), (0, 1, 2, 3, 4, 5)),
+    1: _Class(
+        False, struct.Struct("<16x2H4x4x2I4x2x2H"), struct.Struct("<28xI8x"), struct.Struct("<8I"), (0, 1, 2, 3, 4, 5)
+    ),
     2: _Class(
         True, struct.Struct("<16x2H4x8x2Q4x2x2H"), struct.Struct("<44xI16x"), struct.Struct("<2I6Q"), (0, 2, 3, 4, 5, 6)
     ),

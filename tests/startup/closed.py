@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A Python program that has closed some of its standard streams, as ``c_tests/closed.c`` does.
+
+closed.py NUMBERS URI
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import threading
+
+from libmicrovmi_py import Microvmi
+
+AT = 0x2000
+
+
+def stray(numbers: list[int], ended: threading.Event, wrong: list[str]) -> None:
+    """Read and write what is closed; every try has to say so."""
+    while not ended.is_set():
+        for number in numbers:
+            for what in (lambda fd: os.write(fd, b"stray!!!"), lambda fd: os.read(fd, 8)):
+                try:
+                    what(number)
+                except OSError as err:
+                    if err.errno == errno.EBADF:
+                        continue
+                wrong.append(f"{number} could be used")
+
+
+def left_open(numbers: list[int]) -> list[int]:
+    return [number for number in numbers if os.path.exists(f"/proc/self/fd/{number}")]
+
+
+def use(uri: str, numbers: list[int]) -> None:
+    with Microvmi.open(uri) as machine:
+        before = machine.read_physical(0, 0x4000)
+        machine.write_physical(AT, b"\2" * 16)
+        assert not left_open(numbers)
+        machine.pause()
+        machine.memory.seek(AT)
+        machine.memory.write(before[AT : AT + 16])
+        machine.read_registers()
+        assert not left_open(numbers)
+        assert machine.read_physical(0, 0x4000) == before
+        machine.resume()
+        machine.pause()
+    assert not left_open(numbers)
+
+
+def main() -> None:
+    numbers = [int(digit) for digit in sys.argv[1]]
+    report = os.dup(2)
+    for number in numbers:
+        os.close(number)
+    ended, wrong = threading.Event(), []
+    thread = threading.Thread(target=stray, args=(numbers, ended, wrong))
+    thread.start()
+    try:
+        for _ in range(3):
+            use(sys.argv[2], numbers)
+    except BaseException as err:
+        wrong.append(repr(err))
+    ended.set()
+    thread.join()
+    os.write(report, "\n".join(wrong[:3]).encode())
+    os._exit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main()
