@@ -7,9 +7,9 @@ shares lie above. Byte N of a block is N // 4096 % 251. Two vCPUs, numbered 0 an
 
 ``-fake WHAT=COMMAND`` makes it misbehave at that command: ``hang``, ``late`` (by a second), ``exit``, ``hangup``,
 ``leave`` (hangs up, ends a little later), ``refuse``, ``refuse-when-paused``, ``move`` (the first time the map has
-moved on), ``vanish``. ``-fake lose=OFFSET`` takes the 4096 bytes at that offset of the first block away at SIGUSR1 and says
-``lost``; at SIGUSR2 it puts others like them there and says ``found``. ``-fake swapped`` has the halves of the second
-range in another order in the block. ``-fake arriving`` says that its
+moved on), ``vanish``. ``-fake lose=OFFSET`` takes the 4096 bytes at that offset of the first block away at SIGUSR1 and
+says ``lost``; at SIGUSR2 it puts others like them there and says ``found``. ``-fake swapped`` has the halves of the
+second range in another order in the block. ``-fake arriving`` says that its
 memory is still being migrated, ``-fake waiting`` that it waits for a migration. ``-fake missing`` makes the pages from
 4 KiB to 128 KiB missing ones, which nobody brings, as of a post-copy migration whose source hangs (the kernel's
 userfaultfd; takes root). ``-fake deaf`` never takes a client of the first monitor. ``-fake fuzz`` spoils answers, by
