@@ -501,7 +501,7 @@ bool microvmi_read_physical_padded(void *context, uint64_t physical_address, uin
  * timeout_ms: how long all of it may take, in milliseconds. The normal end of a process does the same within 10 s.
  *
  * For an ordinary thread, such as one that has taken SIGTERM with sigwait(); it is not async-signal-safe. Does not start
- * Python. Errors: those of the machines that could not be settled, a line each, with the code of the first.
+ * Python. Errors: those of the machines that could not be settled, all in the text, with the code of the first.
  */
 bool microvmi_release_all(uint32_t timeout_ms);
 
