@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import _thread
+import errno
 import functools
 import logging
 import sys
@@ -13,9 +14,11 @@ from typing import Any
 from _libmicrovmi import ffi, lib
 
 from libmicrovmi_py._capi import handles
-from libmicrovmi_py.errors import MicrovmiError
+from libmicrovmi_py.errors import IoError, MicrovmiError
 
 _log = logging.getLogger(__name__)
+
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC)
 
 
 def exported(function: Callable[..., None]) -> Callable[..., None]:
@@ -55,6 +58,8 @@ def _report(err: BaseException) -> None:
     code, text = MicrovmiError.code, f"{type(err).__name__}: {_text_of(err)}"
     if isinstance(err, MicrovmiError):
         code, text = err.code, _text_of(err)
+    elif isinstance(err, OSError) and err.errno in _SHORTAGES:
+        code, text = IoError.code, f"the process has run out of something: {_text_of(err)}"
     elif isinstance(err, KeyboardInterrupt):
         _hand_on_interrupt()
         text = "interrupted"

@@ -28,6 +28,7 @@ struct mvi_reader {
 
 static struct mvi_reader *mvi_readers; /* only ever grows */
 static pthread_key_t mvi_reader_key;
+static bool mvi_reader_has_key; /* if there was one left: without it nobody could tell when a reader's thread ends */
 static pthread_once_t mvi_reader_once = PTHREAD_ONCE_INIT;
 static bool mvi_light; /* the kernel puts a fence into every thread when asked */
 
@@ -39,7 +40,7 @@ static void mvi_reader_leave(void *reader)
 
 static void mvi_readers_set_up(void)
 {
-    (void)pthread_key_create(&mvi_reader_key, mvi_reader_leave);
+    mvi_reader_has_key = pthread_key_create(&mvi_reader_key, mvi_reader_leave) == 0;
 }
 
 __attribute__((constructor)) static void mvi_readers_register(void)
@@ -65,14 +66,20 @@ static struct mvi_reader *mvi_take_reader(void)
     return reader;
 }
 
+/* False: this thread reads by way of Python, which keeps what it reads through. */
 static __attribute__((noinline)) bool mvi_become_reader(void)
 {
+    struct mvi_reader *reader;
+
     pthread_once(&mvi_reader_once, mvi_readers_set_up);
-    mvi_thread.reader = mvi_take_reader();
-    mvi_thread.fast = mvi_light ? mvi_thread.reader : NULL;
-    if (mvi_thread.reader != NULL)
-        (void)pthread_setspecific(mvi_reader_key, mvi_thread.reader);
-    return mvi_thread.reader != NULL;
+    reader = mvi_reader_has_key ? mvi_take_reader() : NULL;
+    if (reader != NULL && pthread_setspecific(mvi_reader_key, reader) != 0) {
+        __atomic_store_n(&reader->taken, 0, __ATOMIC_RELEASE);
+        reader = NULL;
+    }
+    mvi_thread.reader = reader;
+    mvi_thread.fast = mvi_light ? reader : NULL;
+    return reader != NULL;
 }
 
 static inline void mvi_fence(void)

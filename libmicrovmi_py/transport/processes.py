@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from libmicrovmi_py.errors import PermissionDeniedError, VmGoneError
+from libmicrovmi_py.errors import IoError, MicrovmiError, PermissionDeniedError, VmGoneError
 from libmicrovmi_py.transport.fds import StandardStreamsHeld
 
 DELETED = " (deleted)"
@@ -16,6 +17,9 @@ DELETED = " (deleted)"
 _SOCKET = re.compile(r"socket:\[(\d+)\]")
 _STOPPED = ("T", "t")
 _ENDED = ("", "Z", "X", "x")
+
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""What says nothing of the process: we have run out of something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +156,7 @@ class Process:
         except PermissionError as err:
             raise denied(self.path("maps")) from err
         except OSError as err:
-            raise VmGoneError(f"process {self.pid} ended") from err
+            raise failed(self.pid, err) from err
         return _joined(_vma(line) for line in lines if line)
 
 
@@ -164,14 +168,25 @@ def denied(path: str) -> PermissionDeniedError:
     )
 
 
+def failed(pid: int, err: OSError) -> MicrovmiError:
+    """The error for what the system says of a process: that it is not there, or that something is short."""
+    if err.errno in _SHORTAGES:
+        return IoError(f"cannot look at process {pid}: {err.strerror}")
+    return VmGoneError(f"process {pid} ended")
+
+
 def _stat(pid: int) -> tuple[str, int, int]:
     """State, start time and parent."""
     try:
         with StandardStreamsHeld(), open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
         return fields[0].decode(), int(fields[19]), int(fields[1])
-    except (OSError, IndexError):
-        return "", 0, 0
+    except OSError as err:
+        if err.errno in _SHORTAGES:
+            raise failed(pid, err) from err
+    except IndexError:
+        pass
+    return "", 0, 0
 
 
 def _vma(line: str) -> Vma:

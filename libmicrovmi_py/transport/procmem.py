@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from libmicrovmi_py.errors import InvalidContextError, VmGoneError
 from libmicrovmi_py.transport.fds import OwnedFd, StandardStreamsHeld
-from libmicrovmi_py.transport.processes import Process, denied
+from libmicrovmi_py.transport.processes import Process, denied, failed
 from libmicrovmi_py.transport.reach import Reach
 
 
@@ -63,7 +63,7 @@ class ProcessMemory:
         except PermissionError as err:
             raise denied(path) from err
         except OSError as err:
-            raise self._gone() from err
+            raise failed(self.pid, err) from err
         if not self._process.alive:
             raise self._gone()
         return fd

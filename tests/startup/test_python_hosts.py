@@ -99,3 +99,12 @@ def test_a_foreign_python_is_refused(
 ) -> None:
     foreign = programs.foreign("foreign-python", linked=linked)
     programs.run(foreign, initialized, library_path, STARTUP, "3.99.1", f"Python {built_for}")
+
+
+@pytest.mark.parametrize("first", ["first", "later"])
+def test_a_sub_interpreter_is_refused_or_served_and_never_waits(
+    programs: Programs, library_path: Path, built_for: str, first: str
+) -> None:
+    for kind, path in pythons().items():
+        if kind.split()[0] == built_for:
+            programs.run(path, HOST.with_name("sub.py"), library_path, first)

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
+import os
 import pkgutil
 from collections.abc import Mapping
 
@@ -22,9 +22,18 @@ _OTHERS = {
 """What is known by its first bytes and not read, so that nobody takes it for a raw image."""
 
 
-@functools.cache
+_found: dict[str, Format] = {}
+
+
 def formats() -> Mapping[str, Format]:
-    """All formats by name; those with the longest first bytes come first."""
+    """All formats by name; those with the longest first bytes come first. Looked up once they are all there."""
+    if not _found:
+        _found.update(_look_up())
+    return _found
+
+
+def _look_up() -> dict[str, Format]:
+    os.listdir(__path__[0])  # what cannot be listed would count as empty below
     modules = [importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__)]
     found: list[Format] = [module.FORMAT for module in modules]
     return {item.name: item for item in sorted(found, key=lambda item: (-len(item.magic), item.name))}
