@@ -71,6 +71,10 @@ def test_fork_fails_at_once_or_works(programs: Programs, mode: str) -> None:
     programs.run(programs.linked("fork"), mode)
 
 
+def test_memory_that_needs_no_python_is_not_read_in_a_child(programs: Programs, image: Path) -> None:
+    programs.run(programs.linked("fork"), "direct", image)
+
+
 @pytest.mark.parametrize("mode", ["process", "signals"])
 def test_the_state_of_the_host_is_unchanged(programs: Programs, mode: str) -> None:
     programs.run(programs.linked("host-state"), mode, env={"HOME": "/", "LC_ALL": "C.UTF-8", "PATH": "/bin"})
