@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import _thread
 import errno
 import functools
 import logging
@@ -61,17 +60,12 @@ def _report(err: BaseException) -> None:
     elif isinstance(err, OSError) and err.errno in _SHORTAGES:
         code, text = IoError.code, f"the process has run out of something: {_text_of(err)}"
     elif isinstance(err, KeyboardInterrupt):
-        _hand_on_interrupt()
         text = "interrupted"
+        if "_signal" in sys.modules:  # a host that is a Python; an embedded one handles no signals
+            lib.mvi_hand_on_interrupt()
     else:
         _log.debug("unexpected error", exc_info=err)
     lib.mvi_set_error(code, text.encode("utf-8", "backslashreplace"))
-
-
-def _hand_on_interrupt() -> None:
-    """A host that is a Python gets its interrupt after the call; an embedded one handles no signals."""
-    if "_signal" in sys.modules:
-        _thread.interrupt_main()
 
 
 def _text_of(err: BaseException) -> str:

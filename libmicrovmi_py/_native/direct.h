@@ -23,6 +23,7 @@ struct mvi_thread {
     char *text;                /* and its text: heap, freed when the thread ends; NULL stands for "" */
     uintptr_t stack;           /* calls.c: the thread's stack, from here */
     uintptr_t stack_end;       /* to here; 0: not known yet */
+    bool interrupted;          /* calls.c: the host's Python is owed a KeyboardInterrupt */
 };
 static __thread struct mvi_thread mvi_thread;
 
