@@ -11,14 +11,17 @@ VENV := $(BUILD)/venv
 # The Python that the library is built for; it has cffi.
 PY ?= $(VENV)/bin/python
 READY := $(if $(filter $(VENV)/%,$(PY)),$(VENV)/.ready)
+# Given by the user, it replaces the Python of an earlier build; else that one stays.
+CHOSEN := $(if $(filter file,$(origin PYTHON)),,$(PYTHON))
 LIB := $(BUILD)/lib/libmicrovmi.so
 MODULE := libmicrovmi_py/_hot.abi3.so
 PRIVATE := $(BUILD)/lib/libmicrovmi
 NEXT := $(BUILD)/lib/libmicrovmi.next
 NATIVE := libmicrovmi_py/_native
 
-C_SOURCES := $(wildcard $(NATIVE)/*.c $(NATIVE)/*.h) include/libmicrovmi.h
-PY_SOURCES := $(shell find libmicrovmi_py -name '*.py')
+C_SOURCES := $(wildcard $(NATIVE)/*.c $(NATIVE)/*.h) $(NATIVE)/exports.map $(NATIVE)/pythonflags.py $(NATIVE)/pythonnames.py include/libmicrovmi.h
+GENERATOR := build_embed.py libmicrovmi_py/header.py libmicrovmi_py/version.py
+PY_SOURCES := $(sort $(shell find libmicrovmi_py -name '*.py'))
 WARNINGS := -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers
 # A linker that binds everything at once and write-protects what it wrote; canaries, checked copies, and where the
 # processor has it, no jump into the middle of something.
@@ -30,7 +33,10 @@ HARD_LINK := -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack
 LIB_CFLAGS := $(HARDENED) -std=gnu11 -fPIC -fvisibility=hidden -ftls-model=initial-exec -pthread $(WARNINGS) -Iinclude -I$(NATIVE)
 LIB_LDFLAGS := -shared $(HARD_LINK) -Wl,-z,nodelete -Wl,--no-undefined -Wl,--version-script=$(NATIVE)/exports.map
 
-.PHONY: help demo lib test test-xen sanitize bench check lint install uninstall clean
+MUTANTS ?=
+JOBS ?= 2
+
+.PHONY: help demo lib test test-xen test-systems mutants sanitize bench check lint install uninstall clean
 
 help: ## show this help
 	@echo "libmicrovmi: look into a running virtual machine from outside."
@@ -40,35 +46,41 @@ help: ## show this help
 	@echo "Variables: PYTHON=$(PYTHON) CC=$(CC) CFLAGS='$(CFLAGS)' PREFIX=$(PREFIX) LIBDIR=$(LIBDIR) DESTDIR=$(DESTDIR)"
 
 demo: lib ## build, then look into a memory image, a made-up machine and (with QEMU) a real one
-	@$(PY) c_tests/demo.py
+	@"$(PY)" c_tests/demo.py
 
 lib: $(LIB) $(MODULE) $(PRIVATE)/.ready ## build build/lib/libmicrovmi.so
 
 test: lib ## build and run all tests but those of test-xen
-	@$(PY) -m pytest
+	@"$(PY)" -m pytest
 
 test-xen: lib ## boot Xen under QEMU and run the checks of tests/xenlab in its dom0; three minutes
-	@$(PY) -m pytest -v tests/xenlab
+	@"$(PY)" -m pytest -v tests/xenlab
+
+test-systems: ## demo and tests in Debian 12, 13 and sid, which debootstrap makes; as root; hours (docs/testing.md)
+	@.ci/setup "$(PYTHON)" && PYTHONPATH=tests PYTHONDONTWRITEBYTECODE=1 "$(PYTHON)" -m systems
+
+mutants: lib ## plant the bugs of tests/mutants one by one and see that tests fail; MUTANTS=list JOBS=2
+	@PYTHONPATH=tests MUTANTS='$(MUTANTS)' JOBS='$(JOBS)' "$(PY)" -m mutants.run
 
 sanitize: lib ## run the thread tests under ThreadSanitizer and valgrind, which have to be there
-	@$(MAKE) --no-print-directory BUILD=$(BUILD)/tsan PY=$(PY) CFLAGS='-O1 -g -fsanitize=thread -Wno-tsan' \
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/tsan PY="$(PY)" CFLAGS='-O1 -g -fsanitize=thread -Wno-tsan' \
 	    $(BUILD)/tsan/lib/libmicrovmi.so $(BUILD)/tsan/lib/libmicrovmi/.ready
-	@MICROVMI_CHECKER=thread MICROVMI_LIBRARY=$(BUILD)/tsan/lib/libmicrovmi.so $(PY) -m pytest tests/threads
-	@MICROVMI_CHECKER=memory $(PY) -m pytest tests/threads
+	@MICROVMI_CHECKER=thread MICROVMI_LIBRARY=$(BUILD)/tsan/lib/libmicrovmi.so "$(PY)" -m pytest tests/threads
+	@MICROVMI_CHECKER=memory "$(PY)" -m pytest tests/threads
 
 bench: lib ## measure against memcpy and the system calls; writes docs/benchmarks.md and .svg
-	@$(PY) c_tests/bench/bench.py
+	@"$(PY)" c_tests/bench/bench.py
 
 check: test lint ## test, lint and types
 
 lint: $(VENV)/.lint ## lint and types, of the generated ctypes stubs as well
-	@$(PY) -m ruff check .
-	@$(PY) -m ruff format --check .
-	@$(PY) -m mypy
-	@$(PY) -m libmicrovmi_py.stubgen -o $(BUILD)/microvmi_ctypes.py
-	@$(PY) -m ruff check --no-cache $(BUILD)/microvmi_ctypes.py
-	@$(PY) -m ruff format --no-cache --check $(BUILD)/microvmi_ctypes.py
-	@$(PY) -m mypy --strict --config-file= $(BUILD)/microvmi_ctypes.py
+	@"$(PY)" -m ruff check .
+	@"$(PY)" -m ruff format --check .
+	@"$(PY)" -m mypy
+	@"$(PY)" -m libmicrovmi_py.stubgen -o $(BUILD)/microvmi_ctypes.py
+	@"$(PY)" -m ruff check --no-cache $(BUILD)/microvmi_ctypes.py
+	@"$(PY)" -m ruff format --no-cache --check $(BUILD)/microvmi_ctypes.py
+	@"$(PY)" -m mypy --strict --config-file= $(BUILD)/microvmi_ctypes.py
 
 install: lib ## install into DESTDIR/PREFIX
 	install -d "$(DESTDIR)$(LIBDIR)" "$(DESTDIR)$(INCLUDEDIR)" "$(DESTDIR)$(LIBDIR)/pkgconfig"
@@ -77,7 +89,7 @@ install: lib ## install into DESTDIR/PREFIX
 	install -m 755 $(LIB) "$(DESTDIR)$(LIBDIR)/libmicrovmi.so"
 	install -m 644 include/libmicrovmi.h "$(DESTDIR)$(INCLUDEDIR)/libmicrovmi.h"
 	printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$(LIBDIR)' 'includedir=$(INCLUDEDIR)' '' 'Name: libmicrovmi' \
-	    'Description: Virtual machine introspection' "Version: $$($(PY) -c 'import libmicrovmi_py.version as v; print(v.__version__)')" \
+	    'Description: Virtual machine introspection' "Version: $$("$(PY)" -c 'import libmicrovmi_py.version as v; print(v.__version__)')" \
 	    'Libs: -L$${libdir} -lmicrovmi' 'Cflags: -I$${includedir}' > "$(DESTDIR)$(LIBDIR)/pkgconfig/libmicrovmi.pc"
 
 uninstall: ## remove what install laid down
@@ -88,48 +100,58 @@ uninstall: ## remove what install laid down
 clean: ## remove build/
 	rm -rf $(BUILD) $(MODULE)
 
-$(VENV)/.ready: .ci/setup
-	@.ci/setup $(PYTHON)
-	@echo "setting up $(VENV)" >&2
-	@$(PYTHON) -m venv $(VENV)
-	@$(VENV)/bin/python -m pip install -q --disable-pip-version-check 'cffi>=2.0' pytest
-	@touch $@
+# Made again when another Python was chosen, or what it needs has changed.
+$(VENV)/.ready: FORCE
+	@chosen="$(CHOSEN)"; test -e $@ && test ! .ci/setup -nt $@ && { test -z "$$chosen" || test "$$chosen" = "$$(cat $@ 2>/dev/null)"; } || { \
+	    .ci/setup "$(PYTHON)" && echo "setting up $(VENV)" >&2 && "$(PYTHON)" -m venv --clear $(VENV) && \
+	    $(VENV)/bin/python -m pip install -q --disable-pip-version-check 'cffi>=2.0' pytest && echo "$(PYTHON)" > $@; }
 
 $(VENV)/.lint: $(READY)
-	@$(PY) -m pip install -q --disable-pip-version-check mypy==2.4.1 ruff==0.17.6
+	@"$(PY)" -m pip install -q --disable-pip-version-check mypy==2.4.1 ruff==0.17.6
 	@touch $@
 
-$(BUILD)/embed.c: build_embed.py libmicrovmi_py/header.py libmicrovmi_py/version.py $(C_SOURCES) | $(READY)
+# What a build is made from: our flags and the sums of its sources. It changes when they do, whatever their dates are.
+$(BUILD)/native.inputs: INPUTS := $(C_SOURCES) $(GENERATOR)
+$(BUILD)/python.inputs: INPUTS := $(PY_SOURCES)
+$(BUILD)/%.inputs: export FLAGS = $(LIB_CFLAGS) $(LIB_LDFLAGS)
+$(BUILD)/%.inputs: FORCE
 	@mkdir -p $(@D)
-	$(PY) build_embed.py $@ $(BUILD)/hot_module.c
+	@{ echo "$$FLAGS"; cksum $(INPUTS); } > $@.new
+	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
-$(BUILD)/embed.o: $(BUILD)/embed.c $(C_SOURCES) $(NATIVE)/pythonflags.py | $(READY)
-	flags=$$($(PY) $(NATIVE)/pythonflags.py) && \
+FORCE:
+
+$(BUILD)/embed.c: $(BUILD)/native.inputs $(READY)
+	"$(PY)" build_embed.py $@ $(BUILD)/hot_module.c
+	@touch $@
+
+$(BUILD)/embed.o: $(BUILD)/embed.c
+	flags=$$("$(PY)" $(NATIVE)/pythonflags.py) && \
 	    $(CC) $(CPPFLAGS) $(CFLAGS) $(LIB_CFLAGS) $$flags -include $(NATIVE)/python.h -c -o $@ $<
 
-$(BUILD)/python_table.c: $(BUILD)/embed.o $(NATIVE)/pythonnames.py $(NATIVE)/pythonflags.py | $(READY)
-	$(PY) $(NATIVE)/pythonnames.py $< $@
+$(BUILD)/python_table.c: $(BUILD)/embed.o
+	"$(PY)" $(NATIVE)/pythonnames.py $< $@
 
-$(LIB): $(BUILD)/embed.o $(BUILD)/python_table.c $(NATIVE)/exports.map
+$(LIB): $(BUILD)/embed.o $(BUILD)/python_table.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) $(LIB_CFLAGS) -o $@ $(BUILD)/embed.o $(BUILD)/python_table.c $(LDFLAGS) $(LIB_LDFLAGS) -ldl
 
 # The same C functions for Python programs that use the package without the library.
-$(MODULE): $(BUILD)/embed.c $(C_SOURCES) $(NATIVE)/pythonflags.py | $(READY)
-	flags=$$($(PY) $(NATIVE)/pythonflags.py) && \
+$(MODULE): $(BUILD)/embed.c
+	flags=$$("$(PY)" $(NATIVE)/pythonflags.py) && \
 	    $(CC) $(CPPFLAGS) $(CFLAGS) $(LIB_CFLAGS) -o $@ $(BUILD)/hot_module.c $(LDFLAGS) -shared $(HARD_LINK) $$flags
 
 # Our Python modules and cffi, as the library finds them: nothing of this tree or the venv is needed at run time.
 # Made aside and put in place at once, for programs that start meanwhile.
-$(PRIVATE)/.ready: $(PY_SOURCES) | $(READY)
+$(PRIVATE)/.ready: $(BUILD)/python.inputs $(READY)
 	@rm -rf $(NEXT)
 	@mkdir -p $(NEXT)
 	cp -R libmicrovmi_py $(NEXT)/
-	$(PY) -c 'import cffi, pycparser, _cffi_backend; from os.path import dirname; \
-	    print(dirname(cffi.__file__), dirname(pycparser.__file__), _cffi_backend.__file__)' | xargs cp -R -t $(NEXT)
+	"$(PY)" -c 'import cffi, pycparser, _cffi_backend; from os.path import dirname; \
+	    print(dirname(cffi.__file__), dirname(pycparser.__file__), _cffi_backend.__file__, sep="\n")' | xargs -d '\n' cp -R -t $(NEXT)
 	@rm -rf $(addprefix $(NEXT)/libmicrovmi_py/,_native lib include _hot.abi3.so)
 	@find $(NEXT) -name __pycache__ -prune -exec rm -rf {} +
-	$(PY) -m compileall -q -d libmicrovmi --invalidation-mode unchecked-hash $(NEXT)
+	"$(PY)" -m compileall -q -d libmicrovmi --invalidation-mode unchecked-hash $(NEXT)
 	@touch $(NEXT)/.ready
 	@rm -rf $(PRIVATE)
 	@mv $(NEXT) $(PRIVATE)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import threading
 import time
@@ -20,12 +19,12 @@ from libmicrovmi_py.drivers.base import (
     SupportsRegisterWrites,
     SupportsVcpus,
 )
-from libmicrovmi_py.errors import InvalidArgumentError, InvalidContextError, MicrovmiError, NotSupportedError
+from libmicrovmi_py.errors import InvalidArgumentError, InvalidContextError, MicrovmiError, NotSupportedError, logger
 from libmicrovmi_py.events import ALL_VCPUS, Event, EventKind, Intercept, PageAccess, Reply
 from libmicrovmi_py.memory import PhysicalMemory
 from libmicrovmi_py.model import PAGE_SHIFT, Registers
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 _LOOK = 0.1
 """Seconds after which a wait for events looks whether it is still wanted."""

@@ -1,19 +1,62 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one exception tree, each class with the code that the C API reports for it.
+"""The one exception tree, each class with the code that the C API reports for it, and what errors and log lines say.
 
-The numbers are those of ``enum microvmi_error`` in ``include/libmicrovmi.h``; a test compares the two.
+The numbers are those of ``enum microvmi_error`` in ``include/libmicrovmi.h``; a test compares the two. Errors and log
+lines tell names, paths and answers of others, and end up on terminals and in files of one line an entry: what could
+move a cursor, end a line or turn the text around is escaped, here and nowhere else.
 """
 
 from __future__ import annotations
 
 import errno
+import logging
+import re
 from typing import ClassVar
+
+_LONGEST = 16384
+"""Characters of an error's text or a log line; a path has 4096 at the most."""
+
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, those that separate lines or change the direction of text, and bytes that are no UTF-8."""
+
+
+def escaped(text: str) -> str:
+    """``text`` as one line that is safe to print, cut if it is longer than any that makes sense."""
+    line = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), line)
+
+
+def told(err: BaseException) -> str:
+    """What an exception says, as one line; as the lines that it has if it is a ``NoDriverError``.
+
+    A driver of somebody else may raise one that has no text.
+    """
+    try:
+        text = str(err)
+    except Exception:
+        return "its text cannot be told"
+    return "\n".join(map(escaped, text.split("\n"))) if isinstance(err, NoDriverError) else escaped(text)
+
+
+def logger(name: str) -> logging.Logger:
+    """The logger of a module, whose lines are each one line."""
+    found = logging.getLogger(name)
+    found.addFilter(_as_one_line)
+    return found
+
+
+def _as_one_line(record: logging.LogRecord) -> bool:
+    record.msg, record.args = escaped(record.getMessage()), None
+    return True
 
 
 class MicrovmiError(Exception):
     """Anything this library raises on purpose. ``code`` is the C API's number for it."""
 
     code: ClassVar[int] = 14
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(escaped(item) if isinstance(item, str) else item for item in args))
 
 
 class InvalidArgumentError(MicrovmiError, ValueError):
@@ -32,6 +75,9 @@ class NoDriverError(MicrovmiError):
     """No driver could open the machine; the text holds one line a driver with its reason."""
 
     code = 3
+
+    def __init__(self, headline: str, *reasons: str) -> None:
+        Exception.__init__(self, "\n".join(map(escaped, (headline, *reasons))))
 
 
 class DriverUnavailableError(MicrovmiError):

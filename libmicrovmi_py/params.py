@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from urllib.parse import parse_qsl, urlsplit
@@ -112,6 +113,10 @@ def _line(name: str, value: str) -> str:
         raise InvalidArgumentError(f"{name} is {len(value)} characters long: {LONGEST} are the most")
     if _CONTROL.search(value):
         raise InvalidArgumentError(f"{name} has control characters: {_short(value)!r}")
+    try:
+        os.fsencode(value)
+    except UnicodeError:
+        raise InvalidArgumentError(f"{name} has characters that no name can have: {_short(value)!r}") from None
     return value
 
 

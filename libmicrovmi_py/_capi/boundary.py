@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import logging
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -13,9 +12,9 @@ from typing import Any
 from _libmicrovmi import ffi, lib
 
 from libmicrovmi_py._capi import handles
-from libmicrovmi_py.errors import IoError, MicrovmiError
+from libmicrovmi_py.errors import IoError, MicrovmiError, logger, told
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC)
 
@@ -54,11 +53,11 @@ def _not_even_called(kind: type[BaseException], err: BaseException | None, trace
 
 def _report(err: BaseException) -> None:
     """Turn an exception into the calling thread's error."""
-    code, text = MicrovmiError.code, f"{type(err).__name__}: {_text_of(err)}"
+    code, text = MicrovmiError.code, f"{type(err).__name__}: {told(err)}"
     if isinstance(err, MicrovmiError):
-        code, text = err.code, _text_of(err)
+        code, text = err.code, told(err)
     elif isinstance(err, OSError) and err.errno in _SHORTAGES:
-        code, text = IoError.code, f"the process has run out of something: {_text_of(err)}"
+        code, text = IoError.code, f"the process has run out of something: {told(err)}"
     elif isinstance(err, KeyboardInterrupt):
         text = "interrupted"
         if "_signal" in sys.modules:  # a host that is a Python; an embedded one handles no signals
@@ -66,11 +65,3 @@ def _report(err: BaseException) -> None:
     else:
         _log.debug("unexpected error", exc_info=err)
     lib.mvi_set_error(code, text.encode("utf-8", "backslashreplace"))
-
-
-def _text_of(err: BaseException) -> str:
-    """The exception's text; a driver of somebody else may raise one that has none."""
-    try:
-        return str(err)
-    except Exception:
-        return "its text cannot be told"

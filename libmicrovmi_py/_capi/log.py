@@ -8,6 +8,8 @@ import logging
 import os
 import time
 
+from libmicrovmi_py.errors import escaped
+
 ROOT = "libmicrovmi_py"
 TRACE = 5
 LEVELS = {
@@ -27,9 +29,10 @@ class _StandardError(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
         level = _NAMES.get(record.levelno, record.levelname)
-        line = f"[{stamp} {level:<5} {_target(record.name)}] {record.getMessage()}\n"
+        line = f"[{stamp} {level:<5} {_target(record.name)}] {escaped(record.getMessage())}\n"
         if record.exc_info:
-            line += logging.Formatter().formatException(record.exc_info) + "\n"
+            lines = logging.Formatter().formatException(record.exc_info).splitlines()
+            line += "".join(f"    {escaped(item)}\n" for item in lines)
         with contextlib.suppress(OSError):
             os.write(2, line.encode("utf-8", "backslashreplace"))
 

@@ -34,6 +34,7 @@ static int32_t mvi_errno_code(int error)
         return MICROVMI_ERROR_IO;
     case EPERM:
     case EACCES:
+    case EBADF: /* no descriptor: the process may not be looked into */
         return MICROVMI_ERROR_PERMISSION;
     case ESRCH:
         return MICROVMI_ERROR_VM_GONE;

@@ -15,6 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+if sys.version_info < (3, 10):  # noqa: UP036  pip looks at requires-python only when it has built
+    sys.exit(f"this is Python {sys.version_info[0]}.{sys.version_info[1]}; libmicrovmi needs 3.10 or later")
+
 from setuptools import build_meta
 from setuptools.build_meta import get_requires_for_build_wheel
 
@@ -22,18 +25,19 @@ __all__ = ["build_wheel", "get_requires_for_build_wheel"]
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "libmicrovmi_py"
-SCRATCH = ROOT / "build" / "wheel"
+SCRATCH = Path("build") / "wheel"
+"""From the root on: make takes no path with a space for a target, and the root may have one."""
 
 
 @contextmanager
 def _library_in_package() -> Iterator[None]:
     """Build the library; for the block, it and the header lie in the package."""
     build = SCRATCH / "library"
-    shutil.rmtree(SCRATCH, ignore_errors=True)
+    shutil.rmtree(ROOT / SCRATCH, ignore_errors=True)
     library = build / "lib" / "libmicrovmi.so"
     module = "libmicrovmi_py/_hot.abi3.so"  # in the package already
     subprocess.run(["make", "-C", ROOT, f"PY={sys.executable}", f"BUILD={build}", library, module], check=True)
-    laid = {"lib": library, "include": ROOT / "include" / "libmicrovmi.h"}
+    laid = {"lib": ROOT / library, "include": ROOT / "include" / "libmicrovmi.h"}
     try:
         for folder, source in laid.items():
             (PACKAGE / folder).mkdir(exist_ok=True)
@@ -51,7 +55,7 @@ def build_wheel(
     version = f"cp{sys.version_info.major}{sys.version_info.minor}"
     settings = {
         **(config_settings or {}),
-        "--global-option": ["build", "--build-base", str(SCRATCH / "setuptools")],
+        "--global-option": ["build", "--build-base", str(ROOT / SCRATCH / "setuptools")],
         "--build-option": ["--python-tag", version, "--plat-name", sysconfig.get_platform()],
     }
     with _library_in_package():

@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import itertools
-import logging
 import os
 import pkgutil
 import sys
@@ -20,14 +19,14 @@ from types import ModuleType
 from libmicrovmi_py import drivers as _package
 from libmicrovmi_py.drivers.base import Driver
 from libmicrovmi_py.environment import variable
-from libmicrovmi_py.errors import DriverUnavailableError, InvalidArgumentError, MicrovmiError, NoDriverError
+from libmicrovmi_py.errors import DriverUnavailableError, InvalidArgumentError, MicrovmiError, NoDriverError, logger
 from libmicrovmi_py.model import DriverType
 from libmicrovmi_py.params import COMMON_KEYS, FROZEN_KEYS, Parameters
 from libmicrovmi_py.transport.fds import StandardStreamsHeld, check_room
 
 ENTRY_POINT_GROUP = "libmicrovmi.drivers"
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 
 def open_driver(params: Parameters, driver_type: DriverType | None = None) -> Driver:
@@ -94,7 +93,7 @@ def _open_any(params: Parameters) -> Driver:
             _log.debug("driver %s: %s", driver.name, err)
     if refused:
         raise InvalidArgumentError(f"no driver knows the parameter {', '.join(sorted(refused))}")
-    raise NoDriverError("\n".join(["no suitable microvmi driver available", *reasons]))
+    raise NoDriverError("no suitable microvmi driver available", *reasons)
 
 
 def _unknown_keys(driver: type[Driver], params: Parameters) -> set[str]:

@@ -1,62 +1,58 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The file behind a shared mapping of another process, also when it has no name any more."""
+"""The files behind the shared mappings of another process, also when they have no name any more.
+
+A privileged reader must not be talked into opening what the other process could not: a descriptor is taken only for
+the very file that the process has mapped, which it can at least read, and is written only where that mapping is
+writable. Names prove nothing; device and inode do, as long as the file is held open.
+"""
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from libmicrovmi_py.transport.fds import OwnedFd
 from libmicrovmi_py.transport.processes import DELETED, Process, Vma
 
 _NAMELESS = ("/memfd:", "/dev/zero", "/anon_hugepage", "/SYSV")
-"""Texts in ``/proc/PID/maps`` that different files share."""
+"""Texts in ``/proc/PID/maps`` that different files share, and that are no names."""
 
 
-def open_backing(process: Process, vma: Vma) -> OwnedFd | None:
-    """Open the regular file that ``vma`` maps, read-only; ``None`` if it cannot be reached.
+def open_backings(process: Process, vmas: Iterable[Vma]) -> dict[Vma, OwnedFd]:
+    """Open the regular files that ``vmas`` map, read-only; those that cannot be reached are left out.
 
     The kernel's own link is tried first (it takes privileges), then the open files of the process, then the name.
+    What was opened counts if the process still has it mapped afterwards: until then its inode's number could have
+    become another file's. Raises ``PermissionDeniedError`` or ``VmGoneError``.
     """
-    for path, trusted in _candidates(process, vma):
-        fd = _open(path)
-        if fd is not None and (trusted or _is(fd, vma)):
-            return fd
-    return None
+    descriptors: dict[str, list[str]] = {}
+    for path, target in process.descriptors():
+        descriptors.setdefault(target, []).append(path)
+    opened = {vma: _first(vma, _candidates(process, vma, descriptors)) for vma in vmas}
+    found = {vma: fd for vma, fd in opened.items() if fd is not None}
+    mapped = set(process.mappings()) if found else set()
+    return {vma: fd for vma, fd in found.items() if vma in mapped}
 
 
-def _candidates(process: Process, vma: Vma) -> Iterator[tuple[str, bool]]:
-    for start, end in _pieces(process, vma):
-        yield process.path(f"map_files/{start:x}-{end:x}"), True
-    named = not vma.path.startswith(_NAMELESS)
-    for path, target in list(process.descriptors()):
-        if target == vma.path:
-            yield path, named
-    if named and not vma.path.endswith(DELETED):
-        yield process.path("root") + vma.path, False
+def _candidates(process: Process, vma: Vma, descriptors: dict[str, list[str]]) -> Iterator[str]:
+    yield process.path(f"map_files/{vma.start:x}-{vma.head:x}")
+    yield from descriptors.get(vma.path, ())
+    if not vma.path.startswith(_NAMELESS) and not vma.path.endswith(DELETED):
+        yield process.path("root") + vma.path
 
 
-def _pieces(process: Process, vma: Vma) -> Iterator[tuple[int, int]]:
+def _first(vma: Vma, paths: Iterator[str]) -> OwnedFd | None:
+    return next((fd for path in paths if (fd := _open(path, vma)) is not None), None)
+
+
+def _open(path: str, vma: Vma) -> OwnedFd | None:
+    """Open for reading what was looked at before: opening a device, say, may do something."""
     try:
-        names = os.listdir(process.path("map_files"))
-    except OSError:
-        return
-    for name in names:
-        start, _, end = name.partition("-")
-        if int(start, 16) == vma.start:
-            yield vma.start, int(end, 16)
-
-
-def _open(path: str) -> OwnedFd | None:
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        found = OwnedFd.open(path, os.O_PATH)
+        status = os.fstat(found.number)
+        if not stat.S_ISREG(status.st_mode) or (status.st_dev, status.st_ino) != (vma.device, vma.inode):
             return None
-        return OwnedFd.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        return OwnedFd.open(f"/proc/self/fd/{found.number}", os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError:
         return None
-
-
-def _is(fd: OwnedFd, vma: Vma) -> bool:
-    status = os.fstat(fd.number)
-    return (status.st_dev, status.st_ino) == (vma.device, vma.inode)

@@ -22,9 +22,11 @@ from libmicrovmi_py.transport.reach import Reach
 class HostMapping:
     """``size`` bytes of a regular file from byte ``offset``, mapped shared: what others write is seen at once.
 
-    Mapped for reading only; the first write makes a second, writable mapping. A mapping goes when the last user of it
-    does, so that closing is safe while another thread reads. Touching what is gone of a file that became shorter ends
-    the process (SIGBUS), as does a hole on a file system that is full: reads do not look first.
+    ``writable`` is whether it may be written at all: the file is then opened anew for that, with this process's rights,
+    so whoever maps another process's file says so only if that process may write it. Mapped for reading only; the first
+    write makes a second, writable mapping. A mapping goes when the last user of it does, so that closing is safe while
+    another thread reads. Touching what is gone of a file that became shorter ends the process (SIGBUS), as does a hole
+    on a file system that is full: reads do not look first.
     """
 
     def __init__(self, fd: OwnedFd, offset: int, size: int, *, writable: bool) -> None:

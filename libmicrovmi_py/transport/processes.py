@@ -7,7 +7,7 @@ import errno
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from libmicrovmi_py.errors import IoError, MicrovmiError, PermissionDeniedError, VmGoneError
 from libmicrovmi_py.transport.fds import StandardStreamsHeld
@@ -24,15 +24,22 @@ _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 @dataclass(frozen=True, slots=True)
 class Vma:
-    """One line of ``/proc/PID/maps``: host addresses, and the file behind them when ``inode`` is not 0."""
+    """A line of ``/proc/PID/maps``, or several that continue each other.
+
+    Host addresses, and the file behind them when ``inode`` is not 0. ``writable`` is whether the process may write all
+    of it, which for a shared file says that it has the right to write that file. ``head`` is where the first of the
+    lines ends: the kernel knows the mapping by that and by ``start``.
+    """
 
     start: int
     end: int
     shared: bool
+    writable: bool
     offset: int
     device: int
     inode: int
     path: str
+    head: int = field(compare=False)
 
     @property
     def is_shared_file(self) -> bool:
@@ -72,7 +79,7 @@ class Process:
     @classmethod
     def all(cls) -> Iterator[Process]:
         """Every process, in ascending order; one that ends meanwhile is left out."""
-        for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
+        for pid in sorted(int(name) for name in listed("/proc") if name.isdigit()):
             process = cls.find(pid)
             if process is not None:
                 yield process
@@ -91,6 +98,16 @@ class Process:
     def stopped(self) -> bool:
         """Whether a signal or a debugger stopped it."""
         return _stat(self.pid)[0] in _STOPPED
+
+    @property
+    def user(self) -> int:
+        """The id of the user with whose rights it acts, -1 if it ended."""
+        try:
+            with StandardStreamsHeld(), open(self.path("status"), "rb") as file:
+                ids = file.read().partition(b"\nUid:")[2].split(None, 2)
+            return int(ids[1])
+        except (OSError, IndexError):
+            return -1
 
     @property
     def parent(self) -> int:
@@ -134,7 +151,7 @@ class Process:
     def descriptors(self) -> Iterator[tuple[str, str]]:
         """The path and the target of each open file; nothing if the system does not tell."""
         try:
-            numbers = os.listdir(self.path("fd"))
+            numbers = listed(self.path("fd"))
         except OSError:
             return
         for number in numbers:
@@ -151,13 +168,19 @@ class Process:
         Raises ``PermissionDeniedError`` or ``VmGoneError``.
         """
         try:
-            with StandardStreamsHeld(), open(self.path("maps"), encoding="utf-8", errors="surrogateescape") as file:
-                lines = file.read().split("\n")
+            with StandardStreamsHeld(), open(self.path("maps"), "rb") as file:
+                lines = file.read().decode("utf-8", "surrogateescape").split("\n")
         except PermissionError as err:
             raise denied(self.path("maps")) from err
         except OSError as err:
             raise failed(self.pid, err) from err
         return _joined(_vma(line) for line in lines if line)
+
+
+def listed(folder: str) -> list[str]:
+    """The names in a folder. Raises ``OSError``."""
+    with StandardStreamsHeld():
+        return os.listdir(folder)
 
 
 def denied(path: str) -> PermissionDeniedError:
@@ -191,10 +214,11 @@ def _stat(pid: int) -> tuple[str, int, int]:
 
 def _vma(line: str) -> Vma:
     span, perms, offset, device, inode, *path = line.split(None, 5)
-    start, end = span.split("-")
+    start, end = (int(address, 16) for address in span.split("-"))
     major, minor = device.split(":")
     number = os.makedev(int(major, 16), int(minor, 16))
-    return Vma(int(start, 16), int(end, 16), perms[3] == "s", int(offset, 16), number, int(inode), "".join(path))
+    shared, writable = perms[3] == "s", perms[1] == "w"
+    return Vma(start, end, shared, writable, int(offset, 16), number, int(inode), "".join(path), end)
 
 
 def _joined(vmas: Iterator[Vma]) -> list[Vma]:
@@ -202,6 +226,6 @@ def _joined(vmas: Iterator[Vma]) -> list[Vma]:
     for vma in vmas:
         if result and vma.continues(result[-1]):
             last = result.pop()
-            vma = Vma(last.start, vma.end, last.shared, last.offset, last.device, last.inode, last.path)
+            vma = replace(last, end=vma.end, writable=last.writable and vma.writable)
         result.append(vma)
     return result

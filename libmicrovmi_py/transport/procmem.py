@@ -7,7 +7,7 @@ import os
 import threading
 from dataclasses import replace
 
-from libmicrovmi_py.errors import InvalidContextError, VmGoneError
+from libmicrovmi_py.errors import InvalidContextError, ReadOnlyError, VmGoneError
 from libmicrovmi_py.transport.fds import OwnedFd, StandardStreamsHeld
 from libmicrovmi_py.transport.processes import Process, denied, failed
 from libmicrovmi_py.transport.reach import Reach
@@ -25,7 +25,7 @@ class ProcessMemory:
         self._lock = threading.Lock()
         self._reader: OwnedFd | None = self._open(os.O_RDONLY)
         self._writer: OwnedFd | None = None
-        self._pidfd = self._open_pidfd()
+        self._pidfd = open_pidfd(process)
 
     @property
     def pid(self) -> int:
@@ -42,6 +42,10 @@ class ProcessMemory:
     def anonymous(self) -> Anonymous:
         """The same memory, where it is private and no file's: what the process never touched there is zero."""
         return Anonymous(self, self._open_pagemap())
+
+    def read_only(self) -> ReadOnlyMemory:
+        """The same memory, where the process itself may not write: the kernel would let us force a write there."""
+        return ReadOnlyMemory(self)
 
     def open_for_writing(self) -> None:
         """Open the memory for writing. Raises ``PermissionDeniedError``, ``VmGoneError``, ``InvalidContextError``."""
@@ -67,15 +71,6 @@ class ProcessMemory:
         if not self._process.alive:
             raise self._gone()
         return fd
-
-    def _open_pidfd(self) -> OwnedFd | None:
-        """A descriptor that tells when the process ends, where the system has such."""
-        try:
-            with StandardStreamsHeld():
-                fd = OwnedFd(os.pidfd_open(self.pid))
-        except (AttributeError, OSError):
-            return None
-        return fd if self._process.alive else None
 
     def _open_pagemap(self) -> OwnedFd | None:
         """What tells which pages there are; ``None`` where the system does not."""
@@ -103,6 +98,47 @@ class Anonymous:
     def open_for_writing(self) -> None:
         """As :meth:`ProcessMemory.open_for_writing`."""
         self._memory.open_for_writing()
+
+
+class ReadOnlyMemory:
+    """A part of a process's memory that the process itself may not write; see :meth:`ProcessMemory.read_only`."""
+
+    def __init__(self, memory: ProcessMemory) -> None:
+        self._memory = memory
+
+    def reach(self) -> Reach:
+        """As :meth:`ProcessMemory.reach`, never for writing."""
+        return replace(self._memory.reach(), writer=None)
+
+    def open_for_writing(self) -> None:
+        """Raises ``ReadOnlyError``."""
+        raise ReadOnlyError(f"process {self._memory.pid} has this memory mapped read-only: it is not written")
+
+
+class DeniedMemory:
+    """Memory of a process that the system does not let us look into: it exists, and every access is refused."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._pidfd = open_pidfd(process)
+
+    def reach(self) -> Reach:
+        """The process, and no way to its memory."""
+        return Reach(pid=self._process.pid, pidfd=self._pidfd)
+
+    def open_for_writing(self) -> None:
+        """Raises ``PermissionDeniedError``."""
+        raise denied(self._process.path("mem"))
+
+
+def open_pidfd(process: Process) -> OwnedFd | None:
+    """A descriptor that tells when the process ends, which takes no rights; ``None`` where the system has none."""
+    try:
+        with StandardStreamsHeld():
+            fd = OwnedFd(os.pidfd_open(process.pid))
+    except (AttributeError, OSError):
+        return None
+    return fd if process.alive else None
 
 
 def _closed() -> InvalidContextError:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 from types import TracebackType
@@ -10,11 +11,17 @@ from typing import Any
 
 from libmicrovmi_py.errors import DriverUnavailableError, IoError, TimeoutExpiredError
 from libmicrovmi_py.transport.deadline import Deadline
+from libmicrovmi_py.transport.shape import record, records, shown, text
 
-LARGEST_MESSAGE = 64 << 20
-"""Bytes; a longer message is taken for garbage."""
+LARGEST_MESSAGE = 4 << 20
+"""Bytes; a longer message is taken for garbage. The largest answer is that of ``info mtree -f``, some 100 KiB. Python's
+objects take up to thirty times as many bytes as their text."""
+
+DEEPEST_MESSAGE = 64
+"""Objects and lists within each other. Python's parser takes stack for each, which a host's thread may not have."""
 
 _CHUNK = 1 << 16
+_NO_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
 
 
 class QmpProtocolError(DriverUnavailableError):
@@ -61,7 +68,7 @@ class QmpClient:
         """Wait until ``deadline`` for the greeting, then leave negotiation mode."""
         message = self._message(deadline)
         if "QMP" not in message:
-            raise QmpProtocolError(f"not a QMP server: it greets with {str(message)[:60]}")
+            raise QmpProtocolError(f"not a QMP server: it greets with {shown(message)}")
         self.execute("qmp_capabilities")
 
     def execute(self, command: str, **arguments: object) -> Any:
@@ -79,12 +86,18 @@ class QmpClient:
             if "event" not in reply and reply.get("id", self._last_id) == self._last_id:
                 return _result(command, reply)
 
+    def record(self, command: str, **arguments: object) -> dict[str, Any]:
+        """As :meth:`execute`, of a command that answers with an object; ``IoError`` for another answer."""
+        return record(self.execute(command, **arguments), f"QEMU's answer to {command}")
+
+    def records(self, command: str, **arguments: object) -> list[dict[str, Any]]:
+        """As :meth:`execute`, of a command that answers with a list of objects; ``IoError`` for another answer."""
+        return records(self.execute(command, **arguments), f"QEMU's answer to {command}")
+
     def human(self, command: str, **arguments: object) -> str:
-        """Run a command of the human monitor and return its text. Raises as :meth:`execute`."""
-        text = self.execute("human-monitor-command", command_line=command, **arguments)
-        if not isinstance(text, str):
-            raise QmpProtocolError(f"human-monitor-command answered with {str(text)[:60]}")
-        return text.replace("\r\n", "\n")
+        """Run a command of the human monitor and return its text. Raises as :meth:`record`."""
+        answer = self.execute("human-monitor-command", command_line=command, **arguments)
+        return text(answer, f"QEMU's answer to {command}").replace("\r\n", "\n")
 
     def _send(self, data: bytes) -> None:
         try:
@@ -143,14 +156,25 @@ def _late(deadline: Deadline) -> TimeoutExpiredError:
     return TimeoutExpiredError(f"no answer from QEMU within {deadline.seconds:g} s")
 
 
-def _parsed(text: bytes) -> dict[str, Any]:
-    try:
-        message = json.loads(text)
-    except (ValueError, RecursionError) as err:
-        raise QmpProtocolError(f"not a QMP server: it sent {text[:60]!r}") from err
+def _parsed(line: bytes) -> dict[str, Any]:
+    message = None
+    if not _too_deep(line):
+        with contextlib.suppress(ValueError, RecursionError):
+            message = json.loads(line)
     if not isinstance(message, dict):
-        raise QmpProtocolError(f"not a QMP server: it sent {text[:60]!r}")
+        raise QmpProtocolError(f"not a QMP server: it sent {line[:60]!r}")
     return message
+
+
+def _too_deep(line: bytes) -> bool:
+    """Whether more than ``DEEPEST_MESSAGE`` objects and lists lie within each other, or some are not closed."""
+    outside = b"".join(line.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
+    brackets = outside.translate(None, _NO_BRACKETS)
+    for _ in range(DEEPEST_MESSAGE):
+        if not brackets:
+            return False
+        brackets = brackets.replace(b"{}", b"").replace(b"[]", b"")
+    return bool(brackets)
 
 
 def _result(command: str, reply: dict[str, Any]) -> Any:
@@ -158,5 +182,6 @@ def _result(command: str, reply: dict[str, Any]) -> Any:
         return reply["return"]
     error = reply.get("error")
     if not isinstance(error, dict):
-        raise QmpProtocolError(f"{command}: an answer without a result: {str(reply)[:60]}")
-    raise QmpCommandError(command, str(error.get("class", "")), str(error.get("desc", "")))
+        raise QmpProtocolError(f"{command}: an answer without a result: {shown(reply)}")
+    kind, description = (text(error.get(name, ""), f"an error's {name}") for name in ("class", "desc"))
+    raise QmpCommandError(command, kind, description)

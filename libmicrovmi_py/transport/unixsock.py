@@ -43,9 +43,9 @@ class UnixEndpoint:
             return _connected(socket.AF_UNIX, address, deadline)
         except TimeoutError as err:
             raise TimeoutExpiredError(f"{self}: its queue was full for {deadline.seconds:g} s") from err
-        except OSError as err:
+        except (OSError, ValueError) as err:
             place = self.path.replace("\0", "@", 1)
-            raise DriverUnavailableError(f"{place}: {err.strerror or err}") from err
+            raise DriverUnavailableError(f"{place}: {getattr(err, 'strerror', None) or err}") from err
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,8 @@ class TcpEndpoint:
                 return socket.create_connection((self.host, self.port), timeout=max(deadline.remaining, 0.001))
         except TimeoutError as err:
             raise TimeoutExpiredError(f"{self}: no connection within {deadline.seconds:g} s") from err
-        except OSError as err:
-            raise DriverUnavailableError(f"{self}: {err.strerror or err}") from err
+        except (OSError, ValueError, OverflowError) as err:  # a label of more than 63 characters is a ValueError
+            raise DriverUnavailableError(f"{self}: {getattr(err, 'strerror', None) or err}") from err
 
 
 Endpoint = UnixEndpoint | TcpEndpoint

@@ -7,8 +7,8 @@ shares lie above. Byte N of a block is N // 4096 % 251. Two vCPUs, numbered 0 an
 
 ``-fake WHAT=COMMAND`` makes it misbehave at that command: ``hang``, ``exit``, ``hangup``, ``leave`` (hangs up, ends a
 little later), ``refuse``, ``refuse-when-paused``, ``move`` (the first time the map has moved on), ``vanish``.
-``-fake arriving`` says that its memory is still being migrated. ``-fake fork`` leaves a child of the same command line
-behind for 0.3 s.
+``-fake swapped`` has the halves of the second range in another order in the block. ``-fake arriving`` says that its
+memory is still being migrated. ``-fake fork`` leaves a child of the same command line behind for 0.3 s.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import time
 from typing import Any, TextIO
 
 KIB = 1024
+MARGIN = 64 * KIB
 REGISTERS = "EAX={0:08x} EBX=00000000 ECX=00000000 EDX=00000000\r\nEIP=0000fff0 EFL=00000002 [-------]\r\n"
 
 
@@ -34,15 +35,17 @@ class Block:
 
     def __init__(self, name: str, size: int, shared: bool) -> None:
         self.name = name
-        self.area = mmap.mmap(_memory_file(size), size) if shared else _private(size)
+        self.area = _shared(size) if shared else _private(size)
         self.area[:] = b"".join(bytes([number % 251]) * 4096 for number in range(size // 4096))
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.area))
 
 
-def _memory_file(size: int) -> int:
+def _shared(size: int) -> mmap.mmap:
+    """The middle of a file: what lies around it is not the machine's."""
     fd = os.memfd_create("ram")
-    os.truncate(fd, size)
-    return fd
+    os.write(fd, b"before" * MARGIN)
+    os.truncate(fd, size + 2 * MARGIN)
+    return mmap.mmap(fd, size, offset=MARGIN)
 
 
 def _private(size: int) -> mmap.mmap:
@@ -57,10 +60,12 @@ class Machine:
         main = Block("mem0", 1024 * KIB, shared="private" not in self.fakes)
         video = Block("vga.vram", 64 * KIB, shared=False)
         extra = Block("shm0", 64 * KIB, shared=True)
+        upper = (768, 512) if "swapped" in self.fakes else (512, 768)
         self.ranges = [
             (0x0, 448 * KIB, "ram", main, 0),
             (448 * KIB, 64 * KIB, "rom", main, 448 * KIB),
-            (0x100000, 512 * KIB, "ram", main, 512 * KIB),
+            (0x100000, 256 * KIB, "ram", main, upper[0] * KIB),
+            (0x140000, 256 * KIB, "ram", main, upper[1] * KIB),
             (0xFD000000, 64 * KIB, "ram", video, 0),
             (0x8000000000, 64 * KIB, "ram", extra, 0),
         ]
@@ -105,7 +110,7 @@ class Machine:
             if start <= address < start + size:
                 match self.fake("gpa2hva"):
                     case "move":
-                        block = self.ranges[3][3]
+                        block = self.ranges[4][3]
                     case "vanish":
                         break
                 host = block.address + offset + address - start

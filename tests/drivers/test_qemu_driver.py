@@ -200,6 +200,15 @@ def test_memory_is_mapped_where_shared_and_read_from_the_process_else(
 
 
 @pytest.mark.parametrize("options", [(), ("-fake", "private")])
+def test_memory_that_is_together_in_the_guest_only_is_read_where_it_is(start: Start, options: tuple[str, ...]) -> None:
+    start(NAME, "-fake", "swapped", *options)
+    driver = opened()
+    assert [region.start for region in driver.regions()[2:4]] == [0x100000, 0x140000]
+    assert read(driver, 0x13FFFF, 2) == page_byte(1024 * KIB - 1) + page_byte(512 * KIB)
+    driver.close()
+
+
+@pytest.mark.parametrize("options", [(), ("-fake", "private")])
 def test_a_write_is_seen_by_another_context(start: Start, options: tuple[str, ...]) -> None:
     start(NAME, *options)
     writer, reader = opened(), opened()

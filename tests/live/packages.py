@@ -14,6 +14,9 @@ ROOT = Path(__file__).resolve().parents[2]
 KERNEL = "linux-image-cloud-amd64"
 DOM0_KERNEL = "linux-image-amd64"
 METAPACKAGES = (KERNEL, DOM0_KERNEL)
+KERNEL_PACKAGES = ("linux-image-", "linux-binary-")
+"""What a kernel's metapackage leads to: the image, and where that has only scripts (sid), the kernel itself."""
+KERNEL_FILES = ("boot/vmlinuz-*", "usr/lib/modules/*/vmlinuz")
 INSTALLED_BUSYBOX = (Path("/bin/busybox"), Path("/usr/bin/busybox"))
 
 
@@ -40,7 +43,7 @@ def kernel() -> Path:
     if given:
         return Path(given)
     cached = sorted(cache_directory().glob("vmlinuz-*"))
-    return cached[-1] if cached else _fetch(KERNEL, "boot/vmlinuz-")
+    return cached[-1] if cached else _fetch(KERNEL, *KERNEL_FILES)
 
 
 def busybox() -> Path:
@@ -48,7 +51,7 @@ def busybox() -> Path:
     for path in (*INSTALLED_BUSYBOX, cache_directory() / "busybox"):
         if path.exists() and _is_static(path):
             return path
-    return _fetch("busybox-static", "bin/busybox")
+    return _fetch("busybox-static", "bin/busybox", "usr/bin/busybox")
 
 
 def archives(*names: str) -> list[Path]:
@@ -79,11 +82,11 @@ def _is_static(path: Path) -> bool:
     return head.startswith(b"\x7fELF") and b"ld-linux" not in head
 
 
-def _fetch(package: str, prefix: str) -> Path:
-    """Download a package and put its file whose path begins with ``prefix`` into the cache, whole or not at all."""
+def _fetch(package: str, *patterns: str) -> Path:
+    """Download a package and put its file whose path matches a pattern into the cache, whole or not at all."""
     with tempfile.TemporaryDirectory(dir=cache_directory()) as work:
         archive = _download([package], Path(work))[0]
-        found = _unpack(archive, prefix, Path(work))
+        found = _unpack(archive, patterns, Path(work))
         return found.replace(cache_directory() / found.name)
 
 
@@ -106,30 +109,34 @@ def _download_with(options: list[str], packages: list[str], target: Path) -> lis
 
 
 def _concrete(options: list[str], package: str) -> str:
-    """The package itself, or for a kernel's metapackage the one with the kernel, on which it depends."""
+    """The package itself, or for a kernel's metapackage the one that has the kernel, to which its dependencies lead."""
     if package not in METAPACKAGES:
         return package
-    for line in _run(["apt-cache", *options, "depends", package]).splitlines():
-        key, _, value = line.strip().partition(": ")
-        if key == "Depends" and value.startswith("linux-image-"):
-            return value
-    raise Unobtainable(f"{package} depends on no kernel")
+    for prefix in KERNEL_PACKAGES:
+        lines = [line.strip() for line in _run(["apt-cache", *options, "depends", package]).splitlines()]
+        wanted = f"Depends: {prefix}"
+        package = next((line.removeprefix("Depends: ") for line in lines if line.startswith(wanted)), package)
+    if package in METAPACKAGES:
+        raise Unobtainable(f"{package} depends on no kernel")
+    return package
 
 
-def _unpack(archive: Path, prefix: str, target: Path) -> Path:
+def _unpack(archive: Path, patterns: tuple[str, ...], target: Path) -> Path:
+    """Write the file of a package whose path matches a pattern into ``target``; a kernel's name has its version."""
     content = target / "content.tar"
     with content.open("wb") as stream:
         subprocess.run(["dpkg-deb", "--fsys-tarfile", archive], stdout=stream, check=True, timeout=120)
     with tarfile.open(content) as tar:
         for member in tar:
-            source = tar.extractfile(member) if member.name.removeprefix("./").startswith(prefix) else None
+            inside = Path(member.name.removeprefix("./"))
+            source = tar.extractfile(member) if any(map(inside.match, patterns)) else None
             if source is not None:
-                path = target / Path(member.name).name
-                with source, path.open("wb") as file:
+                name = f"vmlinuz-{inside.parent.name}" if inside.name == "vmlinuz" else inside.name
+                with source, (target / name).open("wb") as file:
                     shutil.copyfileobj(source, file)
-                path.chmod(0o755)
-                return path
-    raise Unobtainable(f"{archive.name} holds no {prefix}")
+                (target / name).chmod(0o755)
+                return target / name
+    raise Unobtainable(f"{archive.name} holds no {' or '.join(patterns)}")
 
 
 def _run(command: list[str], cwd: Path | None = None) -> str:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,11 +14,11 @@ from . import packages
 from .guest import Boot, Config, Guest
 
 
-def _run_one_test(**environment: str) -> subprocess.CompletedProcess[str]:
+def _run_tests(wanted: str = "number_of_vcpus", **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/live/test_about.py"]
     variables = {"HOME": "/tmp", "PATH": "/no-such-directory", **environment}
     return subprocess.run(
-        [*command, "-k", "number_of_vcpus"],
+        [*command, "-k", wanted],
         cwd=packages.ROOT,
         env=variables,
         capture_output=True,
@@ -27,14 +28,21 @@ def _run_one_test(**environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_without_qemu_the_tests_are_skipped_with_advice() -> None:
-    ended = _run_one_test()
+    ended = _run_tests()
     assert ended.returncode == 0
     assert "1 skipped" in ended.stdout
     assert "to enable: apt-get install qemu-system-x86 busybox-static" in ended.stdout
 
 
+def test_many_skipped_tests_are_told_in_one_line() -> None:
+    ended = _run_tests("test")
+    lines = [line for line in ended.stdout.splitlines() if "to enable" in line]
+    assert len(lines) == 1
+    assert re.match(r"SKIPPED \[\d\d+\] no live guest: .*; to enable: apt-get install", lines[0])
+
+
 def test_without_qemu_the_tests_fail_in_ci() -> None:
-    ended = _run_one_test(CI="true")
+    ended = _run_tests(CI="true")
     assert ended.returncode == 1
     assert "qemu-system-x86_64 is not installed" in ended.stdout
 

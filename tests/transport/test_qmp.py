@@ -185,7 +185,7 @@ def test_a_message_beyond_all_limits_is_given_up() -> None:
     near, far = socket.socketpair()
     thread = threading.Thread(target=server, args=(Peer(far),))
     thread.start()
-    with QmpClient(near, Deadline(30)) as client, pytest.raises(QmpProtocolError, match="64 MiB"):
+    with QmpClient(near, Deadline(30)) as client, pytest.raises(QmpProtocolError, match="4 MiB"):
         client.greet(Deadline(30))
     thread.join()
     far.close()

@@ -12,9 +12,10 @@ from libmicrovmi_py.drivers.base import Driver, Region, check_vcpu
 from libmicrovmi_py.drivers.dump.contents import Contents, Paged, Processors
 from libmicrovmi_py.drivers.dump.formats import recognised
 from libmicrovmi_py.drivers.dump.image import Image
-from libmicrovmi_py.drivers.dump.layout import Kinds, Piece
+from libmicrovmi_py.drivers.dump.kinds import AllKinds, Kinds, OnlyRam
+from libmicrovmi_py.drivers.dump.layout import Piece
 from libmicrovmi_py.errors import InvalidArgumentError, NotMappedError, NotSupportedError
-from libmicrovmi_py.model import PAGE_SHIFT, DriverType, MemoryKind, MemoryRange, Registers, end_of_ram
+from libmicrovmi_py.model import PAGE_SHIFT, DriverType, MemoryRange, Registers
 from libmicrovmi_py.params import Parameters
 
 
@@ -28,10 +29,10 @@ class DumpDriver(Driver):
         "format": "raw, lime, elf, windows or kdump, whatever the file looks like; by its first bytes if not given",
     }
 
-    def __init__(self, image: Image, processors: Processors) -> None:
+    def __init__(self, image: Image, processors: Processors, kinds: AllKinds) -> None:
         self._image = image
         self._processors = processors
-        self._max_addr = 0
+        self._max_addr = kinds.end_of_ram
 
     @classmethod
     def open(cls, params: Parameters) -> DumpDriver:
@@ -40,10 +41,10 @@ class DumpDriver(Driver):
         if path is None:
             raise InvalidArgumentError("Dump driver requires a path")
         image, form = recognised(path, params.get("format"))
-        driver = _driver(image, form.read(image))
-        if not driver.max_addr:
+        contents = form.read(image)
+        if not contents.ranges():
             raise image.damaged("there is no memory in it")
-        return driver
+        return _driver(image, contents)
 
     @property
     def max_addr(self) -> int:
@@ -56,16 +57,14 @@ class DumpDriver(Driver):
 class MappedDump(DumpDriver):
     """Memory that lies in the file as it is: mapped read-only, and read in C."""
 
-    def __init__(self, image: Image, processors: Processors, pieces: Sequence[Piece]) -> None:
-        super().__init__(image, processors)
-        kinds = Kinds((piece.start, piece.end) for piece in pieces if processors.hypervisor)
+    def __init__(self, image: Image, processors: Processors, kinds: AllKinds, pieces: Sequence[Piece]) -> None:
+        super().__init__(image, processors, kinds)
         self._regions = tuple(
             region
             for piece in pieces
             for part in kinds.of(piece.start, piece.end)
             for region in _regions(image, part, piece.offset + part.start - piece.start)
         )
-        self._max_addr = max((item.end for item in self._regions if item.kind is MemoryKind.RAM), default=0)
 
     def regions(self) -> Sequence[Region]:
         """The pieces of the file, by guest-physical address."""
@@ -86,13 +85,10 @@ class PagedDump(DumpDriver):
 
     static = True
 
-    def __init__(self, image: Image, processors: Processors, pages: Paged) -> None:
-        super().__init__(image, processors)
+    def __init__(self, image: Image, processors: Processors, kinds: AllKinds, pages: Paged) -> None:
+        super().__init__(image, processors, kinds)
         self._pages = pages
-        ranges = pages.ranges()
-        kinds = Kinds(ranges if processors.hypervisor else ())
-        self._map = tuple(part for start, end in ranges for part in kinds.of(start, end))
-        self._max_addr = end_of_ram(self._map)
+        self._map = tuple(part for start, end in pages.ranges() for part in kinds.of(start, end))
 
     def read_frame(self, frame: int, offset: int, buffer: memoryview) -> None:
         """Unpack the page that holds the frame."""
@@ -134,12 +130,22 @@ class PagedDumpWithRegisters(_WithRegisters, PagedDump):
 
 
 def _driver(image: Image, contents: Contents) -> DumpDriver:
-    memory, processors = contents.memory, contents.processors
+    memory, processors, kinds = contents.memory, contents.processors, _kinds(image, contents)
     if isinstance(memory, Sequence):
         mapped = MappedDumpWithRegisters if processors.count else MappedDump
-        return mapped(image, processors, memory)
+        return mapped(image, processors, kinds, memory)
     paged = PagedDumpWithRegisters if processors.count else PagedDump
-    return paged(image, processors, memory)
+    return paged(image, processors, kinds, memory)
+
+
+def _kinds(image: Image, contents: Contents) -> AllKinds:
+    """Only a hypervisor's dump has more than main memory; if it has no main memory, a part of it was asked for."""
+    exists = contents.ranges() if contents.exists is None else contents.exists
+    if contents.processors.hypervisor:
+        kinds = Kinds(exists, whole=contents.whole, read=contents.reader(image))
+        if kinds.end_of_ram:
+            return kinds
+    return OnlyRam(exists)
 
 
 def _regions(image: Image, part: MemoryRange, offset: int) -> Iterator[Region]:

@@ -48,7 +48,8 @@ class Image:
     def check(self, offset: int, size: int, what: str) -> None:
         """Raise ``IoError`` unless the file has these bytes."""
         if offset < 0 or size < 0 or offset + size > self.size:
-            raise self.damaged(f"{what} would lie at {offset:#x}, {size:#x} bytes, of a file of {self.size:#x}")
+            place = f"{what} would lie at {offset:#x}, {size:#x} bytes, of a file of {self.size:#x}"
+            raise self.damaged(f"{place}: {offset + size - self.size} bytes are missing")
 
     def pieces(self, offset: int, size: int) -> Iterator[tuple[int, int]]:
         """Where in the file those bytes are: (offset, size), in order."""
@@ -56,13 +57,9 @@ class Image:
 
     def damaged(self, what: str) -> IoError:
         """The error for a file that is cut short or lies."""
-        return IoError(
-            f"{self.path} is cut short or damaged: {what}; make the dump anew, or say format=raw to take it as it is"
-        )
+        return IoError(f"{self.path} is cut short or damaged: {what}; copy it again, or make the dump anew")
 
-    def refused(
-        self, what: str, way_out: str = "convert it, or say format=raw to take it as it is"
-    ) -> DriverUnavailableError:
+    def refused(self, what: str, way_out: str) -> DriverUnavailableError:
         """The error for a file that is well but cannot be read."""
         return DriverUnavailableError(f"{self.path} is {what}, which cannot be read: {way_out}")
 

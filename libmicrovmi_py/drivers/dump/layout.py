@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pieces of memory that lie in a file: their order, what overlaps, and what kind of memory they are."""
+"""Pieces of memory that lie in a file: their order, and what overlaps."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from libmicrovmi_py.model import MemoryKind, MemoryRange
-
-_MIB, _4_GIB = 1 << 20, 1 << 32
+Span = tuple[int, int]
+"""(first, one past the last) address."""
 
 
 class Piece(NamedTuple):
@@ -63,26 +62,3 @@ def joined(pieces: Iterable[Piece]) -> list[Piece]:
             piece = Piece(last.start, last.size + piece.size, last.offset)
         result.append(piece)
     return result
-
-
-class Kinds:
-    """What kind of memory a hypervisor's dump has where; such dumps hold the memory of devices as well.
-
-    On a PC main memory goes on from 1 MiB to its end below 4 GiB without a hole. What lies between there and 4 GiB
-    belongs to devices, and is the firmware where it ends at 4 GiB.
-    """
-
-    def __init__(self, ranges: Iterable[tuple[int, int]]) -> None:
-        """``ranges`` are all (start, end) of the dump, sorted."""
-        self._low_end = _MIB
-        for start, end in ranges:
-            if start <= self._low_end < end:
-                self._low_end = end
-
-    def of(self, start: int, end: int) -> list[MemoryRange]:
-        """One of the ranges with its kind; in two where main memory begins at 4 GiB, right behind the firmware."""
-        if self._low_end == _MIB or start < self._low_end or start >= _4_GIB:
-            return [MemoryRange(start, end - start, MemoryKind.RAM)]
-        edge = min(end, _4_GIB)
-        kind = MemoryKind.ROM if edge == _4_GIB else MemoryKind.DEVICE
-        return [MemoryRange(start, edge - start, kind)] + ([MemoryRange(edge, end - edge)] if end > edge else [])

@@ -7,6 +7,7 @@ VBCPU (include/VBox/vmm/dbgfcorefmt.h); a kernel that crashed left an NT_PRSTATU
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -52,17 +53,22 @@ class _Note(NamedTuple):
     content: bytes
 
 
-def processors(notes: bytes, *, wide: bool) -> Processors:
-    """The vCPUs of an x86 machine; ``wide`` is whether the file is a 64-bit one.
+def processors(notes: bytes, *, wide: bool, x86: bool | None) -> Processors:
+    """The vCPUs of an x86 machine, none of another; ``wide`` is whether the file is a 64-bit one.
 
-    Raises ``ValueError`` for notes that do not fit together.
+    ``x86`` is whether it is of such a machine, ``None`` if it does not say: then QEMU's own note does, which it writes
+    for no other. Raises ``ValueError`` for notes that do not fit together.
     """
-    found = list(_walk(notes))
+    if x86 is False:
+        return Processors()
+    found = list(itertools.islice(_walk(notes), 2 * _MAX_COUNT + 1))
     if len(found) > 2 * _MAX_COUNT:
-        raise ValueError(f"{len(found)} notes are more than any machine's")
+        raise ValueError(f"more than {2 * _MAX_COUNT} notes are more than any machine's")
     qemu = [_of_qemu(note.content) for note in found if note.key == _QEMU]
     if qemu:
         return Processors(len(qemu), qemu, hypervisor=True)
+    if x86 is None:
+        return Processors()
     if any(note.key == _VBCORE for note in found):
         return _of_virtualbox(found)
     of_status = _of_status if wide else _of_status_32
@@ -108,6 +114,8 @@ def _of_qemu(content: bytes) -> X86Registers:
     registers = _general(_QEMU_NAMES, values[:18])
     for index, name in enumerate((*_SEGMENTS, "gdt", "idt")):
         selector, limit, _, base = values[18 + 4 * index : 22 + 4 * index]
+        if selector > 0xFFFF:
+            raise ValueError(f"the note of QEMU has {selector:#x} for the selector {name}")
         if name in X86_TABLES:
             setattr(registers, name, SystemTableReg(base, limit & 0xFFFF))
         else:

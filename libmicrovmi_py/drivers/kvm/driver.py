@@ -4,19 +4,18 @@
 from __future__ import annotations
 
 import errno
-import logging
 from collections.abc import Sequence
 
 from libmicrovmi_py.drivers.base import check_vcpu
 from libmicrovmi_py.drivers.kvm import KvmDriver, abi
 from libmicrovmi_py.drivers.kvm.machine import Machine, acquire, release
-from libmicrovmi_py.errors import AccessError, MicrovmiError, NotMappedError
+from libmicrovmi_py.errors import AccessError, MicrovmiError, NotMappedError, logger
 from libmicrovmi_py.events import Event, Intercept, PageAccess, Reply
 from libmicrovmi_py.model import PAGE_SHIFT, PAGE_SIZE, Registers
 from libmicrovmi_py.params import Parameters
 from libmicrovmi_py.transport.foreign import load
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 
 class OpenMachine(KvmDriver):

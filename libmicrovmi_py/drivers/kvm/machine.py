@@ -7,7 +7,6 @@ ends with its last user.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,12 +15,12 @@ from libmicrovmi_py.drivers.kvm.domain import Domain
 from libmicrovmi_py.drivers.kvm.intercepts import Accesses, Intercepts
 from libmicrovmi_py.drivers.kvm.listener import connections, wait_for_guest
 from libmicrovmi_py.drivers.kvm.vcpus import Vcpus
-from libmicrovmi_py.errors import DriverUnavailableError, IoError, MicrovmiError, TimeoutExpiredError
+from libmicrovmi_py.errors import DriverUnavailableError, IoError, MicrovmiError, TimeoutExpiredError, logger
 from libmicrovmi_py.model import PAGE_SHIFT, PHYSICAL_BITS
 from libmicrovmi_py.transport.deadline import Deadline
 from libmicrovmi_py.transport.foreign import Foreign
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 _changed = threading.Condition()
 _machines: dict[str, Machine] = {}

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -12,14 +11,14 @@ from libmicrovmi_py.drivers.qemu import control
 from libmicrovmi_py.drivers.qemu.discovery import parse_endpoint, resolve
 from libmicrovmi_py.drivers.qemu.memory import HostMemory, is_filled, read_pieces
 from libmicrovmi_py.drivers.qemu.monitor import Monitor
-from libmicrovmi_py.errors import InvalidArgumentError, InvalidContextError, MicrovmiError
+from libmicrovmi_py.errors import InvalidArgumentError, InvalidContextError, MicrovmiError, logger
 from libmicrovmi_py.model import DriverType, MemoryKind, MemoryRange, Registers
 from libmicrovmi_py.params import Parameters
 from libmicrovmi_py.transport.deadline import Deadline
 from libmicrovmi_py.transport.processes import Process
 from libmicrovmi_py.transport.qmp import QmpClient
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 _TIMEOUT = 10.0
 

@@ -8,7 +8,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from libmicrovmi_py.transport.shape import decimal
+
 _ON = ("on", "yes", "true", "y")
+HIGHEST_PORT = 0xFFFF
+_HIGHEST_FD = (1 << 31) - 1
 _COMMA = re.compile(r"(?:[^,]|,,)+")
 
 
@@ -95,12 +99,11 @@ def _socket(options: dict[str, str]) -> QmpSocket | None:
     ident = options.get("id", "")
     if "path" in options:
         return QmpSocket(path=options["path"], abstract=options.get("abstract") in _ON, ident=ident)
-    if options.get("fd", "").isdigit():
-        return QmpSocket(fd=int(options["fd"]), ident=ident)
-    if options.get("port", "").isdigit():
-        host = options.get("host", "").strip("[]")
-        return QmpSocket(host=_reachable(host), port=int(options["port"]), ident=ident)
-    return None
+    fd = decimal(options.get("fd", ""), _HIGHEST_FD)
+    if fd is not None:
+        return QmpSocket(fd=fd, ident=ident)
+    port = decimal(options.get("port", ""), HIGHEST_PORT)
+    return QmpSocket(host=_reachable(options.get("host", "").strip("[]")), port=port, ident=ident) if port else None
 
 
 def _reachable(host: str) -> str:

@@ -9,15 +9,17 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from libmicrovmi_py.drivers.qemu.commandline import QmpSocket, guest_name, qmp_sockets
+from libmicrovmi_py.drivers.qemu.commandline import HIGHEST_PORT, QmpSocket, guest_name, qmp_sockets
 from libmicrovmi_py.errors import DriverUnavailableError, InvalidArgumentError
 from libmicrovmi_py.transport.deadline import Deadline
 from libmicrovmi_py.transport.processes import Process
+from libmicrovmi_py.transport.shape import decimal
 from libmicrovmi_py.transport.unixsock import Endpoint, TcpEndpoint, UnixEndpoint, peer_pid, unix_sockets
 
 _PROGRAM = re.compile(r"\.?(qemu-system-[\w.+-]+|qemu-kvm|kvm|qemu)")
 _SOCKET = re.compile(r"socket:\[(\d+)\]")
 _RETRY = 0.01
+_HIGHEST_PID = 1 << 22
 _ADVICE = "start QEMU with -qmp unix:/path/qmp.sock,server=on,wait=off"
 
 
@@ -74,9 +76,8 @@ def _matches(text: str) -> tuple[list[Qemu], list[Qemu]]:
     """The QEMUs that a name or a process id means, and all that run."""
     running = find_all()
     named = [qemu for qemu in running if qemu.name == text]
-    if named or not text.isdigit():
-        return named, running
-    return [qemu for qemu in running if qemu.process.pid == int(text)], running
+    pid = None if named else decimal(text, _HIGHEST_PID)
+    return [qemu for qemu in running if qemu.process.pid == pid] or named, running
 
 
 def _in_the_middle_of_a_fork(matches: list[Qemu]) -> bool:
@@ -167,10 +168,11 @@ def parse_endpoint(text: str) -> Endpoint:
     """A QMP socket as a user names it: a path, or ``HOST:PORT``. Raises ``InvalidArgumentError``."""
     if "/" in text:
         return UnixEndpoint(text, os.path.abspath(text))
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit():
+    host, _, digits = text.rpartition(":")
+    port = decimal(digits, HIGHEST_PORT)
+    if not host or not port:
         raise InvalidArgumentError(f"qmp={text}: neither the path of a socket nor HOST:PORT")
-    return TcpEndpoint(host.strip("[]"), int(port))
+    return TcpEndpoint(host.strip("[]"), port)
 
 
 def is_other_qemu(pid: int, process: Process) -> bool:

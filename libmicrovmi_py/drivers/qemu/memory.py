@@ -3,29 +3,39 @@
 
 from __future__ import annotations
 
-import logging
+import bisect
+import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from libmicrovmi_py.drivers.base import Region, Source
-from libmicrovmi_py.errors import IoError
-from libmicrovmi_py.model import MemoryKind
-from libmicrovmi_py.transport.backing import open_backing
+from libmicrovmi_py.errors import IoError, logger
+from libmicrovmi_py.model import PHYSICAL_BITS, MemoryKind
+from libmicrovmi_py.transport.backing import open_backings
+from libmicrovmi_py.transport.fds import OwnedFd
 from libmicrovmi_py.transport.mapping import HostMapping
 from libmicrovmi_py.transport.processes import Process, Vma
 from libmicrovmi_py.transport.procmem import ProcessMemory
 from libmicrovmi_py.transport.qmp import QmpClient, QmpCommandError
+from libmicrovmi_py.transport.shape import hexadecimal, text
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 _SYSTEM = ' AS "memory", '
 _RANGE = re.compile(
-    r"^ +(?P<start>[0-9a-f]+)-(?P<last>[0-9a-f]+) \((?:prio -?\d+, )?(?:nv-)?(?P<kind>ram|romd?)\): "
+    r"^ +(?P<start>[0-9a-f]+)-(?P<last>[0-9a-f]+) \((?:prio -?[0-9]+, )?(?:nv-)?(?P<kind>ram|romd?)\): "
     r"(?P<name>.+?)(?: @(?P<offset>[0-9a-f]+))?(?: KVM)?(?: owner:.*)?$"
 )
-_HOST = re.compile(r"Host virtual address for 0x[0-9a-f]+ \((.*)\) is (0x[0-9a-f]+)")
+_HOST = re.compile(r"Host virtual address for 0x[0-9a-f]+ \((.*)\) is 0x([0-9a-f]+)\s*")
 _ATTEMPTS = 5
+
+_FILES = 1024
+"""Files of one QEMU that are mapped: it has at most 256 DIMMs, and some files more."""
+
+_PARTS = 1 << 16
+"""Mappings of QEMU's that the guest's memory may lie in: some of each RAM block's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,25 +51,30 @@ class FlatRange:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Guest memory that lies in one piece of the host's: guest address, size, kind, RAM block, host address."""
+    """Guest memory that lies in one piece of the host's.
+
+    Guest address, size, kind, RAM block and offset in it, host address.
+    """
 
     start: int
     size: int
     kind: MemoryKind
     block: str
+    offset: int
     host: int
 
     def continues(self, other: Piece) -> bool:
         """Whether this piece follows ``other`` in the guest and in the host, and is the same memory."""
         distance = other.size
-        same = (self.kind, self.block) == (other.kind, other.block)
+        same = (self.kind, self.block, self.offset) == (other.kind, other.block, other.offset + distance)
         return same and self.start == other.start + distance and self.host == other.host + distance
 
 
 def parse_flat_view(text: str) -> list[FlatRange]:
     """The memory in the flat view of the address space ``memory``, out of ``info mtree -f``.
 
-    Left out is what is not memory: ``i/o``, and ``ramd``, the registers of a passed-through device.
+    Left out is what is not memory: ``i/o``, and ``ramd``, the registers of a passed-through device. Raises ``IoError``
+    for addresses that no machine has.
     """
     for view in text.split("FlatView #"):
         if _SYSTEM in view:
@@ -68,9 +83,11 @@ def parse_flat_view(text: str) -> list[FlatRange]:
 
 
 def _flat_range(match: re.Match[str]) -> FlatRange:
-    start, last = int(match["start"], 16), int(match["last"], 16)
-    read_only = match["kind"] != "ram"
-    return FlatRange(start, last + 1 - start, read_only, match["name"], int(match["offset"] or "0", 16))
+    start, last = (hexadecimal(match[name], "an address in info mtree", PHYSICAL_BITS) for name in ("start", "last"))
+    if last < start:
+        raise IoError(f"info mtree tells a range from {start:#x} to {last:#x}")
+    offset = hexadecimal(match["offset"] or "0", "an offset in info mtree")
+    return FlatRange(start, last + 1 - start, match["kind"] != "ram", match["name"], offset)
 
 
 def main_blocks(ranges: Sequence[FlatRange], backends: set[str]) -> set[str]:
@@ -104,30 +121,30 @@ def read_pieces(client: QmpClient) -> list[Piece]:
 
 def _backends(client: QmpClient) -> set[str]:
     """The ids of the memory backends, but for those whose memory an ivshmem device shares with others."""
-    ids = {str(item["id"]) for item in client.execute("query-memdev") if "id" in item}
+    ids = {text(item["id"], "the id of a memory backend") for item in client.records("query-memdev") if "id" in item}
     for folder in ("/machine/peripheral", "/machine/peripheral-anon"):
-        for item in client.execute("qom-list", path=folder):
-            if "ivshmem" in item["type"]:
-                ids.discard(_backend_of(client, f"{folder}/{item['name']}"))
+        for item in client.records("qom-list", path=folder):
+            if "ivshmem" in text(item.get("type"), "the type of a device"):
+                ids.discard(_backend_of(client, f"{folder}/{text(item.get('name'), 'the name of a device')}"))
     return ids
 
 
 def _backend_of(client: QmpClient, device: str) -> str:
     try:
-        return str(client.execute("qom-get", path=device, property="memdev")).rpartition("/")[2]
+        return text(client.execute("qom-get", path=device, property="memdev"), "a device's memory").rpartition("/")[2]
     except QmpCommandError:
         return ""
 
 
 def _host_address(client: QmpClient, item: FlatRange) -> int | None:
     """Where in QEMU's process a range is; ``None`` if the map has changed since."""
-    match = _HOST.search(client.human(f"gpa2hva {item.start:#x}"))
-    return int(match[2], 16) if match and match[1] == item.block else None
+    match = _HOST.fullmatch(client.human(f"gpa2hva {item.start:#x}"))
+    return hexadecimal(match[2], "an address of gpa2hva") if match and match[1] == item.block else None
 
 
 def _piece(item: FlatRange, main: set[str], host: int) -> Piece:
     kind = MemoryKind.RAM if item.block in main else MemoryKind.DEVICE
-    return Piece(item.start, item.size, MemoryKind.ROM if item.read_only else kind, item.block, host)
+    return Piece(item.start, item.size, MemoryKind.ROM if item.read_only else kind, item.block, item.offset, host)
 
 
 def _joined(pieces: Iterator[Piece]) -> list[Piece]:
@@ -142,13 +159,15 @@ def _joined(pieces: Iterator[Piece]) -> list[Piece]:
 
 def is_filled(client: QmpClient) -> bool:
     """Whether all of the guest's memory has arrived: during a post-copy migration parts of it follow when touched."""
-    return "postcopy" not in str(client.execute("query-migrate").get("status", ""))
+    return "postcopy" not in text(client.record("query-migrate").get("status", ""), "the status of a migration")
 
 
 class HostMemory:
     """The sources behind the guest's memory: one for the process, one for each file that it maps shared.
 
-    A file stays mapped until ``close()``, as readers may still hold regions of an older map.
+    What is read and written is what the process itself could: a file only if the process has it mapped shared, for
+    writing only where that mapping is writable; everything else through the process. A file stays mapped until
+    ``close()``, as readers may still hold regions of an older map.
     """
 
     def __init__(self, process: Process) -> None:
@@ -156,6 +175,7 @@ class HostMemory:
         self._process = process
         self._memory = ProcessMemory(process)
         self._anonymous = self._memory.anonymous()
+        self._read_only = self._memory.read_only()
         self._files: dict[Vma, HostMapping | None] = {}
         self._skips = False
 
@@ -166,7 +186,13 @@ class HostMemory:
         """
         self._skips = filled
         vmas = self._process.mappings()
-        return tuple(region for piece in pieces for region in self._regions(piece, vmas))
+        ends = [vma.end for vma in vmas]
+        every = (part for piece in pieces for part in _parts(piece, vmas, ends))
+        parts = list(itertools.islice(every, _PARTS + 1))
+        if len(parts) > _PARTS:
+            raise IoError(f"QEMU has the guest's memory in more than {_PARTS} mappings: that cannot be")
+        self._open_files(part.vma for part in parts if part.vma.is_shared_file)
+        return tuple(self._region(part) for part in parts)
 
     def close(self) -> None:
         """Close all sources."""
@@ -175,35 +201,55 @@ class HostMemory:
             if mapping is not None:
                 mapping.close()
 
-    def _regions(self, piece: Piece, vmas: Sequence[Vma]) -> Iterator[Region]:
-        done = 0
-        for vma in vmas:
-            begin, end = piece.host + done, min(piece.host + piece.size, vma.end)
-            if vma.start <= begin < end:
-                source, offset = self._source(vma, begin)
-                yield Region(piece.start + done, end - begin, piece.kind, source, offset)
-                done += end - begin
-        if done != piece.size:
-            raise IoError(f"QEMU's memory map changed while it was read, at {piece.start + done:#x}: try again")
+    def _region(self, part: _Part) -> Region:
+        source, offset = self._source(part.vma, part.host)
+        return Region(part.start, part.size, part.kind, source, offset)
 
     def _source(self, vma: Vma, host: int) -> tuple[Source, int]:
-        mapping = self._mapping(vma) if vma.is_shared_file else None
+        mapping = self._files.get(vma) if vma.is_shared_file else None
         if mapping:
             return mapping, host - vma.start
+        if not vma.writable:
+            return self._read_only, host
         return (self._anonymous if self._skips and vma.is_anonymous else self._memory), host
 
-    def _mapping(self, vma: Vma) -> HostMapping | None:
-        if vma not in self._files:
-            self._files[vma] = self._map(vma)
-        return self._files[vma]
+    def _open_files(self, vmas: Iterable[Vma]) -> None:
+        """Map the files that are not mapped yet. Too many of them are read from the process: no QEMU has so many."""
+        new = [vma for vma in dict.fromkeys(vmas) if vma not in self._files][: max(0, _FILES - len(self._files))]
+        found = open_backings(self._process, new)
+        for vma in new:
+            self._files[vma] = self._map(vma, found.get(vma))
 
-    def _map(self, vma: Vma) -> HostMapping | None:
-        fd = open_backing(self._process, vma)
+    def _map(self, vma: Vma, fd: OwnedFd | None) -> HostMapping | None:
         if fd is None:
             _log.debug("%s cannot be opened: reading the memory of process %d", vma.path, self._process.pid)
             return None
         try:
-            return HostMapping(fd, vma.offset, vma.end - vma.start, writable=True)
+            return HostMapping(fd, vma.offset, vma.end - vma.start, writable=vma.writable)
         except (OSError, ValueError) as err:
             _log.debug("%s cannot be mapped (%s): reading the memory of process %d", vma.path, err, self._process.pid)
             return None
+
+
+class _Part(NamedTuple):
+    """Guest memory that lies in one mapping of the process: guest address, size, kind, mapping, host address."""
+
+    start: int
+    size: int
+    kind: MemoryKind
+    vma: Vma
+    host: int
+
+
+def _parts(piece: Piece, vmas: Sequence[Vma], ends: Sequence[int]) -> Iterator[_Part]:
+    """The mappings that hold a piece; ``ends`` are their ends, in ascending order."""
+    done = 0
+    for index in range(bisect.bisect_right(ends, piece.host), len(vmas)):
+        vma, begin = vmas[index], piece.host + done
+        if done == piece.size or vma.start > begin:
+            break
+        size = min(piece.size - done, vma.end - begin)
+        yield _Part(piece.start + done, size, piece.kind, vma, begin)
+        done += size
+    if done != piece.size:
+        raise IoError(f"QEMU's memory map changed while it was read, at {piece.start + done:#x}: try again")

@@ -7,8 +7,9 @@ import re
 
 from libmicrovmi_py.errors import NotSupportedError
 from libmicrovmi_py.model import X86_SEGMENTS, Registers, SegmentReg, SystemTableReg
+from libmicrovmi_py.transport.shape import hexadecimal
 
-_VALUE = re.compile(r"\b([A-Z][A-Z0-9]{1,3}) ?=([0-9a-f]{8}|[0-9a-f]{16})(?![0-9a-f])")
+_VALUE = re.compile(r"\b([A-Z][A-Z0-9]{1,3}) ?=([0-9a-f]{8,})")
 _SEGMENT = re.compile(r"^([A-Z]{2,3}) ?=([0-9a-f]{4}) ([0-9a-f]+) ([0-9a-f]+)", re.MULTILINE)
 _TABLE = re.compile(r"^([GI]DT)= +([0-9a-f]+) ([0-9a-f]+)", re.MULTILINE)
 
@@ -24,9 +25,9 @@ def parse_registers(text: str) -> Registers:
 
     QEMU does not print sysenter_*, star, lstar and apic_base: they stay 0. In 32-bit modes, those of a 64-bit vCPU
     included, it prints the lower halves of the general registers only. Raises ``NotSupportedError`` for
-    another architecture.
+    another architecture, ``IoError`` for a value that no register can hold.
     """
-    values = {_NAMES[name]: int(value, 16) for name, value in _VALUE.findall(text) if name in _NAMES}
+    values = {_NAMES[name]: hexadecimal(value, name) for name, value in _VALUE.findall(text) if name in _NAMES}
     if "rip" not in values:
         raise NotSupportedError("reading registers: the virtual machine is not an x86 one")
     registers = Registers(efer=values.get("msr_efer", 0))
@@ -34,7 +35,9 @@ def parse_registers(text: str) -> Registers:
         setattr(registers, register, value)
     for name, selector, base, limit in _SEGMENT.findall(text):
         if name.lower() in X86_SEGMENTS:
-            setattr(registers, name.lower(), SegmentReg(int(base, 16), int(limit, 16), int(selector, 16)))
+            segment = SegmentReg(hexadecimal(base, name), hexadecimal(limit, name, 32), hexadecimal(selector, name, 16))
+            setattr(registers, name.lower(), segment)
     for name, base, limit in _TABLE.findall(text):
-        setattr(registers, name.lower(), SystemTableReg(int(base, 16), int(limit, 16) & 0xFFFF))
+        table = SystemTableReg(hexadecimal(base, name), hexadecimal(limit, name) & 0xFFFF)
+        setattr(registers, name.lower(), table)
     return registers

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 from libmicrovmi_py.drivers.xen import XenDriver, domains
@@ -16,11 +15,11 @@ from libmicrovmi_py.drivers.xen.mappings import Mapper
 from libmicrovmi_py.drivers.xen.memory import GuestMemory, missing
 from libmicrovmi_py.drivers.xen.session import Session, connect, free_stopped
 from libmicrovmi_py.drivers.xen.vcpus import Vcpus
-from libmicrovmi_py.errors import MicrovmiError, NotSupportedError
+from libmicrovmi_py.errors import MicrovmiError, NotSupportedError, logger
 from libmicrovmi_py.events import Event, Intercept, PageAccess, Reply
 from libmicrovmi_py.model import MemoryRange, Registers, end_of_ram
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 
 class Domain(XenDriver):

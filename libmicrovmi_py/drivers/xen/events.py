@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import threading
 import time
 from collections import deque
@@ -15,12 +14,12 @@ from libmicrovmi_py.drivers.xen import arming, vmevent
 from libmicrovmi_py.drivers.xen.control import Control
 from libmicrovmi_py.drivers.xen.session import Session
 from libmicrovmi_py.drivers.xen.vcpus import Vcpus
-from libmicrovmi_py.errors import InvalidArgumentError, IoError, MicrovmiError, NotSupportedError, VmGoneError
+from libmicrovmi_py.errors import InvalidArgumentError, IoError, MicrovmiError, NotSupportedError, VmGoneError, logger
 from libmicrovmi_py.events import ALL_VCPUS, Event, EventKind, Intercept, PageAccess, Reply, ReplyAction
 from libmicrovmi_py.model import Registers
 from libmicrovmi_py.transport.deadline import Deadline
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 _LOOK = 0.1
 """Seconds after which a wait looks whether the domain and the session are still there."""

@@ -108,7 +108,8 @@ def test_a_lie_is_an_error_that_names_the_file_what_is_wrong_and_the_way_out(tmp
         opened(tmp_path, content)
     message = str(caught.value)
     assert message.startswith(f"{tmp_path / 'the dump'} is cut short or damaged: ")
-    assert "format=raw" in message
+    assert "format=raw" not in message, "which would give wrong bytes at every address"
+    assert message.endswith("; copy it again, or make the dump anew")
     assert "\n" not in message
     opened(tmp_path, content, format="raw").close()
 

@@ -4,23 +4,14 @@
 from __future__ import annotations
 
 import importlib
-import os
 import pkgutil
 from collections.abc import Mapping
 
 from libmicrovmi_py.drivers.dump.contents import Format
 from libmicrovmi_py.drivers.dump.image import FlatImage, Image
+from libmicrovmi_py.drivers.dump.known import KNOWN, Known
 from libmicrovmi_py.errors import InvalidArgumentError
-
-_OTHERS = {
-    b"PAGEDUMP": "a 32-bit Windows crash dump",
-    b"AVML": "a compressed AVML image",
-    b"LibvirtQemud": "a saved machine of libvirt, made without --memory-only",
-    b"QEVM": "a saved machine of QEMU",
-    b"DISKDUMP": "a diskdump",
-}
-"""What is known by its first bytes and not read, so that nobody takes it for a raw image."""
-
+from libmicrovmi_py.transport.processes import listed
 
 _found: dict[str, Format] = {}
 
@@ -33,7 +24,7 @@ def formats() -> Mapping[str, Format]:
 
 
 def _look_up() -> dict[str, Format]:
-    os.listdir(__path__[0])  # what cannot be listed would count as empty below
+    listed(__path__[0])  # what cannot be listed would count as empty below
     modules = [importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__)]
     found: list[Format] = [module.FORMAT for module in modules]
     return {item.name: item for item in sorted(found, key=lambda item: (-len(item.magic), item.name))}
@@ -51,14 +42,19 @@ def recognised(path: str, name: str | None) -> tuple[Image, Format]:
 
 def _format_of(image: Image) -> Format:
     start = _start(image)
-    for magic, text in _OTHERS.items():
-        if start.startswith(magic):
-            raise image.refused(text)
     found = next(item for item in formats().values() if start.startswith(item.magic))
-    if isinstance(image, FlatImage) and not found.magic:
-        raise image.refused("a flattened file of an unknown format")
+    if not found.magic and isinstance(image, FlatImage):
+        raise image.refused("a flattened file of an unknown format", "see what it holds: makedumpfile -R")
+    known = next((item for item in KNOWN if _is_at(image, item)), None) if not found.magic else None
+    if known is not None:
+        raise image.refused(known.what, known.way_out)
     return found
 
 
 def _start(image: Image) -> bytes:
     return image.read(0, min(16, image.size), "its start")
+
+
+def _is_at(image: Image, known: Known) -> bool:
+    size, place = len(known.magic), known.offset if known.offset >= 0 else image.size + known.offset
+    return 0 <= place <= image.size - size and image.read(place, size, "its start") == known.magic

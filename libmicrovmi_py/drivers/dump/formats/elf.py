@@ -17,6 +17,7 @@ from libmicrovmi_py.drivers.dump.layout import Piece, laid_out
 from libmicrovmi_py.model import PHYSICAL_BITS
 
 _ET_CORE, _PT_LOAD, _PT_NOTE, _PN_XNUM = 4, 1, 4, 0xFFFF
+_WAY_OUT = "name the dump of the machine's memory"
 _X86 = (3, 62)  # EM_386, EM_X86_64
 
 
@@ -31,19 +32,21 @@ class _Class(NamedTuple):
 
 
 _CLASSES = {
-    1: _Class(False, struct.Struct("<16x2H4x4x2I4x2x2H"), struct.Struct("<28xI8x"), struct.Struct("<8I"), (0, 1, 3, 4)),
+    1: _Class(False, struct.Struct("<16x2H4x4x2I4x2x2H"), struct.Struct("<28xI8x"), struct.Struct("<8I"), (0, 1, 2, 3, 4, 5)),
     2: _Class(
-        True, struct.Struct("<16x2H4x8x2Q4x2x2H"), struct.Struct("<44xI16x"), struct.Struct("<2I6Q"), (0, 2, 4, 5)
+        True, struct.Struct("<16x2H4x8x2Q4x2x2H"), struct.Struct("<44xI16x"), struct.Struct("<2I6Q"), (0, 2, 3, 4, 5, 6)
     ),
 }
-"""By EI_CLASS; ``order`` is where p_type, p_offset, p_paddr and p_filesz are."""
+"""By EI_CLASS; ``order`` is where p_type, p_offset, p_vaddr, p_paddr, p_filesz and p_memsz are."""
 
 
 class _Segment(NamedTuple):
     kind: int
     offset: int
+    virtual: int
     address: int
     size: int
+    in_memory: int
 
 
 def _read(image: Image) -> Contents:
@@ -51,11 +54,17 @@ def _read(image: Image) -> Contents:
     if not ident.startswith(b"\x7fELF") or ident[4] not in _CLASSES:
         raise image.damaged("there is no ELF header of 32 or 64 bits")
     if ident[5] != 1:
-        raise image.refused("a big-endian ELF core")
+        raise image.refused("a big-endian ELF core (s390x, ppc64)", "only little-endian ones are read")
     layout = _CLASSES[ident[4]]
     machine, segments = _segments(image, layout)
-    pieces = _memory(image, segments)
-    return Contents(pieces, _processors(image, segments, layout.wide) if machine in _X86 else Processors())
+    loads = _loads(image, segments)
+    processors = _processors(image, segments, layout.wide, machine in _X86)
+    pieces = laid_out(Piece(load.address, load.size, load.offset) for load in loads)
+    if processors.hypervisor and any(load.virtual not in (0, load.address) for load in loads):
+        return Contents(pieces, processors, whole=False)
+    exists = [(load.address, min(load.address + max(load.size, load.in_memory), 1 << PHYSICAL_BITS)) for load in loads]
+    whole = all(load.in_memory <= load.size for load in loads)
+    return Contents(pieces, processors, exists, whole)
 
 
 def _segments(image: Image, layout: _Class) -> tuple[int, list[_Segment]]:
@@ -63,37 +72,39 @@ def _segments(image: Image, layout: _Class) -> tuple[int, list[_Segment]]:
     content = image.read(0, layout.header.size, "the ELF header")
     kind, machine, table, sections, entry, count = layout.header.unpack(content)
     if kind != _ET_CORE:
-        raise image.refused("an ELF file but no core")
+        raise image.refused("an ELF file but no core (a program or a library)", _WAY_OUT)
     if count == _PN_XNUM:
         (count,) = layout.section.unpack(image.read(sections, layout.section.size, "the number of segments"))
     if count and entry != layout.segment.size:
         raise image.damaged(f"program headers have {entry} bytes, not {layout.segment.size}")
     if count > MAX_PIECES:
-        raise image.refused(f"an ELF core of {count} segments")
+        raise image.refused(f"an ELF core of {count} segments", f"there may be {MAX_PIECES}: make it with fewer")
     rows = layout.segment.iter_unpack(image.read(table, count * layout.segment.size, f"{count} program headers"))
     return machine, [_Segment(*(row[place] for place in layout.order)) for row in rows]
 
 
-def _memory(image: Image, segments: list[_Segment]) -> list[Piece]:
-    """What the segments have in the file; what exceeds that (p_memsz) was left out of the dump and does not exist."""
+def _loads(image: Image, segments: list[_Segment]) -> list[_Segment]:
+    """The segments with memory in the file; what exceeds that (p_memsz) was left out of the dump."""
     loads = [segment for segment in segments if segment.kind == _PT_LOAD and segment.size]
+    if not segments:
+        raise image.refused("an ELF core without segments (xl dump-core writes such)", _WAY_OUT)
     if not loads:
-        raise image.refused("an ELF core without memory")
+        raise image.refused("an ELF core without memory", _WAY_OUT)
     if len(loads) > 1 and all(load.address == 0 for load in loads):
-        raise image.refused("the core of a process, not of a machine")
+        raise image.refused("the core of a process, not of a machine", _WAY_OUT)
     for load in loads:
         if load.address + load.size > 1 << PHYSICAL_BITS:
             raise image.damaged(f"memory would be at {load.address:#x}, {load.size:#x} bytes")
         image.check(load.offset, load.size, f"memory from {load.address:#x} on")
-    return laid_out(Piece(load.address, load.size, load.offset) for load in loads)
+    return loads
 
 
-def _processors(image: Image, segments: list[_Segment], wide: bool) -> Processors:
+def _processors(image: Image, segments: list[_Segment], wide: bool, x86: bool) -> Processors:
     places = [(segment.offset, segment.size) for segment in segments if segment.kind == _PT_NOTE]
     if sum(size for _, size in places) > notes.MAX_SIZE:
         raise image.damaged("its notes are longer than any machine's")
     try:
-        return notes.processors(b"".join(image.read(*place, "notes") for place in places), wide=wide)
+        return notes.processors(b"".join(image.read(*place, "notes") for place in places), wide=wide, x86=x86)
     except ValueError as err:
         raise image.damaged(str(err)) from None
 

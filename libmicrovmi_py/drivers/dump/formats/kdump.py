@@ -10,7 +10,7 @@ from __future__ import annotations
 import bisect
 import struct
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import add
 from typing import NamedTuple
 
@@ -19,12 +19,15 @@ from libmicrovmi_py.drivers.dump.bitmap import runs
 from libmicrovmi_py.drivers.dump.codecs import CODECS, Unpack
 from libmicrovmi_py.drivers.dump.contents import Contents, Format, Processors
 from libmicrovmi_py.drivers.dump.image import Image
+from libmicrovmi_py.drivers.dump.kinds import plausible
 from libmicrovmi_py.errors import AccessError, DriverUnavailableError, IoError
 from libmicrovmi_py.model import PHYSICAL_BITS
 
 _MAGIC = b"KDUMP   "
 _MACHINE = slice(272, 272 + 65)
 _X86 = (b"x86_64", b"i386", b"i586", b"i686")
+_UNTOLD = (b"Unknown", b"")
+"""What QEMU since version 9 writes for every machine, and what others leave empty."""
 _PAGE_SIZES = (4096, 8192, 16384, 32768, 65536)
 _INCOMPLETE = 8
 _DESCRIPTOR = struct.Struct("<Q2I8x")
@@ -57,7 +60,7 @@ class _Header(NamedTuple):
     sub: int
     blocks: int
     pages: int
-    x86: bool
+    x86: bool | None
 
 
 def _header(image: Image) -> _Header:
@@ -73,7 +76,7 @@ def _header(image: Image) -> _Header:
     if version >= 6:
         pages = _word(image, "<Q", block + writer.pages)
     machine = content[_MACHINE].partition(b"\0")[0]
-    return _Header(writer, version, block, sub, blocks, pages, machine in _X86)
+    return _Header(writer, version, block, sub, blocks, pages, None if machine in _UNTOLD else machine in _X86)
 
 
 def _writer(image: Image, content: bytes) -> tuple[_Writer, tuple[int, ...]]:
@@ -107,6 +110,8 @@ class Pages:
         image.check(bitmaps, 2 * half, "the bitmaps of pages")
         self._starts, self._ends, self._before = array("Q"), array("Q"), array("Q")
         count = self._find_runs(runs(image, bitmaps + half, header.pages))
+        self.exists = self._bytes(runs(image, bitmaps, header.pages))
+        """(start, end) of the memory that the machine had: the first bitmap has the pages that were left out as well."""
         self._codecs = self._load(self._check_descriptors(count))
 
     def _find_runs(self, found: Iterator[tuple[int, int]]) -> int:
@@ -150,7 +155,10 @@ class Pages:
 
     def ranges(self) -> Sequence[tuple[int, int]]:
         """(start, end) of the memory that is in the file, in bytes."""
-        return [(first * self._block, end * self._block) for first, end in zip(self._starts, self._ends, strict=True)]
+        return self._bytes(zip(self._starts, self._ends, strict=True))
+
+    def _bytes(self, found: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+        return [(first * self._block, end * self._block) for first, end in found]
 
     def read_range(self, address: int, buffer: memoryview) -> int:
         """Fill ``buffer`` up to the first page that is not in the file; the length of that."""
@@ -182,21 +190,23 @@ class Pages:
 
 
 def _processors(image: Image, header: _Header) -> Processors:
-    if header.version < 4 or not header.x86:
+    if header.version < 4:
         return Processors()
     layout = header.writer.notes
     offset, size = layout.unpack(image.read(header.block, layout.size, "the sub header"))
     if size > notes.MAX_SIZE:
         raise image.damaged("its notes are longer than any machine's")
     try:
-        return notes.processors(image.read(offset, size, "notes"), wide=header.writer.wide)
+        return notes.processors(image.read(offset, size, "notes"), wide=header.writer.wide, x86=header.x86)
     except ValueError as err:
         raise image.damaged(str(err)) from None
 
 
 def _read(image: Image) -> Contents:
     header = _header(image)
-    return Contents(Pages(image, header), _processors(image, header))
+    pages, processors = Pages(image, header), _processors(image, header)
+    known = pages.exists if plausible(pages.exists) else pages.ranges()
+    return Contents(pages, processors, known, whole=known == pages.ranges())
 
 
 FORMAT = Format("kdump", _MAGIC, _read)

@@ -26,7 +26,7 @@ def _ranges(image: Image) -> Iterator[Piece]:
         if magic != _MAGIC:
             raise image.damaged(f"there is no LiME range at {position:#x}")
         if version != 1:
-            raise image.refused(f"a LiME image of version {version}")
+            raise image.refused(f"a LiME image of version {version}", "convert it to version 1: avml-convert")
         if not first <= last < 1 << PHYSICAL_BITS:
             raise image.damaged(f"the range at {position:#x} goes from {first:#x} to {last:#x}")
         position += _HEADER.size
@@ -40,7 +40,7 @@ def _read(image: Image) -> Contents:
     for piece in _ranges(image):
         pieces.append(piece)
         if len(pieces) > MAX_PIECES:
-            raise image.refused(f"a LiME image of more than {MAX_PIECES} ranges")
+            raise image.refused(f"a LiME image of more than {MAX_PIECES} ranges", "convert it to raw")
     pieces.sort()
     for one, other in pairwise(pieces):
         if one.end > other.start:

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ``make`` builds anew and what it leaves alone, in a tree whose path has spaces; which Pythons it takes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+IGNORED = shutil.ignore_patterns(
+    "build", "dist", "__pycache__", ".*_cache", "*.egg-info", "*.so", ".git", "lib", "include"
+)
+LONG_AGO = 1_000_000_000.0
+
+Make = Callable[..., "subprocess.CompletedProcess[str]"]
+
+OLD_PYTHON = """#!/bin/sh
+# A Python that takes itself for 3.9; all that is asked of one so old is to run a text.
+exec "{real}" -c 'import sys
+sys.version_info = (3, 9, 2, "final", 0)
+code = sys.argv.pop(2)
+del sys.argv[1]
+exec(code)' "$@"
+"""
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of this tree, built; every test leaves it built."""
+    place = tmp_path_factory.mktemp("a tree") / "with spaces"
+    place.mkdir()
+    for name in ("Makefile", "build_embed.py", "pyproject.toml", "README.md", ".ci"):
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy2)(ROOT / name, place / name)
+    (place / "include").mkdir()
+    shutil.copy2(ROOT / "include" / "libmicrovmi.h", place / "include")
+    shutil.copytree(ROOT / "libmicrovmi_py", place / "libmicrovmi_py", ignore=IGNORED)
+    assert _make(place, "lib").returncode == 0
+    return place
+
+
+@pytest.fixture
+def make(tree: Path) -> Make:
+    """``make`` in that tree, with this test's Python."""
+    return lambda *words: _make(tree, *words)
+
+
+def _make(place: Path, *words: str, python: str | None = sys.executable) -> subprocess.CompletedProcess[str]:
+    # A make that runs this test must not hand its own jobs and variables on.
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS", "PYTHON"))}
+    chosen = [] if python is None else [f"PY={python}"]
+    command = ["make", "--no-print-directory", "CFLAGS=-O0", *chosen, *words]
+    return subprocess.run(command, cwd=place, env=clean, capture_output=True, text=True, check=False)
+
+
+def _built_by(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """Which of the three parts a make has built."""
+    assert done.returncode == 0, done.stderr
+    parts = {"library": "-o build/lib/libmicrovmi.so", "module": "-o libmicrovmi_py/_hot", "Python": "-m compileall"}
+    return [name for name, sign in parts.items() if sign in done.stdout]
+
+
+def test_nothing_is_done_when_nothing_has_changed(tree: Path, make: Make) -> None:
+    for path in (tree / "include" / "libmicrovmi.h", tree / "libmicrovmi_py" / "_native" / "hot.c"):
+        path.touch()
+    done = make("lib")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("file", "parts"),
+    [
+        ("include/libmicrovmi.h", ["library", "module"]),
+        ("libmicrovmi_py/_native/hot.c", ["library", "module"]),
+        ("libmicrovmi_py/_native/exports.map", ["library", "module"]),
+        ("libmicrovmi_py/model.py", ["Python"]),
+        ("libmicrovmi_py/version.py", ["library", "module", "Python"]),
+    ],
+)
+def test_a_change_is_built_once_however_old_the_file_is(tree: Path, make: Make, file: str, parts: list[str]) -> None:
+    comment = {".py": "# {}", ".map": "# {}"}.get(Path(file).suffix, "/* {} */")
+    with (tree / file).open("a") as source:
+        source.write(comment.format("changed") + "\n")
+    os.utime(tree / file, (LONG_AGO, LONG_AGO))
+    assert _built_by(make("lib")) == parts
+    assert make("lib").stdout == ""
+
+
+def test_a_module_that_is_gone_is_gone_from_the_library(tree: Path, make: Make) -> None:
+    extra = tree / "libmicrovmi_py" / "extra.py"
+    extra.write_text("")
+    assert _built_by(make("lib")) == ["Python"]
+    extra.unlink()
+    assert _built_by(make("lib")) == ["Python"]
+    assert not (tree / "build" / "lib" / "libmicrovmi" / "libmicrovmi_py" / "extra.py").exists()
+
+
+def test_a_path_with_spaces_is_installed_from_and_to(tree: Path, make: Make, tmp_path: Path) -> None:
+    target = tmp_path / "a package"
+    done = make("install", "PREFIX=/opt/v m i", f"DESTDIR={target}")
+    assert done.returncode == 0, done.stderr
+    place = target / "opt" / "v m i"
+    code = "import ctypes; vm = ctypes.CDLL('./libmicrovmi.so'); print(vm.microvmi_version is not None)"
+    seen = subprocess.run([sys.executable, "-c", code], cwd=place / "lib", capture_output=True, text=True, check=True)
+    assert seen.stdout == "True\n"
+    assert (place / "lib" / "pkgconfig" / "libmicrovmi.pc").exists()
+    assert make("uninstall", "PREFIX=/opt/v m i", f"DESTDIR={target}").returncode == 0
+    assert [path for path in place.rglob("*") if not path.is_dir()] == []
+
+
+def test_pip_installs_from_a_path_with_spaces(tree: Path, tmp_path: Path) -> None:
+    python = tmp_path / "an environment" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", python.parents[1]], check=True)
+    command = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", tree]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    code = "from libmicrovmi_py import Microvmi; print(Microvmi.open('vmi://fake/').read_physical(0x3000, 1))"
+    seen = subprocess.run([python, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert seen.stdout == "b'\\x03'\n"
+
+
+@pytest.fixture
+def old_python(tmp_path: Path) -> Path:
+    path = tmp_path / "python3.9"
+    path.write_text(OLD_PYTHON.format(real=sys.executable))
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize("target", ["lib", "test", "demo"])
+def test_a_python_that_is_too_old_is_told_in_one_line(
+    tmp_path: Path, tree: Path, old_python: Path, target: str
+) -> None:
+    fresh = tmp_path / "fresh"
+    shutil.copytree(tree, fresh, ignore=IGNORED)
+    shutil.copytree(tree / "include", fresh / "include")
+    done = _make(fresh, f"PYTHON={old_python}", target, python=None)
+    first, last = done.stderr.splitlines()
+    assert done.returncode != 0
+    assert first == f"{old_python} is Python 3.9; libmicrovmi needs 3.10 or later: make PYTHON=/path/to/another"
+    assert last.startswith("make: ***")
+
+
+def test_a_python_that_is_chosen_replaces_that_of_an_earlier_build(tree: Path, old_python: Path) -> None:
+    ready = tree / "build" / "venv" / ".ready"
+    ready.parent.mkdir(exist_ok=True)
+    ready.write_text("python3\n")
+    try:
+        assert "is Python 3.9" in _make(tree, f"PYTHON={old_python}", str(ready.relative_to(tree)), python=None).stderr
+        assert ready.read_text() == "python3\n"
+        assert _make(tree, str(ready.relative_to(tree)), python=None).stderr == ""
+    finally:
+        shutil.rmtree(ready.parent)
+
+
+def test_a_python_that_is_not_there_is_told_in_one_line(tree: Path) -> None:
+    done = _make(tree, "PYTHON=/no/such/python3", "build/venv/.ready", python=None)
+    assert done.stderr.splitlines()[0] == "/no/such/python3: no such Python; name another: make PYTHON=/path/to/python3"
