@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,20 +17,18 @@ from needs import missing
 
 from libmicrovmi_py import DriverUnavailableError, InvalidArgumentError, IoError, Microvmi
 
+from .firmware import firmware, free_ports, listens, need_qemu, need_root, new_name, open_folder, ports_of, wait_for
 from .monitor import Monitor, MonitorError
-from .firmware import firmware, free_ports, listens, need_qemu, need_root, new_name, ports_of, wait_for
 
 MIB = 1 << 20
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A directory with a short name that every user can enter."""
-    for path in (tmp_path, *tmp_path.parents[:3]):
-        with contextlib.suppress(PermissionError):
-            path.chmod(0o755)
-    return tmp_path
+def folder() -> Iterator[Path]:
+    """A directory that every user can enter and write."""
+    with open_folder() as path:
+        yield path
 
 
 def size_of(name: object, **parameters: object) -> int:
