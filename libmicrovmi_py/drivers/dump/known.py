@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What files that are no memory image begin with, so that none of them is taken for raw memory.
 
-docs/drivers/dump.md shows this table: ``python tests/drivers/dump/first_bytes.py`` writes it there.
+docs/drivers/dump.md shows this table: tests/drivers/dump/first_bytes.py writes it there.
 """
 
 from __future__ import annotations
