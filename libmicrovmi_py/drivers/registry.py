@@ -40,7 +40,8 @@ def open_driver(params: Parameters, driver_type: DriverType | None = None) -> Dr
         if params.driver is not None:
             return _open_one(_named(params), params)
         if driver_type is not None:
-            return _open_one(_of_type(driver_type), params)
+            driver = _of_type(driver_type)
+            return _open_one(driver, Parameters(params, driver=driver.name))
         return _open_any(params)
 
 

@@ -121,13 +121,16 @@ def block_device(image: Path) -> Iterator[Path]:
 
 
 def test_a_block_device_is_an_image(block_device: Path) -> None:
-    with Microvmi.open(str(block_device)) as machine:
-        assert machine.memory_map() == (MemoryRange(0, 1 << 20),)
-        assert machine.read_physical(0, len(CONTENT)) == CONTENT
-        assert machine.memory.readall() == CONTENT.ljust(1 << 20, b"\0")
-        assert machine.memory.seek(0, os.SEEK_DATA) == 0
-        with pytest.raises(ReadOnlyError):
-            machine.write_physical(0, b"x")
+    for mapped in ("yes", "no"):
+        with Microvmi(driver="dump", path=block_device, mapped=mapped) as machine:
+            assert machine.memory_map() == (MemoryRange(0, 1 << 20),)
+            for size in (8, 100, len(CONTENT)):
+                assert machine.read_physical(0, size) == CONTENT[:size]
+            assert machine.read_physical(0, 1 << 20) == CONTENT.ljust(1 << 20, b"\0")
+            assert machine.memory.readall() == CONTENT.ljust(1 << 20, b"\0")
+            assert machine.memory.seek(0, os.SEEK_DATA) == 0
+            with pytest.raises(ReadOnlyError):
+                machine.write_physical(0, b"x")
     block_device.write_bytes(b"\x1f\x8b\x08")
     with pytest.raises(DriverUnavailableError, match="is a gzip file"):
         Microvmi.open(str(block_device))

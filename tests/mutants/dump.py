@@ -118,6 +118,13 @@ MUTANTS = (
     ),
     Mutant(
         f"{_DUMP}/formats/elf.py",
+        "machine in _X86 and flags & _INCOMPLETE",
+        "machine not in _X86 and flags & _INCOMPLETE",
+        "a core that makedumpfile could not finish counts as whole",
+        (f"{_TESTS}/test_dump_damage.py",),
+    ),
+    Mutant(
+        f"{_DUMP}/formats/elf.py",
         "load.virtual not in (0, load.address)",
         "load.virtual not in (0, load.address, load.virtual)",
         "in a dump by page tables the sizes of mapped devices move the maximum address",

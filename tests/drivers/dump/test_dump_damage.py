@@ -63,6 +63,8 @@ LIES = {
     "no LiME range": (LIME + b"something else that is long enough for a header", "no LiME range at"),
     "ELF class": (changed(ELF, 4, "B", 3), "no ELF header of 32 or 64 bits"),
     "ELF program header size": (changed(ELF, 54, "H", 55), "program headers have 55 bytes"),
+    "ELF unfinished": (changed(ELF, 48, "I", 1), "not finished"),
+    "ELF of 32 bits unfinished": (changed(ELF_32, 36, "I", 1), "not finished"),
     "ELF table beyond the end": (changed(ELF, 32, "Q", len(ELF) - 50), "4 program headers"),
     "ELF table overflow": (changed(ELF, 32, "Q", (1 << 64) - 16), "4 program headers"),
     "ELF segment beyond the end": (changed(ELF, segment(3, 1), "Q", len(ELF)), "memory from 0x100000 on"),

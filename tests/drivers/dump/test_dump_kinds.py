@@ -235,7 +235,7 @@ def test_the_first_bitmap_tells_what_was_left_out(tmp_path: Path) -> None:
 
 def test_segments_by_page_tables_do_not_tell_where_ram_ends_but_the_firmware_does(tmp_path: Path) -> None:
     memory = laid((0, 640 * KIB), (0xC0000, 0x40000), (0x200000, MIB), (0xFD000000, PAGE))
-    sizes = {0xFD000000: 16 * MIB}
+    sizes = {0x200000: 64 * MIB, 0xFD000000: 16 * MIB}  # mapped, but not all of it is memory
     told = over(memory, builders.smbios([(0, 8 * MIB)]))
     for content, end in ((memory, 3 * MIB), (told, 8 * MIB)):
         written = builders.elf(content, NOTES, sizes=sizes, virtual=0xFFFF888000000000)
