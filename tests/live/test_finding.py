@@ -210,6 +210,10 @@ def test_a_debuggers_port_within_the_range_is_left_alone(folder: Path) -> None:
     with firmware(folder, *stub, "-qmp", f"tcp:127.0.0.1:{port},to={port + 1},server=on,wait=off") as guest:
         wait_for(lambda: listens(port) and listens(port + 1), guest.process)
         assert size_of(guest.name) == 64
+        with socket.create_connection(("127.0.0.1", port)) as held:
+            assert held.recv(1) == b"{"
+            with pytest.raises(DriverUnavailableError, match="another client may hold this monitor"):
+                size_of(guest.name, timeout=1)
         assert guest.runs()
 
 
