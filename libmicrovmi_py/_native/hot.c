@@ -133,7 +133,7 @@ int32_t mvi_table_read(const struct mvi_table *table, bool padded, uint64_t addr
 {
     const uint8_t *bytes = size < MVI_SPARSE_FROM ? mvi_table_hit(table, mvi_thread.last_hit, address, size) : NULL;
 
-    if (__builtin_expect(bytes == NULL, 0))
+    if (__builtin_expect(bytes == NULL || size == 0, 0)) /* of nothing there may be no buffer */
         return mvi_read_pieces(table, padded, address, buffer, size, done);
     memcpy(buffer, bytes, size);
     *done = size;
