@@ -16,7 +16,10 @@ _SHORTAGE = "tests/startup/test_shortage.py::"
 
 _CLOSED_C = (f"{_CLOSED}test_shared_ram_stays_out_of_reach_of_a_stray_print[12]",)
 _CLOSED_PYTHON = (f"{_CLOSED}test_a_python_program_is_no_worse_off[shared-12]",)
-_SETUID = (f"{_PRIVILEGES}test_a_setuid_program_ignores_it", f"{_PRIVILEGES}test_a_program_with_a_capability_ignores_it")
+_SETUID = (
+    f"{_PRIVILEGES}test_a_setuid_program_ignores_it",
+    f"{_PRIVILEGES}test_a_program_with_a_capability_ignores_it",
+)
 
 MUTANTS = (
     Mutant(

@@ -130,13 +130,16 @@ def _content(process: Process, name: str) -> str:
 
 def _regular(path: str) -> str:
     """The text of a regular file of moderate size. Raises ``OSError`` and ``ValueError``."""
-    with StandardStreamsHeld():
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    with open(fd, "rb") as file:
-        status = os.fstat(fd)
+    with StandardStreamsHeld(), open(path, "rb", opener=_opened) as file:
+        status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST_CONFIG:
             raise ValueError("not a text file")
         return file.read(_LARGEST_CONFIG).decode(errors="surrogateescape")
+
+
+def _opened(path: str, flags: int) -> int:
+    """Without waiting for whoever should be at the other end of what is no file."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
 
 
 def file_places(process: Process, name: str) -> list[str]:
