@@ -30,12 +30,15 @@
  *   Every function may be called from every thread, and one context may be used by many threads at once. A read that a
  *   mapping, one system call or a kept page can serve takes no lock and no Python. Each of the two cursors moves
  *   atomically; calls that name an address do not touch a cursor. microvmi_destroy() may race with calls on the same
- *   context: a call that is under way ends normally and is waited for, a later one is an invalid-context error. A
- *   calling thread needs 64 KiB of stack.
+ *   context: a call that is under way ends normally and is waited for (a read no longer than some seconds: it then goes
+ *   on with the memory as it was), a later one is an invalid-context error. A thread that is cancelled ends before or
+ *   after a call, as long as its cancellation is deferred. A calling thread needs 64 KiB of stack.
  *
  * FORK, SIGNALS, EXIT
  *   After fork() the child cannot use the library: every call fails at once with MICROVMI_ERROR_FORKED (exec is fine).
- *   The library installs no signal handler and raises no SIGPIPE. A virtual machine that a context paused runs again
+ *   The library installs no signal handler and raises no SIGPIPE. Reads of a mapped file that somebody cuts short, or
+ *   whose file system is full, may end in SIGBUS; the parameter `mapped=no` of microvmi_open() avoids that, and a handler
+ *   of the host's may leave such a read by siglongjmp(). A virtual machine that a context paused runs again
  *   when the context is destroyed or the process exits normally (return from main or exit(); not _exit or a signal),
  *   if it still stands by that pause: one that was migrated away, is being saved or stands for another reason by then
  *   is left alone. A program that may be ended by a signal blocks it in all threads, takes it with sigwait() or a
@@ -304,9 +307,11 @@ bool microvmi_resume(void *context);
  * bytes_read: NULL, or where to store the length of the valid prefix: the bytes up to the first frame that does not
  *   exist. Always set, 0 on an invalid context or argument. Bytes of the buffer after the prefix are untouched.
  *
- * Returns true only if all bytes were read. Memory that is mapped into this process stays readable after the machine
- * has ended; other memory is then a VM-gone error.
- * Errors: not mapped (a hole, or beyond the machine's memory), VM gone, permission, I/O.
+ * Returns true only if all bytes were read. Memory that is mapped into this process (shared RAM of QEMU, mapped or not)
+ * stays readable after the machine has ended; other memory is then a VM-gone error, in every thread within a few
+ * milliseconds, and the buffer holds nothing. No read waits for memory that a migration has yet to bring.
+ * Errors: not mapped (a hole, or beyond the machine's memory), VM gone, permission, I/O (a file that became shorter, or
+ * memory that has not arrived).
  */
 bool microvmi_read_physical(void *context, uint64_t physical_address, uint8_t *buffer, size_t size,
                             uint64_t *bytes_read);
@@ -316,8 +321,10 @@ bool microvmi_read_physical(void *context, uint64_t physical_address, uint8_t *b
  *
  * buffer: `size` bytes, not changed. size 0 is a success.
  *
- * The whole range is checked first: nothing is written unless all of it exists and is writable.
- * Errors: not mapped, read-only (ROM, a dump file, a driver that cannot write), permission, VM gone, I/O.
+ * The whole range is checked first: nothing is written unless all of it exists and is writable, and nothing after the
+ * machine has ended. Memory that can be unplugged while the machine runs is looked for anew by its hypervisor first.
+ * Errors: not mapped, read-only (ROM, a dump file, a driver that cannot write), permission, VM gone, I/O; for memory that
+ * can be unplugged also those of microvmi_get_memory_map().
  */
 bool microvmi_write_physical(void *context, uint64_t physical_address, uint8_t *buffer, size_t size);
 

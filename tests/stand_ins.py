@@ -28,7 +28,8 @@ class StandIns:
         self._binary = shutil.copy(os.path.realpath(sys.executable), folder / "qemu-system-x86_64")
         home = f"{sys.base_prefix}:{sys.base_exec_prefix}"
         libraries = str(sysconfig.get_config_var("LIBDIR"))
-        self._environment = {**os.environ, "PYTHONHOME": home, "LD_LIBRARY_PATH": libraries}
+        inherited = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}  # a checker's
+        self._environment = {**inherited, "PYTHONHOME": home, "LD_LIBRARY_PATH": libraries}
         self._running: list[subprocess.Popen[str]] = []
 
     @property

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What drivers tell is checked before it is used: memory of a machine that no machine can have is the driver's fault."""
+"""What drivers tell is checked before it is used: memory that no machine can have is the driver's fault."""
 
 from __future__ import annotations
 

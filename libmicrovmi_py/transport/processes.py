@@ -99,8 +99,7 @@ class Process:
     @property
     def user(self) -> int:
         """The id of the user with whose rights it acts, -1 if it ended."""
-        ids = self.uids()
-        return ids[-1] if ids else -1
+        return (self.uids() or (-1,))[-1]
 
     @property
     def parent(self) -> int:
@@ -159,7 +158,7 @@ class Process:
     def uids(self) -> tuple[int, ...]:
         """Its real and its effective user id; none if the system does not tell."""
         try:
-            with open(self.path("status"), "rb") as file:
+            with StandardStreamsHeld(), open(self.path("status"), "rb") as file:
                 fields = next((line.split() for line in file if line.startswith(b"Uid:")), [])
         except OSError:
             return ()

@@ -10,7 +10,7 @@ from libmicrovmi_py.transport.fds import OwnedFd
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """A mapping of ours (``view``), the memory of process ``pid`` (``fd`` is its ``/proc/PID/mem``), or a file (``fd``).
+    """A mapping of ours (``view``), memory of process ``pid`` (``fd`` is its ``/proc/PID/mem``), or a file (``fd``).
 
     ``writable`` (of a mapping) and ``writer`` are there once the source was opened for writing. With a ``view``, ``fd``
     is the file behind it, if that can have holes. ``offset`` is where in the file the source begins. ``pidfd`` tells

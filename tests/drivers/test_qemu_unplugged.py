@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from ctypes import c_ubyte
 from collections.abc import Iterator
+from ctypes import c_ubyte
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +37,7 @@ def test_a_dimm_is_written_while_it_is_there(machines: StandIns, options: list[s
             assert machine.read_physical(DIMM + 8, 16) == value * 16
 
 
-def test_an_old_map_does_not_write_a_dimm_that_is_gone(
-    machines: StandIns, options: list[str], tmp_path: Path
-) -> None:
+def test_an_old_map_does_not_write_a_dimm_that_is_gone(machines: StandIns, options: list[str], tmp_path: Path) -> None:
     with Microvmi.open(machines.start(*options)) as machine:
         machine.write_physical(DIMM, b"\x01" * 16)
         (tmp_path / "dimm").unlink()

@@ -93,6 +93,11 @@ class TestMemDump:
         run("mem-dump", "-o", "copy", "./image")
         assert (tmp_path / "copy").read_bytes() == content
 
+    def test_takes_a_word_that_is_no_machine_for_a_file(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "image").write_bytes(os.urandom(FRAME))
+        run("mem-dump", "-o", "copy", "image")
+        assert (tmp_path / "copy").read_bytes() == (tmp_path / "image").read_bytes()
+
     def test_leaves_holes_for_zeros(self, run: Run, tmp_path: Path) -> None:
         run("mem-dump", "-o", "zeros", "vmi://fake/?size=0x1000000&pattern=zero")
         status = (tmp_path / "zeros").stat()

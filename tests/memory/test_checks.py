@@ -221,7 +221,10 @@ def test_answers_for_other_frames_than_were_asked_for_are_an_error(more: int) ->
             machine.read_physical_padded_into(0, bytearray(3 * PAGE_SIZE))
 
 
-@pytest.mark.parametrize(("told", "counted"), [(0, 0), (7, 7), (PAGE_SIZE + 1, PAGE_SIZE), (1 << 70, PAGE_SIZE), (-5, 0)])
+TOLD = [(0, 0), (7, 7), (PAGE_SIZE + 1, PAGE_SIZE), (1 << 70, PAGE_SIZE), (-5, 0)]
+
+
+@pytest.mark.parametrize(("told", "counted"), TOLD)
 def test_an_error_never_counts_more_than_there_is(told: int, counted: int) -> None:
     with Microvmi.from_driver(Failing(told)) as machine:
         with pytest.raises(IoError) as caught:

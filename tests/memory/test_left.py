@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Threads that end, are cancelled or jump in the middle of a read; machines that end; files that are cut. All from C."""
+"""From C: threads that end, are cancelled or jump in the middle of a read, machines that end, files that are cut."""
 
 from __future__ import annotations
 

@@ -170,18 +170,18 @@ def test_a_write_counts_what_came_before_the_error(broken: Microvmi) -> None:
 # ------------------------------------------------------------------------------------------- two regions, two sources
 
 
-def two_files(directory: Path, *, mapped: bool) -> tuple[Told, list[HostMapping]]:
+def two_files(directory: Path, *, mapped: bool) -> Told:
     sources = []
     for name in ("low", "high"):
         (directory / name).write_bytes(name[:1].encode() * 2 * PAGE_SIZE)
         sources.append(HostMapping.of_file(str(directory / name), writable=True, mapped=mapped))
-    return Told(ram(0, 2 * PAGE_SIZE, sources[0]), ram(2 * PAGE_SIZE, 2 * PAGE_SIZE, sources[1])), sources
+    return Told(ram(0, 2 * PAGE_SIZE, sources[0]), ram(2 * PAGE_SIZE, 2 * PAGE_SIZE, sources[1]))
 
 
 @pytest.mark.parametrize("mapped", [True, False])
 @pytest.mark.parametrize("first", [None, 0, 2 * PAGE_SIZE], ids=["neither", "low", "high"])
 def test_a_write_across_two_regions_opens_both(tmp_path: Path, mapped: bool, first: int | None) -> None:
-    driver, _ = two_files(tmp_path, mapped=mapped)
+    driver = two_files(tmp_path, mapped=mapped)
     with Microvmi.from_driver(driver) as machine:
         if first is not None:
             machine.write_physical(first, b"\x01")
@@ -190,7 +190,7 @@ def test_a_write_across_two_regions_opens_both(tmp_path: Path, mapped: bool, fir
 
 
 def test_a_write_across_the_end_of_the_writable_changes_nothing(tmp_path: Path) -> None:
-    driver, sources = two_files(tmp_path, mapped=True)
+    driver = two_files(tmp_path, mapped=True)
     driver._regions = (driver._regions[0], replace(driver._regions[1], kind=MemoryKind.ROM))
     with Microvmi.from_driver(driver) as machine:
         machine.write_physical(0, b"\x01")

@@ -25,6 +25,13 @@ def stand(folder: Path) -> Iterator[Target]:
     yield Target(str(path), {0: content}, writable=False)
 
 
+def stand_unmapped(folder: Path) -> Iterator[Target]:
+    """A raw image that is read by system calls."""
+    content, path = random.Random(3).randbytes(70 * PAGE + 100), folder / "image.raw"
+    path.write_bytes(content)
+    yield Target(f"vmi://dump/?path={path}&mapped=no", {0: content}, writable=False)
+
+
 def stand_elf(folder: Path) -> Iterator[Target]:
     """An ELF core without notes, and so without vCPUs."""
     yield _written(folder / "core", builders.elf)

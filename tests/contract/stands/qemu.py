@@ -29,6 +29,11 @@ def stand_private(folder: Path) -> Iterator[Target]:
     yield from _machine(folder, "-fake", "private")
 
 
+def stand_unmapped(folder: Path) -> Iterator[Target]:
+    """The same with shared RAM that is read and written by system calls."""
+    yield from _machine(folder, parameters="&mapped=no")
+
+
 def failing(folder: Path) -> Iterator[Failing]:
     """Memory that the process has no more."""
     lost = 0x28000
@@ -37,9 +42,9 @@ def failing(folder: Path) -> Iterator[Failing]:
         yield Failing(uri, _pieces(), lost, lost, failing=machines.memory_lost)
 
 
-def _machine(folder: Path, *options: str) -> Iterator[Target]:
+def _machine(folder: Path, *options: str, parameters: str = "") -> Iterator[Target]:
     with StandIns(folder) as machines:
-        yield Target(machines.start(*options), _pieces(), writable=True)
+        yield Target(machines.start(*options) + parameters, _pieces(), writable=True)
 
 
 def _numbered(first: int, size: int) -> bytes:

@@ -186,6 +186,20 @@ def test_a_connector_that_fails_is_no_hole() -> None:
             machine.write_physical(0, b"x")
 
 
+@pytest.mark.parametrize("behind", [0, 5, 0x1000])
+def test_a_large_read_that_fails_tells_what_it_has(behind: int) -> None:
+    """A call reads 1 MiB: what the calls before the one that failed have read is valid."""
+    unreadable = 0x280000
+    with opened("played", f"size=0x400000,unreadable={unreadable:#x}") as machine:
+        buffer = bytearray(0x300000)
+        with pytest.raises(IoError) as caught:
+            machine.read_physical_into(behind, buffer)
+        error = caught.value
+        assert (error.completed, error.requested) == (0x200000, len(buffer))
+        assert error.address == behind + 0x200000
+        assert buffer[:0x200000] == addresses(0, 0x202000)[behind : behind + 0x200000]
+
+
 def test_threads_take_turns() -> None:
     wrong: list[int] = []
 

@@ -9,7 +9,7 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from libmicrovmi_py import Microvmi
 from libmicrovmi_py.errors import (
     DriverUnavailableError,
     InvalidArgumentError,
+    InvalidContextError,
     MicrovmiError,
     NoDriverError,
     PermissionDeniedError,
@@ -189,6 +190,31 @@ def test_a_machine_that_hangs_can_be_opened_again_when_it_goes_on(vm: Played, li
         assert again.read_physical(0x4000, 0x4000) == addresses(0x4000, 0x4000)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda machine: machine.read_physical(0x4000, 8),
+        lambda machine: machine.read_physical_padded_into(0x4000, bytearray(8)),
+        lambda machine: machine.write_physical(0x4000, b"x"),
+        lambda machine: machine.driver.write_frame(4, 0, memoryview(b"x")),
+        lambda machine: machine.read_registers(),
+        lambda machine: machine.pause(),
+        lambda machine: machine.toggle_intercept(Intercept(EventKind.BREAKPOINT, address=0x6000)),
+    ],
+    ids=["read", "padded", "write", "frame", "registers", "pause", "intercept"],
+)
+def test_the_first_call_without_an_answer_says_so(
+    vm: Played, library: Path, call: Callable[[Microvmi], object]
+) -> None:
+    """What ends the wait is an answer of ours, which says no, of one byte: nobody may take it for the machine's."""
+    machine = opened(vm.name, library)
+    vm.process.send_signal(signal.SIGSTOP)
+    with pytest.raises(TimeoutExpiredError, match="did not answer in time"):
+        call(machine)
+    vm.process.send_signal(signal.SIGCONT)
+    machine.close()
+
+
 def poke(vm: Played, *values: tuple[int, int]) -> None:
     with (SHM / vm.name).open("r+b", buffering=0) as channel:
         for at, value in values:
@@ -264,6 +290,26 @@ def test_two_openings_are_independent(vm: Played) -> None:
     second.close()
     with pytest.raises(MicrovmiError, match="closed"):
         second.read_physical(0x4000, 8)
+
+
+def test_a_driver_that_is_closed_twice_leaves_other_openings_alone(vm: Played, library: Path) -> None:
+    first, second = opened(vm.name, library), opened(vm.name, library)
+    first.driver.close()
+    first.driver.close()
+    with pytest.raises(InvalidContextError, match="closed"):
+        first.driver.read_frame(4, 0, memoryview(bytearray(8)))  # type: ignore[attr-defined]
+    vm.process.send_signal(signal.SIGSTOP)
+    with pytest.raises(TimeoutExpiredError):  # there is still a thread that ends its wait
+        second.read_physical(0x4000, 8)
+    vm.process.send_signal(signal.SIGCONT)
+    second.close()
+
+
+def test_a_machine_that_is_left_alone_for_longer_than_its_limit_is_well(vm: Played, library: Path) -> None:
+    with opened(vm.name, library, timeout=0.1) as machine:
+        for _ in range(2):
+            assert machine.read_physical(0x4000, 16) == addresses(0x4000, 16)
+            time.sleep(0.4)
 
 
 def test_many_threads_share_a_machine(vm: Played) -> None:

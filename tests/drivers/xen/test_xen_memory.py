@@ -110,6 +110,11 @@ def test_mappings_are_kept_while_the_domain_is_paused_and_no_longer(xen: StandIn
     assert xen.get("maps") - before == 1
     machine.resume()
     assert xen.get("mapped") == 0
+    before = xen.get("maps")
+    for _ in range(3):
+        assert machine.read_physical(0x40 << 12, 8) == (0x40).to_bytes(8, "little")
+    assert xen.get("maps") - before == 3
+    assert xen.get("mapped") == 0
 
 
 def test_the_mappings_that_are_kept_are_bounded(xen: StandIn, machine: Microvmi) -> None:

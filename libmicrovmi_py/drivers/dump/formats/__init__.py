@@ -13,6 +13,7 @@ from libmicrovmi_py.drivers.dump.image import FlatImage, Image
 from libmicrovmi_py.drivers.dump.known import KNOWN, Known
 from libmicrovmi_py.errors import InvalidArgumentError
 
+
 @functools.cache
 def formats() -> Mapping[str, Format]:
     """All formats by name; those with the longest first bytes come first."""
