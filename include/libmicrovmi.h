@@ -384,7 +384,9 @@ enum microvmi_error {
 typedef enum microvmi_error microvmi_error;
 
 /*
- * The text of this thread's last error, one or more lines without a final newline; "" after a success. Never NULL.
+ * The text of this thread's last error, one line without a final newline; "" after a success. Never NULL. Of several
+ * drivers (MICROVMI_ERROR_NO_DRIVER) it is a line each. It tells names and answers of others, whose control characters
+ * are escaped: it can be printed.
  * The string is the library's, and valid until this thread's next call into the library. Does not start Python.
  */
 const char *microvmi_last_error(void);
