@@ -236,12 +236,13 @@ def test_the_table_of_run_states_is_what_happens(
 
 
 STOPPED = """
-import os, signal, sys; sys.path.insert(0, sys.argv[1])
+import os, signal, sys, time; sys.path.insert(0, sys.argv[1])
 from libmicrovmi_py import Microvmi, release_all
 from libmicrovmi_py.errors import MicrovmiError
 machine, qemu, way = Microvmi.open(sys.argv[2].replace("timeout=5", "timeout=1")), int(sys.argv[3]), sys.argv[4]
 if way != "never paused":
     machine.pause()
+time.sleep(0.3)  # until QEMU has seen that we hung up: a monitor that it takes for held is left alone
 os.kill(qemu, signal.SIGSTOP)
 try:
     if way == "close":
