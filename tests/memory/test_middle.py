@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from programs import Programs
 
 from libmicrovmi_py import Microvmi
 from libmicrovmi_py.drivers.base import Driver, Region, Source
@@ -255,6 +256,37 @@ def test_a_kept_page_has_nothing_from_before_its_region() -> None:
         assert memory.read_into(start - 8, memoryview(buffer)) == 0
         assert memory.read_into(end - 8, memoryview(buffer)) == 8
         assert memory.read_into(end, memoryview(buffer)) == 0
+
+
+ODD = """
+import ctypes, mmap, os
+from libmicrovmi_py.drivers.base import Driver, Region
+from libmicrovmi_py.model import MemoryKind
+from libmicrovmi_py.transport.processes import Process
+from libmicrovmi_py.transport.procmem import ProcessMemory
+
+class Odd(Driver):
+    name = "odd"
+    static = True
+    automatic = False
+    max_addr = 0x4000
+    def __init__(self):
+        self.area = mmap.mmap(-1, 0x4000, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.area[:] = bytes([0x11]) * 0x4000
+        host = ctypes.addressof(ctypes.c_char.from_buffer(self.area)) + 0x100
+        self._regions = (Region(0x1100, 0x1000, MemoryKind.RAM, ProcessMemory(Process.find(os.getpid())), host),)
+    @classmethod
+    def open(cls, params): return cls()
+    def regions(self): return self._regions
+    def close(self): pass
+
+DRIVER = Odd
+"""
+
+
+def test_nor_has_it_for_c(programs: Programs, tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(ODD)
+    programs.run(programs.linked("odd-page"), env={"MICROVMI_PLUGIN_PATH": str(tmp_path)})
 
 
 def test_python_streams_forget_kept_pages_with_everybody_else() -> None:

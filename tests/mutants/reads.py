@@ -32,7 +32,7 @@ MUTANTS = (
         "start < region->start ||\n",
         "false ||\n",
         "a kept page has bytes from before its region, and holes read as data",
-        (_MIDDLE + "test_a_kept_page_has_nothing_from_before_its_region",),
+        (_MIDDLE + "test_nor_has_it_for_c",),
     ),
     Mutant(
         _N + "cache.h",
