@@ -46,5 +46,6 @@ MUTANTS = (
         "for machine, pid in list(_touched.values())], timeout)",
         "a forked Python child undoes at its exit what its parent did",
         (CHILD,),
+        "each machine asks by itself whether what was done is this process's (is_ours)",
     ),
 )
