@@ -105,7 +105,14 @@ def test_every_file_names_its_licence() -> None:
 
 
 OPENING = {"open", "os.open", "os.dup", "os.pidfd_open", "os.eventfd", "os.memfd_create", "os.pipe", "mmap.mmap"}
-OPENING |= {"os.listdir", "os.scandir", "socket.socket", "socket.create_connection", "socket.socketpair", "socket.fromfd"}
+OPENING |= {
+    "os.listdir",
+    "os.scandir",
+    "socket.socket",
+    "socket.create_connection",
+    "socket.socketpair",
+    "socket.fromfd",
+}
 BEFORE_ANY_MACHINE = {"environment", "header", "stubgen"}
 
 

@@ -17,7 +17,6 @@ from libmicrovmi_py.memory.io import Memory, PaddedMemory
 from libmicrovmi_py.microvmi import Microvmi
 from libmicrovmi_py.params import Parameters
 
-
 environment.decide(lib.mvi_environment_counts())
 
 

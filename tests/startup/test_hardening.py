@@ -43,7 +43,9 @@ def test_stacks_and_copies_are_checked(built: Path) -> None:
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="of this processor only")
 def test_every_function_that_can_be_jumped_to_says_so(library_path: Path) -> None:
-    exported = {line.split()[0].split("@")[0] for line in tool("nm", "-DP", "--defined-only", library_path).splitlines()}
+    exported = {
+        line.split()[0].split("@")[0] for line in tool("nm", "-DP", "--defined-only", library_path).splitlines()
+    }
     listing = tool("objdump", "-d", "--no-show-raw-insn", library_path)
     first = dict(re.findall(r"^[0-9a-f]+ <(\w+)>:\n *[0-9a-f]+:\s+(\S+)", listing, re.MULTILINE))
     assert exported
