@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes the table of Python's functions that the library calls, and the jumps through it.
 
-Usage: python -m libmicrovmi_py._native.pythonnames OBJECT TABLE.c. OBJECT is the library's compiled C; what it lacks and
-Python has is what the table holds, so that the library needs no libpython before it is started.
+Usage: python -m libmicrovmi_py._native.pythonnames OBJECT TABLE.c. OBJECT is compiled C; what it lacks and Python
+has is what the table holds, so that the library needs no libpython before it is started.
 """
 
 from __future__ import annotations
