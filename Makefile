@@ -19,8 +19,8 @@ PRIVATE := $(BUILD)/lib/libmicrovmi
 NEXT := $(BUILD)/lib/libmicrovmi.next
 NATIVE := libmicrovmi_py/_native
 
-C_SOURCES := $(wildcard $(NATIVE)/*.c $(NATIVE)/*.h) $(NATIVE)/exports.map $(NATIVE)/pythonflags.py $(NATIVE)/pythonnames.py include/libmicrovmi.h
-GENERATOR := build_embed.py libmicrovmi_py/header.py libmicrovmi_py/version.py
+C_SOURCES := $(wildcard $(NATIVE)/*.c $(NATIVE)/*.h) $(NATIVE)/exports.map include/libmicrovmi.h
+GENERATOR := build_embed.py $(addprefix libmicrovmi_py/,header.py version.py _native/pythonflags.py _native/pythonnames.py)
 PY_SOURCES := $(sort $(shell find libmicrovmi_py -name '*.py'))
 WARNINGS := -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers
 # A linker that binds everything at once and write-protects what it wrote; canaries, checked copies, and where the
@@ -36,7 +36,7 @@ LIB_LDFLAGS := -shared $(HARD_LINK) -Wl,-z,nodelete -Wl,--no-undefined -Wl,--ver
 MUTANTS ?=
 JOBS ?= 2
 
-.PHONY: help demo lib test test-xen test-systems mutants sanitize bench check lint install uninstall clean
+.PHONY: help demo lib test test-xen test-systems mutants sanitize sanitize-memory fuzz bench check lint install uninstall clean
 
 help: ## show this help
 	@echo "libmicrovmi: look into a running virtual machine from outside."
@@ -67,6 +67,22 @@ sanitize: lib ## run the thread tests under ThreadSanitizer and valgrind, which 
 	    $(BUILD)/tsan/lib/libmicrovmi.so $(BUILD)/tsan/lib/libmicrovmi/.ready
 	@MICROVMI_CHECKER=thread MICROVMI_LIBRARY=$(BUILD)/tsan/lib/libmicrovmi.so "$(PY)" -m pytest tests/threads
 	@MICROVMI_CHECKER=memory "$(PY)" -m pytest tests/threads
+
+fuzz: lib ## hand fifty times as many wrong texts, answers and dumps to the library as make test does
+	@MICROVMI_FUZZ=$${MICROVMI_FUZZ:-50} "$(PY)" -m pytest tests/fuzz $(wildcard tests/drivers/*/test_*_fuzz.py)
+
+ASAN := $(BUILD)/asan
+ASAN_CFLAGS := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined
+sanitize-memory: lib ## run the memory tests under AddressSanitizer and UBSan, which have to be there
+	@$(MAKE) --no-print-directory BUILD=$(ASAN) PY="$(PY)" CFLAGS='$(ASAN_CFLAGS)' \
+	    $(ASAN)/lib/libmicrovmi.so $(ASAN)/lib/libmicrovmi/.ready
+	@$(MAKE) --no-print-directory BUILD=$(ASAN) PY="$(PY)" CFLAGS='$(ASAN_CFLAGS)' \
+	    MODULE=$(ASAN)/lib/libmicrovmi/libmicrovmi_py/_hot.abi3.so $(ASAN)/lib/libmicrovmi/libmicrovmi_py/_hot.abi3.so
+	@LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
+	    ASAN_OPTIONS=detect_leaks=0:handle_sigbus=0 MICROVMI_CHECKER=address \
+	    MICROVMI_LIBRARY=$(abspath $(ASAN))/lib/libmicrovmi.so PYTHONPATH=$(abspath $(ASAN))/lib/libmicrovmi \
+	    "$(dir $(PY))pytest" -p no:cacheprovider tests/memory \
+	    $(addprefix tests/capi/test_,batch.py holes.py kept_streams.py map.py memory.py)
 
 bench: lib ## measure against memcpy and the system calls; writes docs/benchmarks.md and .svg
 	@"$(PY)" c_tests/bench/bench.py

@@ -31,6 +31,7 @@ void mvi_set_error(int32_t code, const char *text);
 void mvi_context_describe(void *context, int32_t driver_type, const char *driver_name);
 bool mvi_context_publish(uintptr_t context, struct mvi_table *table, struct mvi_cursor *plain,
                          struct mvi_cursor *padded);
+bool mvi_context_reads(const struct mvi_table *table);
 """
 
 

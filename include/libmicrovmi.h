@@ -30,10 +30,12 @@
  *   Every function may be called from every thread, and one context may be used by many threads at once. A read that a
  *   mapping, one system call or a kept page can serve takes no lock and no Python. Each of the two cursors moves
  *   atomically; calls that name an address do not touch a cursor. microvmi_destroy() may race with calls on the same
- *   context: a call that is under way ends normally and is waited for, a later one is an invalid-context error. A
- *   calling thread needs 64 KiB of stack, which may be a fiber's or a coroutine's; a call that takes Python runs on a
- *   thread of the library's where less than 512 KiB are left, 50 microseconds slower. A thread that is cancelled in such
- *   a call ends after it. A call from a sub-interpreter of the process's Python may be MICROVMI_ERROR_NOT_SUPPORTED.
+ *   context: a call that is under way ends normally and is waited for (a read no longer than some seconds: it then goes
+ *   on with the memory as it was), a later one is an invalid-context error. A thread that is cancelled ends before or
+ *   after a call, as long as its cancellation is deferred. A calling thread needs 64 KiB of stack, which may be a
+ *   fiber's or a coroutine's; a call that takes Python runs on a thread of the library's where less than 512 KiB are
+ *   left, 50 microseconds slower. A call from a sub-interpreter of the process's Python may be
+ *   MICROVMI_ERROR_NOT_SUPPORTED.
  *
  * DESCRIPTORS
  *   No descriptor of the library's is 0, 1 or 2. While a call opens something, those of them that the host has closed
@@ -41,8 +43,13 @@
  *
  * FORK, SIGNALS, EXIT
  *   After fork() the child cannot use the library: every call fails at once with MICROVMI_ERROR_FORKED (exec is fine).
- *   The library installs no signal handler and raises no SIGPIPE. A virtual machine that a context paused runs again
- *   when the context is destroyed or the process exits normally (return from main or exit(); not _exit or a signal).
+ *   The library installs no signal handler and raises no SIGPIPE. Reads of a mapped file that somebody cuts short, or
+ *   whose file system is full, may end in SIGBUS; the parameter `mapped=no` of microvmi_open() avoids that, and a handler
+ *   of the host's may leave such a read by siglongjmp(). A virtual machine that a context paused runs again
+ *   when the context is destroyed or the process exits normally (return from main or exit(); not _exit or a signal),
+ *   if it still stands by that pause: one that was migrated away, is being saved or stands for another reason by then
+ *   is left alone. A program that may be ended by a signal blocks it in all threads, takes it with sigwait() or a
+ *   signalfd, and calls microvmi_release_all(). After SIGKILL nobody lets the machine run but its user.
  *   dlclose() leaves the library loaded.
  *
  * VERSIONS
@@ -261,29 +268,42 @@ void microvmi_envlogger_init(void);
  * init_error: NULL, or where to store the error text. On failure *init_error is a heap string of one or more lines,
  *   which the caller frees with rs_cstring_free(); on success it is NULL.
  *
- * Returns a context for microvmi_destroy(), or NULL. The first call in a process also starts the embedded Python.
- * Errors: any; MICROVMI_ERROR_NO_DRIVER when every driver was tried, with one line a driver and its reason.
+ * Returns a context for microvmi_destroy(), or NULL. The first call in a process also starts the embedded Python. A
+ * process has up to 4096 contexts at a time; one more is MICROVMI_ERROR_INVALID_ARGUMENT.
+ * Errors: any; MICROVMI_ERROR_NO_DRIVER when every driver was tried, with one line a driver and its reason, that of a
+ *   driver which found the machine first.
  */
 void *microvmi_init(const enum DriverType *driver_type, const struct DriverInitParamsFFI *init_params,
                     const char **init_error);
 
 /*
- * Close a context: resume the machine if this context paused it, then release everything. NULL is accepted; a context
- * that is not live is an invalid-context error without effect. Calls under way in other threads end normally.
+ * Close a context: resume the machine if this context paused it and it still stands by that pause, then release
+ * everything. NULL is accepted; a context that is not live is an invalid-context error without effect. Calls under way
+ * in other threads end normally. What could not be undone is this thread's error afterwards; a machine that did not
+ * answer runs when it goes on, where the order to do so can be left with it (docs/drivers/ says where).
  */
 void microvmi_destroy(void *context);
 
 /*
- * Stop all vCPUs. Pausing a paused machine is a success. The machine runs again at microvmi_resume(), and at the
- * latest when the context is destroyed or the process exits normally, unless it was already stopped before.
+ * Stop all vCPUs. Pausing a machine that stands is a success, and so is pausing a dump, which always does. The machine
+ * runs again at microvmi_resume(), and at the latest when the context is destroyed or the process exits normally, unless
+ * it was already stopped before or does not stand by this pause any more.
  * Until then, pages that are read of memory that is not mapped into this process are kept (16 MiB; parameter `cache` of
- * microvmi_open(), 0 for none): what others write to the machine meanwhile, or let it do, is not seen. Pages of a packed
- * dump are kept from the opening on.
- * Errors: not supported (a dump file), VM gone, timeout, driver unavailable (somebody else holds the control channel).
+ * microvmi_open(), 0 for none): what others write to the machine meanwhile, or let it do, is not seen before the next
+ * microvmi_pause() or microvmi_get_memory_map(). Pages of a packed dump are kept from the opening on.
+ * After a timeout the machine may stop later; it is then this context's pause, as if the call had been a success.
+ * Errors: not supported (a driver that cannot), VM gone (also: it was migrated away), timeout, driver unavailable
+ * (somebody else holds the control channel, or is saving or migrating the machine), I/O (the hypervisor did not stop it:
+ * a machine that sleeps).
  */
 bool microvmi_pause(void *context);
 
-/* Let all vCPUs run, whoever stopped them. Resuming a running machine is a success. Errors: as microvmi_pause(). */
+/*
+ * Let all vCPUs run, whoever stopped them. Resuming a running machine is a success, and so is resuming a dump, which
+ * stays as it is.
+ * Errors: as microvmi_pause(); driver unavailable also where it would do harm, with the reason: a machine that is being
+ * saved, loaded or migrated, sleeps, shut down, or is held by a debugger.
+ */
 bool microvmi_resume(void *context);
 
 /*
@@ -295,9 +315,11 @@ bool microvmi_resume(void *context);
  * bytes_read: NULL, or where to store the length of the valid prefix: the bytes up to the first frame that does not
  *   exist. Always set, 0 on an invalid context or argument. Bytes of the buffer after the prefix are untouched.
  *
- * Returns true only if all bytes were read. Memory that is mapped into this process stays readable after the machine
- * has ended; other memory is then a VM-gone error.
- * Errors: not mapped (a hole, or beyond the machine's memory), VM gone, permission, I/O.
+ * Returns true only if all bytes were read. Memory that is mapped into this process (shared RAM of QEMU, mapped or not)
+ * stays readable after the machine has ended; other memory is then a VM-gone error, in every thread within a few
+ * milliseconds, and the buffer holds nothing. No read waits for memory that a migration has yet to bring.
+ * Errors: not mapped (a hole, or beyond the machine's memory), VM gone, permission, I/O (a file that became shorter, or
+ * memory that has not arrived).
  */
 bool microvmi_read_physical(void *context, uint64_t physical_address, uint8_t *buffer, size_t size,
                             uint64_t *bytes_read);
@@ -307,8 +329,10 @@ bool microvmi_read_physical(void *context, uint64_t physical_address, uint8_t *b
  *
  * buffer: `size` bytes, not changed. size 0 is a success.
  *
- * The whole range is checked first: nothing is written unless all of it exists and is writable.
- * Errors: not mapped, read-only (ROM, a dump file, a driver that cannot write), permission, VM gone, I/O.
+ * The whole range is checked first: nothing is written unless all of it exists and is writable, and nothing after the
+ * machine has ended. Memory that can be unplugged while the machine runs is looked for anew by its hypervisor first.
+ * Errors: not mapped, read-only (ROM, a dump file, a driver that cannot write), permission, VM gone, I/O; for memory that
+ * can be unplugged also those of microvmi_get_memory_map().
  */
 bool microvmi_write_physical(void *context, uint64_t physical_address, uint8_t *buffer, size_t size);
 
@@ -360,7 +384,9 @@ enum microvmi_error {
 typedef enum microvmi_error microvmi_error;
 
 /*
- * The text of this thread's last error, one or more lines without a final newline; "" after a success. Never NULL.
+ * The text of this thread's last error, one line without a final newline; "" after a success. Never NULL. Of several
+ * drivers (MICROVMI_ERROR_NO_DRIVER) it is a line each. It tells names and answers of others, whose control characters
+ * are escaped: it can be printed.
  * The string is the library's, and valid until this thread's next call into the library. Does not start Python.
  */
 const char *microvmi_last_error(void);
@@ -389,8 +415,11 @@ const char *microvmi_build_info(void);
  *                                       percent-decoded.
  *                                       Keys of every driver: vm_name. Others: docs/drivers/. Upstream's keys
  *                                       kvm_unix_socket, memflow_connector_name and memflow_connector_args are known.
- *   a path to a memory image            the same as vmi://dump/?path=...: raw, LiME, ELF core, 64-bit Windows crash
- *                                       dump or kdump, told by its content; format=raw takes any file as it is
+ *   a path, with a slash                a memory image, the same as vmi://dump/?path=...: raw, LiME, ELF core, 64-bit
+ *                                       Windows crash dump or kdump, told by its content; format=raw takes any file
+ *                                       as it is
+ *   any other word                      a machine of that name, as vmi:///?vm_name=...; if there is none, a file of
+ *                                       that name in the working directory, as ./...
  * error: as init_error of microvmi_init().
  *
  * Returns a context for microvmi_destroy(), or NULL. Errors: as microvmi_init(), and invalid argument for a bad text.
@@ -468,6 +497,23 @@ bool microvmi_padded_read(void *context, uint8_t *buffer, size_t size, uint64_t 
  */
 bool microvmi_read_physical_padded(void *context, uint64_t physical_address, uint8_t *buffer, size_t size,
                                    uint64_t *bytes_read);
+
+/* ================================================================================================================
+ * LEAVING (since 0.5.0)
+ * ============================================================================================================= */
+
+/*
+ * Undo everything that this process did to all machines: switch off intercepts, give back page accesses, answer open
+ * events, and resume what contexts paused, if it still stands by that pause. Each machine is settled by itself; those
+ * that do not answer share the time and keep nobody from the others. Contexts stay open, to be destroyed as ever, and
+ * what is done through them afterwards is undone as ever: call it when nothing more is to be done.
+ *
+ * timeout_ms: how long all of it may take, in milliseconds. The normal end of a process does the same within 10 s.
+ *
+ * For an ordinary thread, such as one that has taken SIGTERM with sigwait(); it is not async-signal-safe. Does not start
+ * Python. Errors: those of the machines that could not be settled, all in the text, with the code of the first.
+ */
+bool microvmi_release_all(uint32_t timeout_ms);
 
 /* ================================================================================================================
  * MANY READS AT ONCE, MEMORY WITHOUT A COPY (since 0.5.0)

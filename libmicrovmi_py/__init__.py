@@ -40,6 +40,7 @@ from libmicrovmi_py.model import (
     X86Registers,
 )
 from libmicrovmi_py.params import Parameters
+from libmicrovmi_py.release import release_all
 from libmicrovmi_py.version import __version__
 
 __all__ = [
@@ -80,6 +81,7 @@ __all__ = [
     "VmGoneError",
     "X86Registers",
     "__version__",
+    "release_all",
 ]
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())

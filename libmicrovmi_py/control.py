@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import atexit
-import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
+from libmicrovmi_py import release
 from libmicrovmi_py.drivers.base import (
     Driver,
     SupportsEvents,
@@ -19,12 +19,11 @@ from libmicrovmi_py.drivers.base import (
     SupportsRegisterWrites,
     SupportsVcpus,
 )
-from libmicrovmi_py.errors import InvalidArgumentError, InvalidContextError, MicrovmiError, NotSupportedError, logger
+from libmicrovmi_py.errors import InvalidArgumentError, InvalidContextError, NotSupportedError
 from libmicrovmi_py.events import ALL_VCPUS, Event, EventKind, Intercept, PageAccess, Reply
 from libmicrovmi_py.memory import PhysicalMemory
 from libmicrovmi_py.model import PAGE_SHIFT, Registers
-
-_log = logger(__name__)
+from libmicrovmi_py.runstate import RunBooks
 
 _LOOK = 0.1
 """Seconds after which a wait for events looks whether it is still wanted."""
@@ -42,8 +41,10 @@ class Control:
     def _take_control(self, driver: Driver, physical: PhysicalMemory, cache: int) -> None:
         self.driver = driver
         self._physical = physical
-        self._run_lock = threading.Lock()
+        self._run = RunBooks(driver, self._keep, lambda: self._closed) if isinstance(driver, SupportsPause) else None
+        self._closing = threading.Lock()
         self._closed = False
+        self._armed = False
         self._unwanted = False
         self._unanswered: dict[int, Event] = {}
         self._answering = threading.Lock()
@@ -52,20 +53,37 @@ class Control:
     # ---------------------------------------------------------------------------------------------------- run state
 
     def pause(self) -> None:
-        """Stop all vCPUs. If they ran before, they run again at :meth:`close` or at the process's end at the latest."""
-        driver = self._capable(SupportsPause, "pause the machine")
-        with self._run_lock:
-            if driver.pause():
-                _paused[id(self)] = (self, os.getpid())
-                self._keep_pages(self._cache_size)
+        """Stop all vCPUs. If they ran before, they run again at :meth:`close` or at the process's end at the latest,
+        if the machine then still stands by this pause.
+
+        Raises ``DriverUnavailableError`` for a machine that cannot be stopped at present, as somebody is saving or
+        migrating it.
+        """
+        books = self._books("pause the machine")
+        with self._touched():
+            books.pause()
 
     def resume(self) -> None:
-        """Let all vCPUs run, whoever stopped them."""
-        driver = self._capable(SupportsPause, "resume the machine")
-        with self._run_lock:
-            self._keep_pages(0)
-            driver.resume()
-            _paused.pop(id(self), None)
+        """Let all vCPUs run, whoever stopped them.
+
+        Raises ``DriverUnavailableError`` where that would do harm: while somebody is saving or migrating the machine,
+        or has it in a debugger.
+        """
+        books = self._books("resume the machine")
+        with self._touched():
+            books.resume()
+
+    def _books(self, action: str) -> RunBooks:
+        self._capable(SupportsPause, action)
+        run = self._run
+        if run is None:
+            raise InvalidContextError("the machine is closed")
+        return run
+
+    def _keep(self, wanted: bool) -> None:
+        """Pages of a machine that never changes are kept all the time."""
+        if not self.driver.static:
+            self._keep_pages(self._cache_size if wanted else 0)
 
     def _keep_pages(self, size: int) -> None:
         """C has to know before the machine runs again: what it reads from then on is not what it has kept."""
@@ -98,7 +116,7 @@ class Control:
     def set_page_access(self, address: int, access: PageAccess) -> None:
         """Allow the guest ``access`` to the page that holds an address, and nothing else; undone by :meth:`close`."""
         driver = self._capable(SupportsPageAccess, "change page accesses")
-        _armed[id(self)] = (self, os.getpid())
+        self._arm()
         driver.set_page_access(address >> PAGE_SHIFT, access)
 
     def toggle_intercept(self, intercept: Intercept, enabled: bool = True, *, vcpu: int = ALL_VCPUS) -> None:
@@ -106,8 +124,13 @@ class Control:
         driver = self._capable(SupportsEvents, "intercept events")
         if intercept.address and intercept.kind is not EventKind.BREAKPOINT:
             raise InvalidArgumentError(f"an intercept of {intercept.kind.name} has no address")
-        _armed[id(self)] = (self, os.getpid())
+        self._arm()
         driver.toggle_intercept(vcpu, intercept, enabled)
+
+    def _arm(self) -> None:
+        """In the books before it is done."""
+        release.add(self)
+        self._armed = True
 
     def listen(self, timeout: float) -> Event | None:
         """Wait for the next event, ``timeout`` seconds at the most; ``None`` if there was none.
@@ -150,16 +173,42 @@ class Control:
 
     def _settle(self) -> None:
         """Leave the machine as if nobody had ever looked: no intercept, nothing unanswered, running if it ran."""
+        self._undo(RunBooks.settle)
+
+    def _leave(self) -> None:
+        if self._run is not None:
+            self._run.leave()
+
+    def _undo(self, settle: Callable[[RunBooks], None]) -> None:
+        """Each step is done whatever becomes of the one before. A child undoes nothing of what its parent did."""
+        if not release.is_ours(self):
+            release.discard(self)
+            return
+        with ExitStack() as steps:  # the last one first
+            steps.callback(self._discard_if_settled)
+            if self._run is not None:
+                steps.callback(settle, self._run)
+            steps.callback(self._release_events)
+
+    def _release_events(self) -> None:
+        self._unanswered.clear()
+        if self._armed and isinstance(self.driver, SupportsEvents):
+            self.driver.release_events()
+        self._armed = False
+
+    def _discard_if_settled(self) -> None:
+        run = self._run
+        if not self._armed and not (run is not None and run.owes):
+            release.discard(self)
+
+    @contextmanager
+    def _touched(self) -> Iterator[None]:
+        """While something is done to the machine, and afterwards if something is to be undone, others know of it."""
+        release.add(self)
         try:
-            self._unanswered.clear()
-            _, pid = _armed.pop(id(self), (None, 0))
-            if pid == os.getpid() and isinstance(self.driver, SupportsEvents):
-                self.driver.release_events()
+            yield
         finally:
-            _, pid = _paused.pop(id(self), (None, 0))
-            if pid == os.getpid() and isinstance(self.driver, SupportsPause):
-                self._keep_pages(0)
-                self.driver.resume()
+            self._discard_if_settled()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -170,22 +219,3 @@ class Control:
         if not isinstance(self.driver, capability):
             raise NotSupportedError(f"the {self.driver.name} driver cannot {action}")
         return self.driver
-
-
-_paused: dict[int, tuple[Control, int]] = {}
-"""Machines that were running when their object paused them, with the process that did; kept alive until resumed."""
-
-_armed: dict[int, tuple[Control, int]] = {}
-"""Machines with intercepts or changed page accesses, likewise."""
-
-
-def settle_all() -> None:
-    """Undo what this process did to machines that are still open; for the end of the process."""
-    for machine, _ in [*_armed.values(), *_paused.values()]:
-        try:
-            machine._settle()
-        except MicrovmiError as err:
-            _log.error("not undone: %s", err)
-
-
-atexit.register(settle_all)

@@ -11,6 +11,8 @@ from __future__ import annotations
 import errno
 import logging
 import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import ClassVar
 
 _LONGEST = 16384
@@ -51,12 +53,32 @@ def _as_one_line(record: logging.LogRecord) -> bool:
 
 
 class MicrovmiError(Exception):
-    """Anything this library raises on purpose. ``code`` is the C API's number for it."""
+    """Anything this library raises on purpose. ``code`` is the C API's number for it.
+
+    ``machine_found`` says that it is about a machine that exists: one of the name that was asked for.
+    """
 
     code: ClassVar[int] = 14
+    machine_found: bool = False
 
     def __init__(self, *args: object) -> None:
         super().__init__(*(escaped(item) if isinstance(item, str) else item for item in args))
+
+
+@contextmanager
+def about_a_machine() -> Iterator[None]:
+    """Mark the errors of a ``with`` block as being about a machine that was found."""
+    try:
+        yield
+    except MicrovmiError as err:
+        err.machine_found = True
+        raise
+
+
+def listed(items: Sequence[str], most: int = 8, separator: str = ", ") -> str:
+    """Items in a line, the first ``most`` of them and how many more there are; ``none`` for none."""
+    more = [f"and {len(items) - most} more"] if len(items) > most else []
+    return separator.join([*items[:most], *more]) or "none"
 
 
 class InvalidArgumentError(MicrovmiError, ValueError):

@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from libmicrovmi_py import release
 from libmicrovmi_py.control import Control
 from libmicrovmi_py.drivers.base import Driver, SupportsMemoryMap, SupportsRegions
 from libmicrovmi_py.drivers.registry import open_driver
 from libmicrovmi_py.errors import InvalidArgumentError
 from libmicrovmi_py.memory import Memory, PaddedMemory, PhysicalMemory
 from libmicrovmi_py.memory.batch import Result
+from libmicrovmi_py.memory.checks import check_ranges
 from libmicrovmi_py.model import DriverType, MemoryKind, MemoryRange
 from libmicrovmi_py.params import Parameters
+from libmicrovmi_py.runstate import RunBooks
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -63,12 +66,20 @@ class Microvmi(Control):
         return machine
 
     def _attach(self, driver: Driver, cache: int) -> None:
+        try:
+            self._put_together(driver, cache)
+        except BaseException:
+            driver.close()
+            raise
+
+    def _put_together(self, driver: Driver, cache: int) -> None:
         self._take_control(driver, PhysicalMemory(driver), cache)
         self.driver_type: DriverType = driver.type
         if driver.static:
             self._keep_pages(cache)
         self.memory = Memory(driver, self._physical)
         self.padded_memory = PaddedMemory(driver, self._physical)
+        self._physical.table()  # what the driver tells of its memory is checked now, not at the first read
 
     @property
     def physical(self) -> PhysicalMemory:
@@ -81,7 +92,7 @@ class Microvmi(Control):
     def max_addr(self) -> int:
         """The maximum address: one past the last byte of RAM."""
         self._check_open()
-        return self.driver.max_addr
+        return self._physical.max_addr
 
     def read_physical(self, address: int, size: int) -> bytes:
         """``size`` bytes at ``address``; ``NotMappedError`` (with ``completed``) unless all exist."""
@@ -131,11 +142,19 @@ class Microvmi(Control):
     # -------------------------------------------------------------------------------------------- about the machine
 
     def memory_map(self) -> Sequence[MemoryRange]:
-        """The ranges that exist, in ascending order; a driver that knows none has all RAM in one."""
+        """The ranges that exist, in ascending order; a driver that knows none has all RAM in one.
+
+        Pages that were kept of the machine while it is paused are read anew afterwards. Raises ``IoError`` for ranges
+        that cannot be a machine's.
+        """
         self._check_open()
+        if (run := self._run) is not None:
+            run.refresh()
         driver = self.driver
         if isinstance(driver, SupportsMemoryMap):
-            return driver.memory_map()
+            known = driver.memory_map()
+            check_ranges(known)
+            return known
         if isinstance(driver, SupportsRegions):
             return tuple(MemoryRange(region.start, region.size, region.kind) for region in driver.regions())
         return (MemoryRange(0, driver.max_addr, MemoryKind.RAM),) if driver.max_addr else ()
@@ -145,17 +164,19 @@ class Microvmi(Control):
 
         Raises the ``MicrovmiError`` of what could not be undone, after everything was released.
         """
-        with self._run_lock:
+        with self._closing:
             if self._closed:
                 return
             self._closed = True
             try:
-                self._settle()
+                self._undo(RunBooks.close)
             finally:
+                release.discard(self)
                 self.memory.close()
                 self.padded_memory.close()
                 self.driver.close()
                 vars(self).pop("table_changed", None)
+                self._run = None  # it knows this object: nothing is to wait for the collector of cycles
 
     def __enter__(self) -> Microvmi:
         return self

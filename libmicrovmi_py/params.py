@@ -27,17 +27,22 @@ _SHOWN = 200
 """Characters of a wrong text that its error repeats."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_CONTROL_BUT_TAB = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 
 
 class Parameters(Mapping[str, str]):
     """Keys and values for a driver, with the driver's name where one was given.
 
     A value is text; ``memflow_connector_args`` joins its ``key=value`` items with commas. An empty value counts as
-    not given. Names of machines and files go into error lines: control characters, and values of more than
-    ``LONGEST`` characters, are an ``InvalidArgumentError``.
+    not given. Names of machines and files go into error lines: control characters other than the tab, which a
+    machine's name may have, and values of more than ``LONGEST`` characters, are an ``InvalidArgumentError``.
     """
 
-    def __init__(self, values: Mapping[str, str | None] | None = None, driver: str | None = None) -> None:
+    def __init__(
+        self, values: Mapping[str, str | None] | None = None, driver: str | None = None, *, word: bool = False
+    ) -> None:
+        """``word`` is whether ``vm_name`` may be a file's name where no machine has it."""
+        self.word = word
         self._values = {_line("a key", key): _line(key, value) for key, value in (values or {}).items() if value}
         self.driver = _line("the driver's name", driver.lower()) if driver else None
 
@@ -58,6 +63,10 @@ class Parameters(Mapping[str, str]):
         """The machine's name as its hypervisor knows it, if given."""
         return self._values.get("vm_name")
 
+    def as_file(self) -> Parameters:
+        """The file that ``vm_name`` is where it is no machine's name: a memory image."""
+        return Parameters({"path": self.vm_name}, driver="dump")
+
     def integer(self, key: str, default: int) -> int:
         """The value of ``key`` as an integer (decimal, or 0x hexadecimal), ``default`` if it is not given."""
         text = self._values.get(key)
@@ -67,6 +76,13 @@ class Parameters(Mapping[str, str]):
             return int(text, 0)
         except ValueError:
             raise InvalidArgumentError(f"{key}={text}: not an integer") from None
+
+    def yes(self, key: str, default: bool) -> bool:
+        """The value of ``key``, which is yes or no, ``default`` if it is not given."""
+        text = self._values.get(key, "yes" if default else "no")
+        if text not in ("yes", "no"):
+            raise InvalidArgumentError(f"{key}={_short(text)}: yes or no")
+        return text == "yes"
 
     def seconds(self, key: str, default: float) -> float:
         """The value of ``key`` as a time limit in seconds, more than 0, ``default`` if it is not given."""
@@ -83,14 +99,17 @@ class Parameters(Mapping[str, str]):
 
     @classmethod
     def from_uri(cls, text: str) -> Parameters:
-        """Parse ``vmi://DRIVER/?key=value&...`` or a path to a memory image.
+        """Parse ``vmi://DRIVER/?key=value&...``, a path to a memory image (with a slash), or a word.
+
+        A word is a machine's name and, where no machine has that name, a file's (``word``).
 
         Raises ``InvalidArgumentError`` for another scheme, a path after the driver, a key without a value or twice.
         """
         if not text:
-            raise InvalidArgumentError("empty URI: write vmi://DRIVER/?key=value, or a path to a memory image")
+            raise InvalidArgumentError("empty URI: write vmi://DRIVER/?key=value, a path to a memory image, or a name")
         if "://" not in text:
-            return cls({"path": text}, driver="dump")
+            params = cls({"vm_name": text}, word=True)
+            return params.as_file() if "/" in text else params
         shown = _short(text)
         if _CONTROL.search(text):
             raise InvalidArgumentError(f"{shown!r} has control characters")
@@ -100,7 +119,9 @@ class Parameters(Mapping[str, str]):
         except ValueError as err:
             raise InvalidArgumentError(f"{shown}: {_short(str(err))}; write vmi://DRIVER/?key=value&...") from err
         if parts.scheme != SCHEME or parts.path not in ("", "/") or parts.fragment:
-            raise InvalidArgumentError(f"{shown}: not of the form vmi://DRIVER/?key=value&...")
+            name = parts.path.strip("/") if parts.scheme == SCHEME else ""
+            hint = f"; the machine {_short(name)} is vmi://{parts.netloc}/?vm_name={_short(name)}" if name else ""
+            raise InvalidArgumentError(f"{shown}: not of the form vmi://DRIVER/?key=value&...{hint}")
         values = dict(pairs)
         if len(values) != len(pairs):
             raise InvalidArgumentError(f"{shown}: a key is given twice")
@@ -109,14 +130,16 @@ class Parameters(Mapping[str, str]):
 
 def _line(name: str, value: str) -> str:
     """``value``, if it can be told in a line."""
+    if not isinstance(value, str):
+        raise InvalidArgumentError(f"{name} is not a text but {type(value).__name__}")
     if len(value) > LONGEST:
         raise InvalidArgumentError(f"{name} is {len(value)} characters long: {LONGEST} are the most")
-    if _CONTROL.search(value):
+    if _CONTROL_BUT_TAB.search(value):
         raise InvalidArgumentError(f"{name} has control characters: {_short(value)!r}")
     try:
         os.fsencode(value)
     except UnicodeError:
-        raise InvalidArgumentError(f"{name} has characters that no name can have: {_short(value)!r}") from None
+        raise InvalidArgumentError(f"{name} is not a printable path or name: {_short(value)!r}") from None
     return value
 
 

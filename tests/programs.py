@@ -17,6 +17,12 @@ WARNINGS = ("-Wall", "-Wextra", "-Werror", "-std=gnu99")
 LIMIT = 90
 """Seconds after which a program counts as hanging."""
 
+CHECKED = os.environ.get("MICROVMI_CHECKER") == "address"
+"""Whether library and programs are compiled with AddressSanitizer; Python keeps what the leak check would tell of."""
+
+CHECKS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined") if CHECKED else ()
+OPTIONS = {"ASAN_OPTIONS": "detect_leaks=0:handle_sigbus=0"} if CHECKED else {}
+
 
 @dataclass
 class Programs:
@@ -52,7 +58,7 @@ class Programs:
         """Run a program with exactly the environment ``env``; it must end with ``code`` and print nothing."""
         ended = subprocess.run(
             [str(item) for item in command],
-            env=dict(env or {}),
+            env={**OPTIONS, **(env or {})},
             cwd=str(cwd),
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -73,7 +79,7 @@ class Programs:
             source = str(C_TESTS / f"{name}.c")
             include = f"-I{self.include}"
             done = subprocess.run(
-                [*compiler, "-O1", "-g", *WARNINGS, "-pthread", include, "-o", str(program), source, *flags],
+                [*compiler, "-O1", "-g", *WARNINGS, "-pthread", *CHECKS, include, "-o", str(program), source, *flags],
                 capture_output=True,
                 text=True,
                 check=False,

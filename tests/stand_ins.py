@@ -6,9 +6,12 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 PROGRAM = Path(__file__).with_name("drivers") / "qemu_program.py"
@@ -25,8 +28,14 @@ class StandIns:
         self._binary = shutil.copy(os.path.realpath(sys.executable), folder / "qemu-system-x86_64")
         home = f"{sys.base_prefix}:{sys.base_exec_prefix}"
         libraries = str(sysconfig.get_config_var("LIBDIR"))
-        self._environment = {**os.environ, "PYTHONHOME": home, "LD_LIBRARY_PATH": libraries}
+        inherited = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}  # a checker's
+        self._environment = {**inherited, "PYTHONHOME": home, "LD_LIBRARY_PATH": libraries}
         self._running: list[subprocess.Popen[str]] = []
+
+    @property
+    def pid(self) -> int:
+        """The process id of the one that was started last."""
+        return self._running[-1].pid
 
     def start(self, *options: str) -> str:
         """Start one and return its machine's URI, once it serves."""
@@ -39,6 +48,17 @@ class StandIns:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         return f"vmi://qemu/?vm_name={name}&timeout=30"
+
+    @contextmanager
+    def memory_lost(self) -> Iterator[None]:
+        """A block in which the last one started lacks the memory of its ``-fake lose=OFFSET``."""
+        process = self._running[-1]
+        assert process.stdout is not None
+        process.send_signal(signal.SIGUSR1)
+        assert process.stdout.readline() == "lost\n"
+        yield
+        process.send_signal(signal.SIGUSR2)
+        assert process.stdout.readline() == "found\n"
 
     def __enter__(self) -> StandIns:
         return self

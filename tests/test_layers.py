@@ -21,6 +21,7 @@ LAYERS = [
     ("transport",),
     ("drivers",),
     ("memory",),
+    ("runstate", "release"),
     ("control",),
     ("microvmi",),
     ("__init__",),

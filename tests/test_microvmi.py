@@ -82,7 +82,7 @@ class Stubborn(FakeDriver):
 
     closed = False
 
-    def resume(self) -> None:
+    def run(self, *, whoever: bool) -> None:
         raise TimeoutExpiredError("no answer")
 
     def close(self) -> None:
@@ -114,7 +114,7 @@ from libmicrovmi_py import Microvmi
 from libmicrovmi_py.drivers.fake import FakeDriver
 
 class Loud(FakeDriver):
-    def resume(self):
+    def run(self, *, whoever):
         print("resumed", flush=True)
 
 machine = Microvmi.from_driver(Loud({{0: bytearray(4096)}}))

@@ -14,7 +14,7 @@ NAMES = {
     *("InvalidArgumentError", "InvalidContextError", "IoError", "Memory", "MemoryKind", "MemoryRange", "Microvmi"),
     *("MicrovmiError", "NoDriverError", "NotMappedError", "NotSupportedError", "PaddedMemory", "Parameters"),
     *("PermissionDeniedError", "ReadOnlyError", "Registers", "SegmentReg", "StartupError", "SystemTableReg"),
-    *("TimeoutExpiredError", "VmGoneError", "X86Registers", "__version__"),
+    *("TimeoutExpiredError", "VmGoneError", "X86Registers", "__version__", "release_all"),
     *("ALL_VCPUS", "Event", "EventKind", "Intercept", "PageAccess", "Reply", "ReplyAction"),
 }
 MACHINE = {

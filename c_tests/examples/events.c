@@ -6,16 +6,16 @@
  *   ./events -n 100 debian cr3 msr:0x174
  *
  * Intercepts what the command line names on every vCPU, prints each event as a line and lets the vCPU go on, until
- * COUNT events were seen, SECONDS are over or Ctrl-C is pressed. The machine then runs on as if nobody had listened.
+ * COUNT events were seen, SECONDS are over or Ctrl-C, SIGTERM or SIGHUP asks for an end. The machine then runs on as if nobody had listened.
  */
 #define _POSIX_C_SOURCE 200809L
 
 #include <getopt.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <time.h>
 
+#include "ending.h"
 #include "target.h"
 
 #define PROGRAM "events"
@@ -23,13 +23,6 @@
 
 static const char *const kinds[] = {"?", "cr", "msr", "breakpoint", "access", "step"};
 #define KINDS (sizeof(kinds) / sizeof(kinds[0]))
-
-static volatile sig_atomic_t interrupted; /* the signal that asks for an end, or 0 */
-
-static void on_signal(int number)
-{
-    interrupted = number;
-}
 
 /* cr3, msr:INDEX, breakpoint, breakpoint:ADDRESS, access:PAGE, step. */
 static bool parse(const char *word, struct microvmi_intercept *intercept)
@@ -125,7 +118,7 @@ static int listen_for(void *vm, long count, double seconds)
     time_t start = time(NULL);
     long seen = 0;
 
-    while (!interrupted && (count < 0 || seen < count) && (seconds < 0 || difftime(time(NULL), start) < seconds)) {
+    while (ending_signal() == 0 && (count < 0 || seen < count) && (seconds < 0 || difftime(time(NULL), start) < seconds)) {
         struct microvmi_event event = MICROVMI_EVENT_INIT;
 
         if (microvmi_listen(vm, LOOK_MS, &event)) {
@@ -140,7 +133,7 @@ static int listen_for(void *vm, long count, double seconds)
             return 1;
         }
     }
-    return interrupted ? 128 + interrupted : 0;
+    return ending_signal() != 0 ? 128 + ending_signal() : 0;
 }
 
 static int usage(FILE *stream, int status)
@@ -162,7 +155,6 @@ static int usage(FILE *stream, int status)
 
 int main(int argc, char **argv)
 {
-    struct sigaction action;
     double seconds = -1;
     int option, status = 0;
     char *end = "";
@@ -185,10 +177,7 @@ int main(int argc, char **argv)
     if (argc - optind < 2) {
         return usage(stderr, 2);
     }
-    memset(&action, 0, sizeof(action));
-    action.sa_handler = on_signal;
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
+    block_ending_signals();
     vm = open_target(PROGRAM, argv[optind]);
     if (vm == NULL) {
         return 1;

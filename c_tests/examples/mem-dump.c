@@ -14,12 +14,12 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "ending.h"
 #include "target.h"
 
 #define PROGRAM "mem-dump"
@@ -40,25 +40,6 @@ struct dump {
     struct timespec start;
     struct timespec shown;
 };
-
-static volatile sig_atomic_t interrupted; /* the signal that asks for an end, or 0 */
-
-static void on_signal(int number)
-{
-    interrupted = number;
-}
-
-static void catch_signals(void)
-{
-    struct sigaction action;
-
-    memset(&action, 0, sizeof(action));
-    sigemptyset(&action.sa_mask);
-    action.sa_handler = on_signal;
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-    sigaction(SIGHUP, &action, NULL);
-}
 
 static double seconds_since(const struct timespec *then)
 {
@@ -169,7 +150,7 @@ static uint64_t next_edge(void *vm, uint64_t address, int whence, uint64_t end)
 
 static bool dump_range(struct dump *dump, uint64_t start, uint64_t end)
 {
-    while (start < end && !interrupted) {
+    while (start < end && ending_signal() == 0) {
         uint64_t data = next_edge(dump->vm, start, SEEK_DATA, end);
         uint64_t step = data - start;
 
@@ -184,7 +165,7 @@ static bool dump_range(struct dump *dump, uint64_t start, uint64_t end)
         dump->done += step;
         show_progress(dump, false);
     }
-    return !interrupted;
+    return ending_signal() == 0;
 }
 
 /*
@@ -324,7 +305,7 @@ static int run(const char *target, const char *output, bool quiet)
     }
     free(dump.buffer);
     free(path);
-    return interrupted ? 128 + interrupted : !ok;
+    return ending_signal() != 0 ? 128 + ending_signal() : !ok;
 }
 
 static int usage(FILE *stream, int status)
@@ -360,6 +341,6 @@ int main(int argc, char **argv)
     if (argc - optind != 1 || output[0] == '\0') {
         return usage(stderr, 2);
     }
-    catch_signals();
+    block_ending_signals();
     return run(argv[optind], output, quiet);
 }

@@ -5,68 +5,51 @@
  *   cc -o pause pause.c -lmicrovmi
  *   ./pause -t 10 debian
  *
- * Stops all vCPUs, waits for Enter or for SECONDS, and lets them run again, after Ctrl-C as well. With --keep it ends
+ * Stops all vCPUs, waits for Enter or for SECONDS, and lets them run again, after Ctrl-C, SIGTERM and SIGHUP as well. With --keep it ends
  * as soon as the wait is over without resuming or closing anything: the library itself lets a machine run again when
  * the process that paused it exits.
  */
 #define _POSIX_C_SOURCE 200809L
 
 #include <getopt.h>
-#include <signal.h>
+#include <poll.h>
 #include <stdlib.h>
-#include <sys/select.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "ending.h"
 #include "target.h"
 
 #define PROGRAM "pause"
+#define RELEASE_MS 5000 /* who ends a program by a signal does not wait long */
 
-static volatile sig_atomic_t interrupted; /* the signal that asks for an end, or 0 */
-
-static void on_signal(int number)
+static double now(void)
 {
-    interrupted = number;
+    struct timespec time;
+
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
 }
 
-static void catch_signals(void)
-{
-    struct sigaction action;
-
-    memset(&action, 0, sizeof(action));
-    sigemptyset(&action.sa_mask);
-    action.sa_handler = on_signal;
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-    sigaction(SIGHUP, &action, NULL);
-}
-
-/*
- * Wait for Enter (or the end of standard input), for `seconds` if that is not negative, or for a signal. Signals are
- * let in only while pselect() waits, so that none is missed between the test of `interrupted` and the wait.
- */
+/* Wait for Enter (or the end of standard input), for `seconds` if that is not negative, or for a signal. */
 static void wait_while_paused(double seconds)
 {
-    struct timespec limit = {.tv_sec = (time_t)seconds, .tv_nsec = (long)((seconds - (double)(time_t)seconds) * 1e9)};
     bool timed = seconds >= 0;
-    sigset_t blocked, original;
-    fd_set input;
+    struct pollfd files[] = {{.fd = ending_descriptor(), .events = POLLIN},
+                             {.fd = timed ? -1 : STDIN_FILENO, .events = POLLIN}};
+    double end = now() + seconds, left;
     char key = 0;
 
-    sigemptyset(&blocked);
-    sigaddset(&blocked, SIGINT);
-    sigaddset(&blocked, SIGTERM);
-    sigaddset(&blocked, SIGHUP);
-    sigprocmask(SIG_BLOCK, &blocked, &original);
-    while (key != '\n' && !interrupted) {
-        FD_ZERO(&input);
-        FD_SET(STDIN_FILENO, &input);
-        if (pselect(timed ? 0 : STDIN_FILENO + 1, timed ? NULL : &input, NULL, NULL, timed ? &limit : NULL,
-                    &original) <= 0 || read(STDIN_FILENO, &key, 1) <= 0) {
+    while (key != '\n' && ending_signal() == 0) {
+        left = timed ? end - now() : 1;
+        if (left <= 0 || poll(files, 2, timed && left < 1000 ? (int)(left * 1000) + 1 : 1000 * 1000) < 0) {
+            break;
+        }
+        if (files[1].revents != 0 && read(STDIN_FILENO, &key, 1) <= 0) {
             break;
         }
     }
-    sigprocmask(SIG_SETMASK, &original, NULL);
+    close(files[0].fd);
 }
 
 static int run(const char *target, double seconds, bool keep)
@@ -89,9 +72,16 @@ static int run(const char *target, double seconds, bool keep)
     }
     fflush(stdout);
     wait_while_paused(seconds);
+    if (ending_signal() != 0) {
+        if (!microvmi_release_all(RELEASE_MS)) {
+            fprintf(stderr, PROGRAM ": %s stays paused: %s\n", target, microvmi_last_error());
+        }
+        microvmi_destroy(vm);
+        return 128 + ending_signal();
+    }
     if (keep) {
         printf("leaving; the library resumes it\n");
-        return interrupted ? 128 + interrupted : 0;
+        return 0;
     }
     if (microvmi_resume(vm)) {
         printf("running\n");
@@ -100,7 +90,7 @@ static int run(const char *target, double seconds, bool keep)
         status = 1;
     }
     microvmi_destroy(vm);
-    return interrupted ? 128 + interrupted : status;
+    return status;
 }
 
 static int usage(FILE *stream, int status)
@@ -143,6 +133,6 @@ int main(int argc, char **argv)
     if (argc - optind != 1) {
         return usage(stderr, 2);
     }
-    catch_signals();
+    block_ending_signals();
     return run(argv[optind], seconds, keep);
 }

@@ -8,10 +8,13 @@
  * One register a line, `name value`, in hexadecimal; each vCPU begins with a line `vcpu N`. The machine is paused
  * meanwhile if its driver can, so that the values belong together.
  */
+#define _POSIX_C_SOURCE 200809L
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 
+#include "ending.h"
 #include "target.h"
 
 #define PROGRAM "regs-dump"
@@ -173,6 +176,7 @@ static int usage(FILE *stream, int status)
 int main(int argc, char **argv)
 {
     long wanted = ALL_VCPUS;
+    int status;
 
     if (argc == 2 && (strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "--help") == 0)) {
         return usage(stdout, 0);
@@ -190,5 +194,7 @@ int main(int argc, char **argv)
             return usage(stderr, 2);
         }
     }
-    return run(argv[1], wanted);
+    block_ending_signals(); /* it takes a moment: an end that was asked for comes right after it */
+    status = run(argv[1], wanted);
+    return ending_signal() != 0 ? 128 + ending_signal() : status;
 }

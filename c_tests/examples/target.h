@@ -12,7 +12,7 @@
     "TARGET is one of\n" \
     "  vmi://DRIVER/?key=value&...   any machine, e.g. vmi://qemu/?vm_name=debian\n" \
     "  a path with a slash           a memory image, e.g. ./memory.raw\n" \
-    "  any other word                the name of a running virtual machine\n"
+    "  any other word                the name of a running virtual machine; if there is none, a file\n"
 
 /*
  * Open TARGET. Returns a context for microvmi_destroy(), or NULL after it printed the reason to standard error.
@@ -20,17 +20,8 @@
 static inline void *open_target(const char *program, const char *target)
 {
     const char *error = NULL;
-    void *vm;
+    void *vm = microvmi_open(target, &error);
 
-    if (strstr(target, "://") != NULL || strchr(target, '/') != NULL) {
-        vm = microvmi_open(target, &error);
-    } else {
-        struct DriverInitParamsFFI params;
-
-        memset(&params, 0, sizeof(params));
-        params.common.vm_name = (char *)target; /* only read, and copied */
-        vm = microvmi_init(NULL, &params, &error);
-    }
     if (vm == NULL) {
         fprintf(stderr, "%s: cannot open %s: %s\n", program, target, error != NULL ? error : "no reason given");
     }

@@ -11,6 +11,7 @@ from _libmicrovmi import ffi, lib
 
 from libmicrovmi_py.errors import InvalidContextError
 from libmicrovmi_py.memory.direct import Table
+from libmicrovmi_py.memory.io import Cursor
 from libmicrovmi_py.memory.native import native
 from libmicrovmi_py.microvmi import Microvmi
 
@@ -37,8 +38,30 @@ class _Handle:
             kinds = ("struct mvi_table *", "struct mvi_cursor *", "struct mvi_cursor *")
             addresses = [int(native().ffi.cast("uintptr_t", pointer)) for pointer in pointers]
             if lib.mvi_context_publish(self.context, *map(ffi.cast, kinds, addresses)):
+                self._leave_to_readers()
                 self._published = table  # else the one before may be in use until the context's end is over
 
+    def _leave_to_readers(self) -> None:
+        """A read that does not end goes on with what it began with, which has to stay until then."""
+        with _lock:
+            _left[:] = [kept for kept in _left if _is_read(kept[0])]
+            if self._published is not None and _is_read(self._published):
+                _left.append((self._published, self.machine.memory.cursor, self.machine.padded_memory.cursor))
+
+    def close(self) -> None:
+        """The context is at its end; reads that were under way have ended, or been waited for in vain."""
+        self._leave_to_readers()
+        self._published = None
+
+
+def _is_read(table: Table) -> bool:
+    pointer = int(native().ffi.cast("uintptr_t", table.pointer))
+    used: bool = lib.mvi_context_reads(ffi.cast("struct mvi_table *", pointer))
+    return used
+
+
+_left: list[tuple[Table, Cursor, Cursor]] = []
+"""Tables that are replaced and still read through, with the cursors of their contexts."""
 
 _lock = threading.Lock()
 _handles: dict[int, _Handle] = {}
@@ -49,7 +72,13 @@ def add(context: int, machine: Microvmi) -> None:
     with _lock:
         _handles[context] = handle = _Handle(context, machine)
     machine.table_changed = handle.publish
-    handle.publish()
+    try:
+        handle.publish()
+    except BaseException:
+        with _lock:
+            del _handles[context]
+        machine.close()
+        raise
 
 
 @contextmanager
@@ -77,4 +106,5 @@ def remove(context: int) -> Microvmi:
             raise InvalidContextError("the context is not live: it was destroyed")
         handle.machine.stop_listening()
         handle.idle.wait_for(lambda: handle.users == 0)
+    handle.close()
     return handle.machine

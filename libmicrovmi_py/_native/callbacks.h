@@ -31,3 +31,4 @@ int32_t mvi_py_listen(uintptr_t context, uint32_t timeout_ms, struct microvmi_ev
 int32_t mvi_py_reply_event(uintptr_t context, uint64_t id, uint32_t action, const struct Registers *registers);
 int32_t mvi_py_log(const char *filter);
 int32_t mvi_py_exit(void);
+int32_t mvi_py_release_all(uint32_t timeout_ms);

@@ -87,7 +87,8 @@ bool mvi_context_retire(void *context)
     pthread_mutex_unlock(&mvi_slots_lock);
     if (!retired)
         return false;
-    mvi_table_wait(table);
+    if (!mvi_table_wait(table))
+        return true; /* somebody still reads: the slot is not used again */
     pthread_mutex_lock(&mvi_slots_lock);
     mvi_slot_of(context)->taken = false;
     pthread_mutex_unlock(&mvi_slots_lock);
@@ -112,8 +113,13 @@ bool mvi_context_publish(uintptr_t context, struct mvi_table *table, struct mvi_
         before = __atomic_exchange_n(&slot->table, table, __ATOMIC_ACQ_REL);
     }
     pthread_mutex_unlock(&mvi_slots_lock);
-    mvi_table_wait(before);
+    (void)mvi_table_wait(before);
     return live;
+}
+
+bool mvi_context_reads(const struct mvi_table *table)
+{
+    return mvi_is_used(table);
 }
 
 /*
@@ -139,7 +145,8 @@ static inline bool mvi_context_read_word(void *context, uint64_t address, uint8_
         __builtin_expect(hit < table->count, 1)) {
         word = &table->words[hit];
         offset = address - word->start;
-        if (__builtin_expect(offset < word->span, 1)) {
+        if (__builtin_expect(offset < word->span, 1) &&
+            (__builtin_expect(word->dense == NULL, 1) || mvi_may_touch(word->dense, offset, 8))) {
             memcpy(buffer, word->bytes + offset, 8);
             __atomic_store_n(&reader->used, NULL, __ATOMIC_RELEASE);
             return true;

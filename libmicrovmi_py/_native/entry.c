@@ -138,6 +138,14 @@ bool microvmi_resume(void *context)
     return mvi_enter(context) && mvi_leave(mvi_py_resume((uintptr_t)context));
 }
 
+bool microvmi_release_all(uint32_t timeout_ms)
+{
+    if (mvi_is_forked())
+        return false;
+    mvi_clear_error();
+    return !mvi_context_any() || (mvi_start() && mvi_leave(mvi_py_release_all(timeout_ms)));
+}
+
 /* --------------------------------------------------------------------------------- memory, without Python -------- */
 
 /* The table of a context that has one; mvi_table_leave() ends its use. NULL: the slow way knows what is to be done. */
@@ -159,7 +167,7 @@ static inline const struct mvi_table *mvi_direct(void *context)
 
 static __attribute__((noinline)) bool mvi_failed(int32_t code, uint64_t address, size_t size, uint64_t done)
 {
-    char text[160];
+    char text[MVI_DESCRIPTION];
 
     mvi_describe(code, address, size, done, text, sizeof text);
     mvi_set_error(code, text);
@@ -249,7 +257,7 @@ bool microvmi_write_physical(void *context, uint64_t physical_address, uint8_t *
     uint64_t done = 0;
 
     if (table != NULL) {
-        code = mvi_table_write(table, physical_address, buffer, size, &done);
+        code = mvi_table_write(table, physical_address, buffer, size, false, &done);
         mvi_table_leave();
     }
     if (code != MVI_ASK_PYTHON)

@@ -19,6 +19,9 @@
 /* What the kernel takes in one call (IOV_MAX). */
 #define MVI_IOV_MAX 1024
 
+/* So much is read at once: a look at the machine, or at the length of a file, is then never long ago. */
+#define MVI_PIECE ((size_t)32 << 20)
+
 /* ------------------------------------------------------------------------------------------------ reading -------- */
 
 /* Read a page that is not cached, keep it, and hand out a part. False: that page cannot be read as a whole. */
@@ -33,25 +36,57 @@ static bool mvi_fetch(const struct mvi_table *table, const struct mvi_region *re
         PAGE_SIZE > region->size - (start - region->start))
         return false;
     epoch = mvi_cache_epoch(table->cache);
-    if (mvi_process_pread(region, start - region->start, bytes, sizeof bytes, &got) != MICROVMI_OK)
+    if (mvi_process_pread(region, start - region->start, bytes, sizeof bytes, &got) != MICROVMI_OK ||
+        (mvi_is_process(region) && mvi_has_ended(region)))
         return false;
     mvi_cache_put(table->cache, epoch, page, bytes);
     memcpy(buffer, bytes + (address - start), size);
     return true;
 }
 
+/* What was read of a process that has ended meanwhile is nothing: its memory may be kept, its number another one's. */
+static int32_t mvi_read_process(const struct mvi_region *region, uint8_t *dense, uint64_t offset, uint8_t *buffer,
+                                size_t size, size_t *done)
+{
+    int32_t code = size >= MVI_SPARSE_FROM && dense != NULL
+                       ? mvi_process_read_touched(region, dense, offset, buffer, size, done)
+                       : mvi_process_read(region, offset, buffer, size, done);
+
+    if (code != MICROVMI_ERROR_VM_GONE && !mvi_has_ended(region))
+        return code;
+    *done = 0;
+    return MICROVMI_ERROR_VM_GONE;
+}
+
+/* A mapping: a large read looks at its holes, and whether the file still is as long. */
+static int32_t mvi_read_mapping(const struct mvi_region *region, uint8_t *dense, uint64_t offset, uint8_t *buffer,
+                                size_t size, size_t *done)
+{
+    size_t there = size >= MVI_SPARSE_FROM ? mvi_still_there(region, offset, size) : size;
+
+    if (region->image && dense != NULL && size < MVI_SPARSE_FROM)
+        return mvi_read_image(region, dense, offset, buffer, size, done);
+    if (there == size && size >= MVI_SPARSE_FROM && dense != NULL &&
+        mvi_dense_until(dense, offset, offset + size) < offset + size)
+        return mvi_copy_sparse(region, dense, offset, buffer, size, done);
+    memcpy(buffer, region->bytes + offset, there);
+    *done = there;
+    return there == size ? MICROVMI_OK : MICROVMI_ERROR_IO;
+}
+
 static int32_t mvi_region_read(const struct mvi_region *region, uint8_t *dense, uint64_t offset, uint8_t *buffer,
                                size_t size, size_t *done)
 {
-    if (region->bytes == NULL && size >= MVI_SPARSE_FROM && dense != NULL)
-        return mvi_process_read_touched(region, dense, offset, buffer, size, done);
-    if (region->bytes == NULL)
-        return mvi_process_read(region, offset, buffer, size, done);
-    if (size >= MVI_SPARSE_FROM && dense != NULL && mvi_dense_until(dense, offset, offset + size) < offset + size)
-        return mvi_copy_sparse(region, dense, offset, buffer, size, done);
-    memcpy(buffer, region->bytes + offset, size);
-    *done = size;
-    return MICROVMI_OK;
+    if (region->bytes != NULL)
+        return mvi_read_mapping(region, dense, offset, buffer, size, done);
+    return mvi_is_process(region) ? mvi_read_process(region, dense, offset, buffer, size, done)
+                                  : mvi_process_pread(region, offset, buffer, size, done);
+}
+
+/* The part of an access that a region holds, of `left` bytes from one of its addresses on. */
+static inline size_t mvi_part(const struct mvi_region *region, uint64_t address, size_t left)
+{
+    return mvi_smaller(region->size - 1 - (address - region->start), left - 1) + 1;
 }
 
 static int32_t mvi_read_pieces(const struct mvi_table *table, bool padded, uint64_t address, uint8_t *buffer,
@@ -61,7 +96,7 @@ static int32_t mvi_read_pieces(const struct mvi_table *table, bool padded, uint6
     const struct mvi_region *region;
     int32_t code;
 
-    for (; at < size; index++) {
+    for (; at < size; index += index < table->count && mvi_last(&table->regions[index]) < address + at) {
         region = &table->regions[index];
         part = 0; /* of a hole in front of the region */
         if (index == table->count || address + at < address)
@@ -75,7 +110,7 @@ static int32_t mvi_read_pieces(const struct mvi_table *table, bool padded, uint6
         at += part;
         if (at == size)
             break;
-        part = mvi_smaller(region->start + (region->size - 1) - (address + at), size - at - 1) + 1;
+        part = mvi_smaller(mvi_part(region, address + at, size - at), MVI_PIECE);
         got = 0;
         code = MICROVMI_OK;
         if (region->bytes == NULL && (mvi_cached(table, address + at, buffer + at, part) ||
@@ -98,7 +133,7 @@ int32_t mvi_table_read(const struct mvi_table *table, bool padded, uint64_t addr
 {
     const uint8_t *bytes = size < MVI_SPARSE_FROM ? mvi_table_hit(table, mvi_thread.last_hit, address, size) : NULL;
 
-    if (__builtin_expect(bytes == NULL, 0))
+    if (__builtin_expect(bytes == NULL || size == 0, 0)) /* of nothing there may be no buffer */
         return mvi_read_pieces(table, padded, address, buffer, size, done);
     memcpy(buffer, bytes, size);
     *done = size;
@@ -107,8 +142,12 @@ int32_t mvi_table_read(const struct mvi_table *table, bool padded, uint64_t addr
 
 /* ------------------------------------------------------------------------------------------------ writing -------- */
 
-/* Whether all of a range can be written: 0, or the reason; *ready is how much could be, from the start. */
-static int32_t mvi_check_write(const struct mvi_table *table, uint64_t address, size_t size, uint64_t *ready)
+/*
+ * Whether all of a range can be written: 0, or the reason; *ready is how much could be, from the start. A machine that
+ * ended is not written, mapped or not.
+ */
+static int32_t mvi_check_write(const struct mvi_table *table, uint64_t address, size_t size, bool checked,
+                               uint64_t *ready)
 {
     size_t index = mvi_first(table, address), at = 0;
     int32_t code = MICROVMI_OK;
@@ -119,18 +158,21 @@ static int32_t mvi_check_write(const struct mvi_table *table, uint64_t address, 
         *ready = at;
         if (region->kind == MICROVMI_MEMORY_ROM)
             return MICROVMI_ERROR_READ_ONLY;
-        if (region->bytes != NULL ? region->writable == NULL : region->write_fd < 0)
+        if (region->pidfd >= 0 && mvi_has_ended(region))
+            return MICROVMI_ERROR_VM_GONE;
+        if ((region->bytes != NULL ? region->writable == NULL : region->write_fd < 0) ||
+            (region->unsteady && !checked))
             code = MVI_ASK_PYTHON;
-        at += mvi_smaller(region->start + (region->size - 1) - (address + at), size - at - 1) + 1;
+        at += mvi_part(region, address + at, size - at);
     }
     *ready = at;
     return at == size ? code : MICROVMI_ERROR_NOT_MAPPED;
 }
 
 int32_t mvi_table_write(const struct mvi_table *table, uint64_t address, const uint8_t *data, size_t size,
-                        uint64_t *done)
+                        bool checked, uint64_t *done)
 {
-    int32_t code = mvi_check_write(table, address, size, done);
+    int32_t code = mvi_check_write(table, address, size, checked, done);
     const struct mvi_region *region;
     size_t index, at = 0, part, put;
 
@@ -138,7 +180,7 @@ int32_t mvi_table_write(const struct mvi_table *table, uint64_t address, const u
         return code;
     for (index = mvi_first(table, address); at < size; index++) {
         region = &table->regions[index];
-        part = mvi_smaller(region->start + (region->size - 1) - (address + at), size - at - 1) + 1;
+        part = mvi_part(region, address + at, size - at);
         put = 0;
         if (region->bytes != NULL) {
             memcpy(region->writable + (address + at - region->start), data + at, part);
@@ -164,7 +206,7 @@ static void mvi_read_one(const struct mvi_table *table, struct microvmi_read_req
                                     &request->bytes_read);
 }
 
-/* The region of another process that holds a whole request, NULL for every other request. */
+/* The region of another process that holds a whole request, and can be read without waiting; NULL for every other. */
 static const struct mvi_region *mvi_whole_in_process(const struct mvi_table *table,
                                                      const struct microvmi_read_request *request)
 {
@@ -177,7 +219,7 @@ static const struct mvi_region *mvi_whole_in_process(const struct mvi_table *tab
     if (index == table->count)
         return NULL;
     region = &table->regions[index];
-    return region->bytes == NULL && mvi_holds(region, request->physical_address) &&
+    return mvi_is_process(region) && !region->arriving && mvi_holds(region, request->physical_address) &&
                    request->size <= region->size - (request->physical_address - region->start)
                ? region
                : NULL;
@@ -193,7 +235,7 @@ static size_t mvi_read_together(const struct mvi_table *table, struct microvmi_r
     size_t taken = 0, whole = 0;
     ssize_t got;
 
-    while (region != NULL && region->pid == first->pid) {
+    while (region != NULL && region->pid == first->pid && region->pidfd == first->pidfd) {
         local[taken] = (struct iovec){requests[taken].buffer, requests[taken].size};
         remote[taken] = (struct iovec){
             (void *)(uintptr_t)(region->offset + requests[taken].physical_address - region->start),
@@ -245,10 +287,9 @@ static uint64_t mvi_region_find(const struct mvi_region *region, uint8_t *dense,
 {
     off_t found;
 
-    if (region->bytes == NULL && dense != NULL)
+    if (mvi_is_process(region) && dense != NULL)
         return mvi_touched_find(region, dense, offset, hole);
-
-    if (region->bytes == NULL || region->fd < 0)
+    if (mvi_is_process(region) || region->fd < 0)
         return hole ? region->size : offset;
     found = lseek(region->fd, (off_t)(region->offset + offset), hole ? SEEK_HOLE : SEEK_DATA);
     if (found < 0)
@@ -279,7 +320,8 @@ uint64_t mvi_table_find(const struct mvi_table *table, uint64_t address, bool ho
 
 void mvi_describe(int32_t code, uint64_t address, size_t size, uint64_t done, char *text, size_t room)
 {
-    const char *cause = "the memory could not be accessed";
+    const char *cause = "the memory could not be accessed (its file became shorter, a migration has yet to bring it, or "
+                        "a background snapshot has yet to save it)";
 
     switch (code) {
     case MICROVMI_ERROR_NOT_MAPPED:

@@ -5,19 +5,25 @@
  * classes go through the same functions. Results are numbers of enum microvmi_error, 0 for success.
  */
 
-/* A piece of guest memory that can be reached directly: through a mapping of ours, or in another process. */
+/*
+ * A piece of guest memory that can be reached directly: through a mapping of ours (`bytes`), in another process (`pid`),
+ * or, with neither, in a file that is read and not mapped.
+ */
 struct mvi_region {
     uint64_t start;         /* guest-physical address */
     uint64_t size;          /* bytes, at least 1 */
-    const uint8_t *bytes;   /* the mapping; NULL for another process */
+    const uint8_t *bytes;   /* the mapping; NULL where there is none */
     uint8_t *writable;      /* the mapping to write through; NULL where there is none (yet) */
     uint64_t offset;        /* of the first byte, in `fd` */
-    int32_t fd;             /* the file mapped (-1: none, or no holes to find), or /proc/PID/mem */
-    int32_t write_fd;       /* /proc/PID/mem opened for writing, -1 where it is not (yet) */
-    int32_t pid;            /* of the other process */
-    int32_t pidfd;          /* the same as a descriptor, -1 where the system has none */
+    int32_t fd;             /* the file (of a mapping -1: none, or no holes to find), or /proc/PID/mem */
+    int32_t write_fd;       /* the same opened for writing where nothing is mapped, -1 where it is not (yet) */
+    int32_t pid;            /* of the other process, 0 for a mapping and for a file */
+    int32_t pidfd;          /* of the process whose memory this is, mapped or not; -1 where there is none */
     int32_t pagemap_fd;     /* its /proc/PID/pagemap where what it never touched is zero, else -1 */
-    uint32_t kind;          /* enum microvmi_memory_kind */
+    uint8_t kind;           /* enum microvmi_memory_kind */
+    bool image;             /* of a mapped file: touch only chunks that are known to have no hole */
+    bool arriving;          /* of a process: memory may still be on its way, and some reads would wait for it */
+    bool unsteady;          /* may be taken out of the machine at any time: Python looks before a write */
 };
 
 struct mvi_table;
@@ -25,8 +31,9 @@ struct mvi_cache;
 struct mvi_cursor;
 
 /*
- * An immutable table of regions, ascending and apart. What its regions point at, and the cache (NULL: none), have to
- * outlive it. `by_frames` with no regions: the memory of a driver of frames, of which only cached pages can be read.
+ * An immutable table of regions. What its regions point at, and the cache (NULL: none), have to outlive it. `by_frames`
+ * with no regions: the memory of a driver of frames, of which only cached pages can be read. NULL with errno EINVAL for
+ * regions that are not ascending and apart, are empty, or reach beyond the address space; with ENOMEM without memory.
  */
 struct mvi_table *mvi_table_new(const struct mvi_region *regions, size_t count, uint64_t max_address,
                                 struct mvi_cache *cache, bool by_frames);
@@ -40,11 +47,12 @@ int32_t mvi_table_read(const struct mvi_table *table, bool padded, uint64_t addr
                        uint64_t *done);
 
 /*
- * Write at an address, all or nothing. MVI_ASK_PYTHON (-1) where something has to be opened for writing first; nothing
- * was written then. *done tells how much was written, and after a refusal how much in front could have been.
+ * Write at an address, all or nothing. MVI_ASK_PYTHON (-1) where something has to be opened for writing first, or the
+ * memory is unsteady and `checked` does not tell that it is still there; nothing was written then. *done tells how much
+ * was written, and after a refusal how much in front could have been.
  */
 int32_t mvi_table_write(const struct mvi_table *table, uint64_t address, const uint8_t *data, size_t size,
-                        uint64_t *done);
+                        bool checked, uint64_t *done);
 
 /*
  * Pages of a paused machine, up to `size` bytes of them (at least one). What is put there with an epoch taken before
@@ -64,7 +72,8 @@ bool mvi_table_read_batch(const struct mvi_table *table, struct microvmi_read_re
  * zero (hole = true); the maximum address if there is none. */
 uint64_t mvi_table_find(const struct mvi_table *table, uint64_t address, bool hole);
 
-/* What a result means, as one line: `room` bytes at `text` take it. */
+/* What a result means, as one line: `room` bytes at `text` take it, MVI_DESCRIPTION are enough. */
+#define MVI_DESCRIPTION 256
 void mvi_describe(int32_t code, uint64_t address, size_t size, uint64_t done, char *text, size_t room);
 
 /* A stream's cursor: 0 to the maximum address, guarded by a lock. */

@@ -59,10 +59,13 @@ void *mvi_context_new(void);
 bool mvi_context_is_live(void *context);
 bool mvi_context_retire(void *context);
 bool mvi_context_any(void);
-/* From now on reads go through `table` (NULL: through Python); returns when nobody uses the one before any more. False:
- * the context is not live, and the one before may still be in use until mvi_context_retire() returns. */
+/* From now on reads go through `table` (NULL: through Python); returns when nobody uses the one before any more, or
+ * after some seconds. False: the context is not live, and the one before may still be in use until mvi_context_retire()
+ * returns. */
 bool mvi_context_publish(uintptr_t context, struct mvi_table *table, struct mvi_cursor *plain,
                          struct mvi_cursor *padded);
+/* Whether a read still goes through a table that was replaced, or whose context was retired. */
+bool mvi_context_reads(const struct mvi_table *table);
 void mvi_context_describe(void *context, int32_t driver_type, const char *driver_name);
 int32_t mvi_context_driver_type(void *context);
 const char *mvi_context_driver_name(void *context);

@@ -50,7 +50,7 @@ static uint64_t mvi_touched_until(const struct mvi_region *region, uint8_t *dens
     until = mvi_dense_until(dense, offset, end);
     if (until > offset)
         return until;
-    got = pread(region->pagemap_fd, entries, sizeof entries, (off_t)(page * sizeof *entries));
+    got = mvi_pread(region->pagemap_fd, entries, sizeof entries, page * sizeof *entries);
     if (got < (ssize_t)sizeof *entries)
         return end;
     until = ((page + (uint64_t)got / sizeof *entries) << PAGE_SHIFT) - region->offset;

@@ -1,30 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The memory of another process: two system calls, each where it is the cheaper one. */
+/* The memory of another process: two system calls, each where it is the cheaper one. And files that are not mapped. */
 #ifndef MVI_PROCESS_H
 #define MVI_PROCESS_H
 
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#include "direct.h"
+#include "look.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 /* From here on process_vm_readv() is cheaper than pread() on /proc/PID/mem: measured, see docs/design.md. */
 #define MVI_READV_FROM (16u << 10)
-
-static bool mvi_has_ended(const struct mvi_region *region)
-{
-    struct pollfd ended = {.fd = region->pidfd, .events = POLLIN};
-    uint8_t byte;
-
-    if (region->pidfd >= 0)
-        return poll(&ended, 1, 0) > 0;
-    return pread(region->fd, &byte, 1, (off_t)region->offset) == 0;
-}
 
 static int32_t mvi_errno_code(int error)
 {
@@ -43,20 +32,27 @@ static int32_t mvi_errno_code(int error)
     }
 }
 
-/* /proc/PID/mem: cheap for little, and the descriptor belongs to the process for good. 0 bytes mean that it ended. */
+/* What a system call that moved no byte means: a process without memory ended, a file became shorter. */
+static int32_t mvi_nothing(const struct mvi_region *region, ssize_t count)
+{
+    if (count < 0)
+        return mvi_errno_code(errno);
+    return region->pid != 0 ? MICROVMI_ERROR_VM_GONE : MICROVMI_ERROR_IO;
+}
+
+/* /proc/PID/mem: cheap for little, and the descriptor belongs to the process for good. It waits for nothing: what has
+ * not arrived yet is an error. */
 static int32_t mvi_process_pread(const struct mvi_region *region, uint64_t offset, uint8_t *buffer, size_t size,
                                  size_t *done)
 {
     ssize_t count;
 
     while (*done < size) {
-        count = pread(region->fd, buffer + *done, size - *done, (off_t)(region->offset + offset + *done));
+        count = mvi_pread(region->fd, buffer + *done, size - *done, region->offset + offset + *done);
         if (count < 0 && errno == EINTR)
             continue;
-        if (count < 0)
-            return mvi_errno_code(errno);
-        if (count == 0)
-            return MICROVMI_ERROR_VM_GONE;
+        if (count <= 0)
+            return mvi_nothing(region, count);
         *done += (size_t)count;
     }
     return MICROVMI_OK;
@@ -68,14 +64,12 @@ static int32_t mvi_process_read(const struct mvi_region *region, uint64_t offset
     struct iovec local, remote;
     ssize_t count;
 
-    while (size - *done >= MVI_READV_FROM) {
+    while (region->pid != 0 && !region->arriving && size - *done >= MVI_READV_FROM) {
         local = (struct iovec){buffer + *done, size - *done};
         remote = (struct iovec){(void *)(uintptr_t)(region->offset + offset + *done), size - *done};
         count = process_vm_readv(region->pid, &local, 1, &remote, 1, 0);
         if (count <= 0)
             break;
-        if (mvi_has_ended(region)) /* then the number may be another process's by now */
-            return MICROVMI_ERROR_VM_GONE;
         *done += (size_t)count;
     }
     return mvi_process_pread(region, offset, buffer, size, done);
@@ -87,13 +81,11 @@ static int32_t mvi_process_write(const struct mvi_region *region, uint64_t offse
     ssize_t count;
 
     while (*done < size) {
-        count = pwrite(region->write_fd, data + *done, size - *done, (off_t)(region->offset + offset + *done));
+        count = mvi_pwrite(region->write_fd, data + *done, size - *done, region->offset + offset + *done);
         if (count < 0 && errno == EINTR)
             continue;
-        if (count < 0)
-            return mvi_errno_code(errno);
-        if (count == 0)
-            return MICROVMI_ERROR_VM_GONE;
+        if (count <= 0)
+            return mvi_nothing(region, count);
         *done += (size_t)count;
     }
     return MICROVMI_OK;

@@ -10,7 +10,7 @@
 #ifndef MVI_READERS_H
 #define MVI_READERS_H
 
-#include "direct.h"
+#include "look.h"
 
 #include <linux/membarrier.h>
 #include <pthread.h>
@@ -35,6 +35,8 @@ static bool mvi_light; /* the kernel puts a fence into every thread when asked *
 static void mvi_reader_leave(void *reader)
 {
     mvi_thread.reader = NULL; /* a destructor of the host's may still call, and then takes another one */
+    mvi_thread.fast = NULL;
+    __atomic_store_n(&((struct mvi_reader *)reader)->used, NULL, __ATOMIC_RELEASE); /* a read that it was torn out of */
     __atomic_store_n(&((struct mvi_reader *)reader)->taken, 0, __ATOMIC_RELEASE);
 }
 
@@ -66,7 +68,7 @@ static struct mvi_reader *mvi_take_reader(void)
     return reader;
 }
 
-/* False: this thread reads by way of Python, which keeps what it reads through. */
+/* False: without memory, or without a way to notice the end of the thread, which then reads by way of Python. */
 static __attribute__((noinline)) bool mvi_become_reader(void)
 {
     struct mvi_reader *reader;
@@ -113,19 +115,53 @@ static inline void mvi_table_leave(void)
     __atomic_store_n(&mvi_thread.reader->used, NULL, __ATOMIC_RELEASE);
 }
 
-/* Wait until no thread uses a table that was unpublished before. */
-static void mvi_table_wait(const struct mvi_table *table)
+/* Whether a thread uses a table. */
+static bool mvi_is_used(const struct mvi_table *table)
 {
     struct mvi_reader *reader;
 
+    for (reader = __atomic_load_n(&mvi_readers, __ATOMIC_ACQUIRE); reader != NULL; reader = reader->next)
+        if (__atomic_load_n(&reader->used, __ATOMIC_ACQUIRE) == table)
+            return true;
+    return false;
+}
+
+/* So long a read that is under way is waited for. */
+#define MVI_WAIT_NS INT64_C(5000000000)
+
+/* Let others run: at first without a sleep, as most reads take microseconds. */
+static void mvi_give_way(unsigned tries)
+{
+    struct timespec moment = {0, 100000};
+
+    if (tries < 1000)
+        sched_yield();
+    else
+        (void)syscall(SYS_nanosleep, &moment, NULL);
+}
+
+/*
+ * Wait until no other thread uses a table that was unpublished before. False: one still does after all that time, and
+ * what the table points at has to stay.
+ */
+static bool mvi_table_wait(const struct mvi_table *table)
+{
+    int64_t end = mvi_clock(CLOCK_MONOTONIC) + MVI_WAIT_NS;
+    unsigned tries;
+
     if (table == NULL)
-        return;
+        return true;
+    if (mvi_thread.reader != NULL) /* this thread is here: what it says of itself is of a read that it jumped out of */
+        __atomic_store_n(&mvi_thread.reader->used, NULL, __ATOMIC_RELEASE);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     if (mvi_light)
         (void)syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
-    for (reader = __atomic_load_n(&mvi_readers, __ATOMIC_ACQUIRE); reader != NULL; reader = reader->next)
-        while (__atomic_load_n(&reader->used, __ATOMIC_ACQUIRE) == table)
-            sched_yield();
+    for (tries = 0; mvi_is_used(table); tries++) {
+        if (mvi_clock(CLOCK_MONOTONIC) > end)
+            return false;
+        mvi_give_way(tries);
+    }
+    return true;
 }
 
 #endif

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Mapped files with holes, which a large read does not touch. */
+/* Mapped files with holes, which a large read does not touch; of an image no read does. */
 #ifndef MVI_SPARSE_H
 #define MVI_SPARSE_H
 
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include "process.h"
 #include "table.h"
 
 #include <errno.h>
@@ -18,11 +19,6 @@ static bool mvi_reaches(int fd, off_t end)
     struct stat status;
 
     return fstat(fd, &status) != 0 || status.st_size >= end;
-}
-
-static bool mvi_is_dense(const uint8_t *dense, uint64_t offset)
-{
-    return __atomic_load_n(&dense[offset >> MVI_CHUNK_SHIFT], __ATOMIC_RELAXED) != 0;
 }
 
 /* Where dense chunks end, from `offset` on, `end` at the most. */
@@ -40,7 +36,7 @@ static void mvi_mark_dense(const struct mvi_region *region, uint8_t *dense, uint
     size_t last = end < region->size ? (size_t)(end >> MVI_CHUNK_SHIFT) : mvi_chunks(region);
 
     for (; chunk < last; chunk++)
-        __atomic_store_n(&dense[chunk], 1, __ATOMIC_RELAXED);
+        __atomic_store_n(&dense[chunk], MVI_DENSE, __ATOMIC_RELAXED);
 }
 
 /* lseek() for SEEK_DATA and SEEK_HOLE with offsets in the region; UINT64_MAX where there is none, or no answer. */
@@ -61,9 +57,11 @@ static uint64_t mvi_data_until(const struct mvi_region *region, uint8_t *dense, 
 
     if (start == offset || mvi_seek_file(region, start, SEEK_DATA) == start) {
         hole = mvi_seek_file(region, start, SEEK_HOLE);
-        mvi_mark_dense(region, dense, start, hole);
-        if (hole > offset)
-            return hole;
+        if (hole != UINT64_MAX || errno != ENXIO) { /* else the file has just become shorter */
+            mvi_mark_dense(region, dense, start, hole);
+            if (hole > offset)
+                return hole;
+        }
     }
     return (offset >> PAGE_SHIFT << PAGE_SHIFT) + PAGE_SIZE;
 }
@@ -95,6 +93,36 @@ static int32_t mvi_copy_sparse(const struct mvi_region *region, uint8_t *dense, 
         memcpy(buffer + (at - offset), region->bytes + at, (size_t)(until - at));
         *done = (size_t)(until - offset);
     }
+    return MICROVMI_OK;
+}
+
+/* Find out whether the chunk at an offset may be touched, once. */
+static bool mvi_learn(const struct mvi_region *region, uint8_t *dense, uint64_t offset)
+{
+    uint64_t start = offset >> MVI_CHUNK_SHIFT << MVI_CHUNK_SHIFT;
+    uint8_t *chunk = &dense[offset >> MVI_CHUNK_SHIFT];
+
+    if (__atomic_load_n(chunk, __ATOMIC_RELAXED) == MVI_UNKNOWN) {
+        (void)mvi_data_until(region, dense, start);
+        if (__atomic_load_n(chunk, __ATOMIC_RELAXED) == MVI_UNKNOWN)
+            __atomic_store_n(chunk, MVI_HOLED, __ATOMIC_RELAXED);
+    }
+    return __atomic_load_n(chunk, __ATOMIC_RELAXED) == MVI_DENSE;
+}
+
+/*
+ * A small read of an image: what is not known to be there is read by a system call. Nothing is allocated then, and what
+ * is gone is an error.
+ */
+static int32_t mvi_read_image(const struct mvi_region *region, uint8_t *dense, uint64_t offset, uint8_t *buffer,
+                              size_t size, size_t *done)
+{
+    bool first = mvi_learn(region, dense, offset), last = mvi_learn(region, dense, offset + size - 1);
+
+    if (!first || !last)
+        return mvi_process_pread(region, offset, buffer, size, done);
+    memcpy(buffer, region->bytes + offset, size);
+    *done = size;
     return MICROVMI_OK;
 }
 

@@ -20,9 +20,13 @@ struct mvi_cursor {
 struct mvi_cursor *mvi_cursor_new(void)
 {
     struct mvi_cursor *cursor = malloc(sizeof *cursor);
+    pthread_mutexattr_t attributes;
 
     if (cursor != NULL) {
-        pthread_mutex_init(&cursor->lock, NULL);
+        pthread_mutexattr_init(&attributes);
+        pthread_mutexattr_settype(&attributes, PTHREAD_MUTEX_ERRORCHECK);
+        pthread_mutex_init(&cursor->lock, &attributes);
+        pthread_mutexattr_destroy(&attributes);
         cursor->position = 0;
     }
     return cursor;
@@ -34,9 +38,10 @@ void mvi_cursor_free(struct mvi_cursor *cursor)
     free(cursor);
 }
 
+/* A thread that left a read by a jump holds the lock already: then it goes on holding it. */
 void mvi_cursor_lock(struct mvi_cursor *cursor)
 {
-    pthread_mutex_lock(&cursor->lock);
+    (void)pthread_mutex_lock(&cursor->lock);
 }
 
 void mvi_cursor_unlock(struct mvi_cursor *cursor)

@@ -8,11 +8,9 @@
 #endif
 #include "direct.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* What is known of a file's holes is known by chunks of this size (as a power of two). */
-#define MVI_CHUNK_SHIFT 16
 
 static size_t mvi_chunks(const struct mvi_region *region)
 {
@@ -37,17 +35,65 @@ static bool mvi_make_words(struct mvi_table *table)
         table->words[index].start = region->start;
         table->words[index].span = region->bytes != NULL && region->size >= 8 ? region->size - 7 : 0;
         table->words[index].bytes = region->bytes;
+        table->words[index].dense = region->image ? table->dense[index] : NULL;
     }
     return table->words != NULL;
+}
+
+static bool mvi_make_dense(struct mvi_table *table)
+{
+    size_t index;
+
+    for (index = 0; index < table->count; index++)
+        if (mvi_may_have_holes(&table->regions[index]) &&
+            (table->dense[index] = calloc(mvi_chunks(&table->regions[index]), 1)) == NULL)
+            return false;
+    return true;
+}
+
+static inline uint64_t mvi_last(const struct mvi_region *region)
+{
+    return region->start + (region->size - 1);
+}
+
+/* Whether a region is not empty, and ends within the address space and within what a file offset can tell. */
+static bool mvi_is_sane(const struct mvi_region *region)
+{
+    return region->size > 0 && region->size - 1 <= UINT64_MAX - region->start &&
+           (region->fd < 0 || (region->offset <= INT64_MAX && region->size - 1 <= INT64_MAX - region->offset));
+}
+
+/* Everything that looks an address up relies on this. */
+static bool mvi_are_sane(const struct mvi_region *regions, size_t count)
+{
+    size_t index;
+
+    for (index = 0; index < count; index++)
+        if (!mvi_is_sane(&regions[index]) || (index > 0 && regions[index].start <= mvi_last(&regions[index - 1])))
+            return false;
+    return count < UINT32_MAX;
+}
+
+static const struct mvi_region *mvi_find_watched(const struct mvi_table *table)
+{
+    size_t index;
+
+    for (index = 0; index < table->count; index++)
+        if (mvi_is_process(&table->regions[index]) && table->regions[index].pidfd >= 0)
+            return &table->regions[index];
+    return NULL;
 }
 
 struct mvi_table *mvi_table_new(const struct mvi_region *regions, size_t count, uint64_t max_address,
                                 struct mvi_cache *cache, bool by_frames)
 {
-    struct mvi_table *table = malloc(sizeof *table + count * sizeof *regions);
-    size_t index;
-    bool failed;
+    struct mvi_table *table;
 
+    if (!mvi_are_sane(regions, count)) {
+        errno = EINVAL;
+        return NULL;
+    }
+    table = malloc(sizeof *table + count * sizeof *regions);
     if (table == NULL || (table->dense = calloc(count + 1, sizeof *table->dense)) == NULL) {
         free(table);
         return NULL;
@@ -57,16 +103,14 @@ struct mvi_table *mvi_table_new(const struct mvi_region *regions, size_t count, 
     table->cache = cache;
     table->by_frames = by_frames;
     memcpy(table->regions, regions, count * sizeof *regions);
+    table->words = NULL;
     table->buckets = NULL;
-    failed = !mvi_make_words(table) | !mvi_make_buckets(table);
-    for (index = 0; index < count; index++)
-        if (mvi_may_have_holes(&regions[index]))
-            failed |= (table->dense[index] = calloc(mvi_chunks(&regions[index]), 1)) == NULL;
-    if (failed) {
-        mvi_table_free(table);
-        return NULL;
-    }
-    return table;
+    table->watched = mvi_find_watched(table);
+    if (mvi_make_dense(table) && mvi_make_words(table) && mvi_make_buckets(table))
+        return table;
+    mvi_table_free(table);
+    errno = ENOMEM;
+    return NULL;
 }
 
 void mvi_table_free(struct mvi_table *table)
@@ -88,11 +132,6 @@ void mvi_table_free(struct mvi_table *table)
 static inline bool mvi_holds(const struct mvi_region *region, uint64_t address)
 {
     return address - region->start < region->size;
-}
-
-static inline uint64_t mvi_last(const struct mvi_region *region)
-{
-    return region->start + (region->size - 1);
 }
 
 /* The first of the regions from `low` on, `high` at the most, that ends behind `address`. */

@@ -11,6 +11,7 @@ A capability is a protocol: a driver that has its methods has it, any other has 
 from __future__ import annotations
 
 import abc
+import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
@@ -41,7 +42,9 @@ class Driver(abc.ABC):
     def open(cls, params: Parameters) -> Driver:
         """Open the machine that ``params`` names, or raise a ``MicrovmiError`` of one line: the cause, the way out.
 
-        Every wait has a time limit. Nothing about the machine changes.
+        ``params.driver`` is ``None`` if the user named no driver: the name may then be that of another hypervisor's
+        machine, so what only bears it, without a proof, is not touched. Every wait has a time limit. Nothing about the
+        machine changes.
         """
 
     @property
@@ -122,13 +125,18 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """Guest-physical memory that a source holds in one piece: guest address, size, kind, source, offset in it."""
+    """Guest-physical memory that a source holds in one piece: guest address, size, kind, source, offset in it.
+
+    ``unsteady`` is memory that may be taken out of the machine while it runs (a DIMM, a device's): before a write the
+    driver, if it is a :class:`SupportsMemoryMap`, is asked for its map anew.
+    """
 
     start: int
     size: int
     kind: MemoryKind
     source: Source
     offset: int
+    unsteady: bool = False
 
     @property
     def end(self) -> int:
@@ -145,7 +153,7 @@ class SupportsRegions(Protocol):
         """As :attr:`Driver.max_addr`."""
 
     def regions(self) -> Sequence[Region]:
-        """All memory, sorted by ``start``, not overlapping.
+        """All memory, sorted by ``start``, not overlapping, within 64 bits and within its sources.
 
         The sequence is immutable and does not wait: a driver whose map changed returns another object.
         """
@@ -159,15 +167,66 @@ class SupportsMemoryMap(Protocol):
         """The ranges that exist, sorted by ``start``, not overlapping; asks the hypervisor anew where it can."""
 
 
+class Phase(enum.Enum):
+    """What a machine is doing, as far as that matters to who wants to stop it or to let it run."""
+
+    RUNS = enum.auto()
+    """Its vCPUs run, or may do so at any time of themselves."""
+    STOPPED = enum.auto()
+    """It stands as :meth:`SupportsPause.stop` makes it stand, whoever did it."""
+    HALTED = enum.auto()
+    """It stands for another reason, and goes on when its user wants that."""
+    PASSING = enum.auto()
+    """Somebody is in the middle of something, such as saving it: what it was before it is again a moment later."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """The run state of a machine. ``no_pause`` and ``no_resume`` are one line each: why a pause would be none, and
+    why it must not be let run; ``""`` where nothing is in the way."""
+
+    phase: Phase
+    no_pause: str = ""
+    no_resume: str = ""
+
+
+RUNS = RunState(Phase.RUNS)
+STOPPED = RunState(Phase.STOPPED)
+
+
 @runtime_checkable
 class SupportsPause(Protocol):
-    """Stopping and running the machine."""
+    """Stopping and running the machine. A driver only translates: who stopped it and who may let it run is told above.
 
-    def pause(self) -> bool:
-        """Stop all vCPUs; ``True`` if they ran before, ``False`` if the machine was stopped already."""
+    Each of the three asks the hypervisor where that tells anything, and raises ``VmGoneError`` for a machine that ended
+    or is somewhere else now.
+    """
 
-    def resume(self) -> None:
-        """Let all vCPUs run; resuming a running machine is fine."""
+    def run_state(self) -> RunState:
+        """What the machine does now."""
+
+    def stop(self) -> None:
+        """Stop all vCPUs of a machine that runs, and return when they stand; one that stands already stays so.
+
+        Raises ``TimeoutExpiredError`` or ``DriverUnavailableError`` where nobody knows what became of the order, and
+        another error where nothing was stopped.
+        """
+
+    def run(self, *, whoever: bool) -> None:
+        """Let all vCPUs run; a machine that runs stays so.
+
+        ``whoever``: whoever stopped them. Otherwise what :meth:`stop` did is taken back and no more, which leaves the
+        machine as it is if others want it to stand, or if it is not :attr:`Phase.STOPPED`.
+        """
+
+
+@runtime_checkable
+class SupportsLateRun(Protocol):
+    """Leaving an order with a machine that does not answer."""
+
+    def run_later(self) -> None:
+        """Leave the order to take :meth:`SupportsPause.stop` back where the machine finds it when it goes on, also
+        after the end of this process. Nothing is left, and nothing raised, where that cannot be done."""
 
 
 @runtime_checkable

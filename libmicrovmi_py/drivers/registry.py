@@ -33,15 +33,28 @@ def open_driver(params: Parameters, driver_type: DriverType | None = None) -> Dr
     """Open the machine that ``params`` names.
 
     With a driver's name in ``params``, or a type, only that one is tried and its error is raised as it is. Without,
-    all automatic drivers are tried in the order of their types; ``NoDriverError`` then holds every reason.
+    all automatic drivers are tried in the order of their types; ``NoDriverError`` then holds every reason, that of a
+    driver which found the machine first.
     """
     with StandardStreamsHeld():
         check_room()
         if params.driver is not None:
-            return _open_one(find(params.driver), params)
+            return _open_one(_named(params), params)
         if driver_type is not None:
-            return _open_one(_of_type(driver_type), params)
+            driver = _of_type(driver_type)
+            return _open_one(driver, Parameters(params, driver=driver.name))
         return _open_any(params)
+
+
+def _named(params: Parameters) -> type[Driver]:
+    """The driver that ``params`` names; where there is nothing but that name, it may be meant for a machine's."""
+    name = params.driver or ""
+    try:
+        return find(name)
+    except DriverUnavailableError as err:
+        if params:
+            raise
+        raise DriverUnavailableError(f"{err}; the machine {name} is vmi:///?vm_name={name}") from err
 
 
 def all_drivers() -> Iterator[type[Driver]]:
@@ -79,7 +92,7 @@ def _of_type(driver_type: DriverType) -> type[Driver]:
 
 
 def _open_any(params: Parameters) -> Driver:
-    reasons = []
+    reasons: list[tuple[bool, str]] = []
     refused: set[str] | None = None
     for driver in all_drivers():
         if not driver.automatic:
@@ -89,11 +102,26 @@ def _open_any(params: Parameters) -> Driver:
         try:
             return _open_one(driver, params)
         except MicrovmiError as err:
-            reasons.append(f"{driver.name}: {err}")
+            reasons.append((err.machine_found, f"{driver.name}: {err}"))
             _log.debug("driver %s: %s", driver.name, err)
     if refused:
         raise InvalidArgumentError(f"no driver knows the parameter {', '.join(sorted(refused))}")
-    raise NoDriverError("no suitable microvmi driver available", *reasons)
+    if params.word and not any(found for found, _ in reasons):
+        try:
+            return _open_file(params)
+        except MicrovmiError as err:
+            reasons.append((False, f"as a file: {err}"))
+    ordered = sorted(reasons, key=lambda reason: not reason[0])
+    raise NoDriverError("no suitable microvmi driver available", *(text for _, text in ordered))
+
+
+def _open_file(params: Parameters) -> Driver:
+    """The file that a word names which is no machine's name."""
+    word = params.vm_name or ""
+    if not os.path.exists(word):
+        forms = f"an image is a path with a slash (./{word}), a machine vmi:///?vm_name={word}"
+        raise InvalidArgumentError(f"there is no file {word} here; {forms}")
+    return open_driver(params.as_file())
 
 
 def _unknown_keys(driver: type[Driver], params: Parameters) -> set[str]:

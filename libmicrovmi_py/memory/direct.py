@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from libmicrovmi_py.drivers.base import Region, SupportsRegions
+from libmicrovmi_py.drivers.base import Region, SupportsMemoryMap, SupportsRegions
 from libmicrovmi_py.errors import (
     AccessError,
     IoError,
@@ -19,6 +19,7 @@ from libmicrovmi_py.errors import (
 )
 from libmicrovmi_py.memory.batch import Request, Result, not_mapped
 from libmicrovmi_py.memory.cache import PageCache
+from libmicrovmi_py.memory.checks import check_maximum, check_ranges
 from libmicrovmi_py.memory.native import native
 from libmicrovmi_py.model import U64_MAX
 from libmicrovmi_py.transport.reach import Reach
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 _ASK_PYTHON = -1
+_FARTHEST = (1 << 63) - 1
 _ERRORS: dict[int, type[AccessError]] = {
     kind.code: kind for kind in (NotMappedError, PermissionDeniedError, VmGoneError, IoError, ReadOnlyError)
 }
@@ -38,8 +40,13 @@ class Table:
     def __init__(
         self, regions: Sequence[Region], max_addr: int, cache: PageCache | None = None, *, by_frames: bool = False
     ) -> None:
-        """``by_frames`` and no regions: the memory of a driver of frames, of which C reads what is cached."""
+        """``by_frames`` and no regions: the memory of a driver of frames, of which C reads what is cached.
+
+        Raises ``IoError`` for regions that no machine can have.
+        """
         ffi, lib = native()
+        check_maximum(max_addr)
+        check_ranges(regions)
         rows = ffi.new("struct mvi_region[]", max(len(regions), 1))
         sources = {id(region.source): region.source for region in regions}
         reaches = {key: source.reach() for key, source in sources.items()}
@@ -60,6 +67,11 @@ class Table:
 
 def _fill(row: Any, region: Region, reach: Reach) -> None:
     """Describe ``region`` in a ``struct mvi_region``; ``reach`` is how C gets at its source, to be kept alive."""
+    for view in (reach.view, reach.writable):
+        if view is not None and not 0 <= region.offset <= len(view) - region.size:
+            raise IoError(f"the driver's memory map is wrong: {region.start:#x} is not within what it mapped")
+    if not 0 <= reach.offset + region.offset <= _FARTHEST - region.size:
+        raise IoError(f"the driver's memory map is wrong: {region.start:#x} lies at no offset that a file can have")
     row.start, row.size, row.kind = region.start, region.size, region.kind
     row.offset = reach.offset + region.offset
     row.fd = reach.fd.number if reach.fd else -1
@@ -67,6 +79,7 @@ def _fill(row: Any, region: Region, reach: Reach) -> None:
     row.pid = reach.pid
     row.pidfd = reach.pidfd.number if reach.pidfd else -1
     row.pagemap_fd = reach.pagemap.number if reach.pagemap else -1
+    row.image, row.arriving, row.unsteady = reach.image, reach.arriving, region.unsteady
     row.bytes = _address(reach.view, region.offset)
     row.writable = _address(reach.writable, region.offset)
 
@@ -74,7 +87,8 @@ def _fill(row: Any, region: Region, reach: Reach) -> None:
 def _address(view: memoryview | None, offset: int) -> Any:
     """Where the bytes are, which stay there as long as the view lives.
 
-    Nothing is kept of cffi's: a view that somebody exports crashes CPython when it is garbage in a cycle.
+    Nothing is kept of cffi's, here or in a frame that an error may come through: a view that somebody exports crashes
+    CPython when it is garbage in a cycle.
     """
     ffi, _ = native()
     return ffi.NULL if view is None else ffi.from_buffer("uint8_t[]", view) + offset
@@ -134,26 +148,40 @@ class DirectMemory:
         return code, done[0]
 
     def write_from(self, address: int, data: memoryview) -> None:
-        """As ``PhysicalMemory.write_from``; the first write opens the memory for writing."""
-        code, done = self._write(address, data)
+        """As ``PhysicalMemory.write_from``; the first write opens the memory for writing.
+
+        Raises what the driver raises when it cannot tell whether memory that may be unplugged is still there.
+        """
+        code, done = self._write(address, data, checked=False)
         if code == _ASK_PYTHON:
+            self._look_again(address, len(data))
             self._open_for_writing(address, len(data))
-            code, done = self._write(address, data)
+            code, done = self._write(address, data, checked=True)
         if code:
             refused = code in (NotMappedError.code, ReadOnlyError.code)
             raise _error(code, address + done, len(data), 0) if refused else _error(code, address, len(data), done)
 
-    def _write(self, address: int, data: memoryview) -> tuple[int, int]:
+    def _look_again(self, address: int, size: int) -> None:
+        """What may have been unplugged since the map was read is not written by the old one."""
+        if any(region.unsteady for region in self._within(address, size)) and isinstance(
+            self._driver, SupportsMemoryMap
+        ):
+            self._driver.memory_map()
+
+    def _within(self, address: int, size: int) -> list[Region]:
+        return [item for item in self._driver.regions() if item.start < address + size and address < item.end]
+
+    def _write(self, address: int, data: memoryview, *, checked: bool) -> tuple[int, int]:
         ffi, lib = native()
         done = ffi.new("uint64_t *")
         table = self.table()
-        code = lib.mvi_table_write(table.pointer, address, ffi.from_buffer("uint8_t[]", data), len(data), done)
+        source = ffi.from_buffer("uint8_t[]", data)
+        code = lib.mvi_table_write(table.pointer, address, source, len(data), checked, done)
         return code, done[0]
 
     def _open_for_writing(self, address: int, size: int) -> None:
-        for region in self._driver.regions():
-            if region.start < address + size and address < region.end:
-                region.source.open_for_writing()
+        for region in self._within(address, size):
+            region.source.open_for_writing()
         self._make_table()
 
     def stream_reader(self, cursor: Any, padded: bool) -> Callable[[WriteableBuffer], int]:
@@ -185,6 +213,7 @@ class DirectMemory:
             size = len(target)
             done: int = take(stream, target, size)
             if done < 0:
+                del target  # the error's traceback holds this frame: see _address()
                 self._raise_failure(-done, size)
             return done
 
@@ -234,7 +263,7 @@ def _result(row: Any) -> Result:
 
 def _error(code: int, address: int, size: int, done: int) -> AccessError:
     ffi, lib = native()
-    text = ffi.new("char[]", 160)
+    text = ffi.new("char[]", native().lib.MVI_DESCRIPTION)
     lib.mvi_describe(code, address & U64_MAX, size, done, text, len(text))
     kind = _ERRORS.get(code, IoError)
     return kind(ffi.string(text).decode(), address=address + done, requested=size, completed=done)

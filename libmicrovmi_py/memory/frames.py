@@ -21,6 +21,7 @@ from libmicrovmi_py.drivers.base import (
 from libmicrovmi_py.errors import AccessError, IoError, NotMappedError, ReadOnlyError
 from libmicrovmi_py.memory.batch import Request, Result, read_one, result
 from libmicrovmi_py.memory.cache import PageCache
+from libmicrovmi_py.memory.checks import check_count, check_ranges
 from libmicrovmi_py.memory.direct import Table
 from libmicrovmi_py.model import PAGE_SIZE, PHYSICAL_BITS, MemoryKind, MemoryRange
 
@@ -65,7 +66,15 @@ def _trips(frames: SupportsFrameBatches, requests: Sequence[tuple[int, int, memo
     """Ask for frames in trips of bounded size."""
     found: list[bool] = []
     for first in range(0, len(requests), FRAMES_A_TRIP):
-        found += frames.read_frames(requests[first : first + FRAMES_A_TRIP])
+        found += _trip(frames, requests[first : first + FRAMES_A_TRIP])
+    return found
+
+
+def _trip(frames: SupportsFrameBatches, requests: Sequence[tuple[int, int, memoryview]]) -> Sequence[bool]:
+    """One trip. Raises ``IoError`` for a driver that answers for more or fewer frames than it was asked for."""
+    found = frames.read_frames(requests)
+    if len(found) != len(requests):
+        raise IoError(f"the driver was asked for {len(requests)} frames and answered for {len(found)}")
     return found
 
 
@@ -74,8 +83,8 @@ def _read_batches(frames: SupportsFrameBatches, address: int, buffer: memoryview
     pieces, scratch = _pieces(address, len(buffer)), memoryview(bytearray(min(len(buffer), FRAMES_A_TRIP * PAGE_SIZE)))
     while trip := list(itertools.islice(pieces, FRAMES_A_TRIP)):
         base = trip[0].begin
-        found = frames.read_frames(
-            [(piece.frame, piece.offset, scratch[piece.begin - base : piece.end - base]) for piece in trip]
+        found = _trip(
+            frames, [(piece.frame, piece.offset, scratch[piece.begin - base : piece.end - base]) for piece in trip]
         )
         for exists, parts in itertools.groupby(zip(trip, found, strict=True), lambda part: part[1]):
             begin, end = _span([piece for piece, _ in parts])
@@ -113,7 +122,7 @@ def _read_ranges(frames: SupportsRanges, address: int, buffer: memoryview) -> It
     done, size = 0, min(len(buffer), (1 << PHYSICAL_BITS) - address)
     end = size
     while done < size:
-        got = frames.read_range(address + done, buffer[done:end])
+        got = check_count(frames.read_range(address + done, buffer[done:end]), end - done, address + done)
         if got > 0:
             yield done, done + got, True
         done, asked, end = done + got, end, size
@@ -217,7 +226,10 @@ class FrameMemory:
         if not isinstance(frames, SupportsFrameWrites):
             raise ReadOnlyError("this driver cannot write memory", address=address)
         pieces = list(_pieces(address, len(data)))
-        self._check_write(pieces, address, len(data))
+        try:
+            self._check_write(pieces, address, len(data))
+        except AccessError as err:
+            raise _unwritten(err, address, len(data)) from err
         done = 0
         try:
             if isinstance(frames, SupportsRangeWrites) and len(pieces) > 1:
@@ -246,7 +258,11 @@ class FrameMemory:
         if self._ranges is not None and len(pieces) > 1:
             size = pieces[-1].end
             scratch = memoryview(bytearray(min(size, FRAMES_A_TRIP * PAGE_SIZE)))
-            while end < size and (got := self._ranges.read_range(address + end, scratch[: size - end])):
+            while end < size:
+                part = scratch[: size - end]
+                got = check_count(self._ranges.read_range(address + end, part), len(part), address + end)
+                if not got:
+                    break
                 end += got
             return end
         for piece in pieces:
@@ -265,7 +281,9 @@ class FrameMemory:
                 raise ReadOnlyError(f"physical address {first:#x} is read-only memory", address=first)
 
     def _known(self) -> Sequence[MemoryRange]:
-        return self._driver.memory_map() if isinstance(self._driver, SupportsMemoryMap) else ()
+        known = self._driver.memory_map() if isinstance(self._driver, SupportsMemoryMap) else ()
+        check_ranges(known)
+        return known
 
     def find(self, address: int, hole: bool) -> int:
         """As ``DirectMemory.find``; a driver that knows no ranges has no holes."""
@@ -284,8 +302,14 @@ class FrameMemory:
 def _stopped(err: AccessError, address: int, size: int, done: int) -> AccessError:
     """The same error, telling where in the whole access it came up."""
     kind = IoError if isinstance(err, NotMappedError) else type(err)
-    done += err.completed
+    done += min(max(err.completed, 0), size - done)
     return kind(str(err), address=address + done, requested=size, completed=done)
+
+
+def _unwritten(err: AccessError, address: int, size: int) -> AccessError:
+    """The same error of a look in front of a write: what it says was completed was read, and nothing was written."""
+    at = err.address if address <= err.address < address + size else address
+    return type(err)(str(err), address=at, requested=size)
 
 
 def _clear(buffer: memoryview) -> None:

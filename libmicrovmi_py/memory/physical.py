@@ -12,6 +12,7 @@ from libmicrovmi_py.drivers.base import Driver, SupportsFrames, SupportsRegions
 from libmicrovmi_py.errors import InvalidArgumentError, NotSupportedError
 from libmicrovmi_py.memory.batch import Request, Result, not_mapped
 from libmicrovmi_py.memory.cache import PageCache
+from libmicrovmi_py.memory.checks import check_maximum
 from libmicrovmi_py.memory.direct import DirectMemory, Table
 from libmicrovmi_py.memory.frames import FrameMemory
 from libmicrovmi_py.model import U64_MAX
@@ -55,8 +56,8 @@ class PhysicalMemory:
 
     @property
     def max_addr(self) -> int:
-        """One past the last byte of RAM."""
-        return self._driver.max_addr
+        """One past the last byte of RAM. Raises ``IoError`` for a driver that tells what cannot be."""
+        return check_maximum(self._driver.max_addr)
 
     def read_into(self, address: int, buffer: memoryview) -> int:
         """Fill ``buffer`` (bytes, one dimension) up to the first byte that does not exist.

@@ -3,10 +3,29 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _LONGEST = 1e6
 """Seconds; no system call takes much more."""
+
+
+_thread = threading.local()
+"""``end``: no deadline that this thread makes at present is later."""
+
+
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Within the block no wait of this thread that has a deadline takes longer, whatever it was made for."""
+    before = vars(_thread).copy()
+    _thread.end = Deadline(seconds)._end
+    try:
+        yield
+    finally:
+        vars(_thread).clear()
+        vars(_thread).update(before)
 
 
 class Deadline:
@@ -15,8 +34,9 @@ class Deadline:
     __slots__ = ("_end", "seconds")
 
     def __init__(self, seconds: float) -> None:
-        self.seconds = min(seconds, _LONGEST)
-        self._end = time.monotonic() + self.seconds
+        now = time.monotonic()
+        self._end = min(now + min(seconds, _LONGEST), getattr(_thread, "end", now + _LONGEST))
+        self.seconds = max(self._end - now, 0.0)
 
     @property
     def remaining(self) -> float:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A part of a file mapped into this process."""
+"""A part of a file, mapped into this process or read by system calls."""
 
 from __future__ import annotations
 
@@ -16,43 +16,76 @@ from libmicrovmi_py.errors import (
 )
 from libmicrovmi_py.model import PAGE_SIZE
 from libmicrovmi_py.transport.fds import OwnedFd, StandardStreamsHeld
+from libmicrovmi_py.transport.life import Life
 from libmicrovmi_py.transport.reach import Reach
 
 
 class HostMapping:
-    """``size`` bytes of a regular file from byte ``offset``, mapped shared: what others write is seen at once.
+    """``size`` bytes of a file or block device from byte ``offset``, mapped shared: what others write is seen at once.
 
     ``writable`` is whether it may be written at all: the file is then opened anew for that, with this process's rights,
     so whoever maps another process's file says so only if that process may write it. Mapped for reading only; the first
     write makes a second, writable mapping. A mapping goes when the last user of it does, so that closing is safe while
     another thread reads. Touching what is gone of a file that became shorter ends the process (SIGBUS), as does a hole
-    on a file system that is full: reads do not look first.
+    on a file system that is full: large reads look first, which leaves a moment. With ``mapped`` false nothing is
+    mapped, every access is a system call, and neither can happen.
+
+    ``life`` is the process whose memory this is: once it has ended nothing is written. ``image`` is for a file that
+    nobody has in use: no read then touches a hole of it.
     """
 
-    def __init__(self, fd: OwnedFd, offset: int, size: int, *, writable: bool) -> None:
+    def __init__(
+        self,
+        fd: OwnedFd,
+        offset: int,
+        size: int,
+        *,
+        writable: bool,
+        mapped: bool = True,
+        life: Life | None = None,
+        image: bool = False,
+    ) -> None:
         """Raises ``OSError`` or ``ValueError`` when the file cannot be mapped that way."""
         self.size = size
         self.writable = writable
         self._offset = offset
+        self._life = life
+        self._image = image
         self._lock = threading.Lock()
         self._fd: OwnedFd | None = fd
-        self._readable: _Window | None = _Window(fd, offset, size, mmap.PROT_READ)
+        self._writer: OwnedFd | None = None
+        window = _Window(fd, offset, size, mmap.PROT_READ) if mapped else None
+        self._readable = window
         self._changeable: _Window | None = None
+        self._mapped = mapped
+        self._regular = stat.S_ISREG(os.fstat(fd.number).st_mode)  # a device has no holes, and fstat no length for it
 
     @classmethod
     def of_file(
-        cls, target: str | OwnedFd, offset: int = 0, size: int | None = None, *, writable: bool = False
+        cls,
+        target: str | OwnedFd,
+        offset: int = 0,
+        size: int | None = None,
+        *,
+        writable: bool = False,
+        mapped: bool = True,
+        image: bool = False,
     ) -> HostMapping:
         """Map ``size`` bytes (all up to the end if ``None``) of a path or of an open file.
 
-        Raises ``PermissionDeniedError``, or ``IoError`` for a file that is not there, not regular, empty or too short.
+        Raises ``PermissionDeniedError``, or ``IoError`` for a file that is not there, empty or too short, or neither
+        regular nor a block device.
         """
         try:
             fd = OwnedFd.open(target, os.O_RDONLY | os.O_NONBLOCK) if isinstance(target, str) else target
-            status = os.fstat(fd.number)
-            if not stat.S_ISREG(status.st_mode):
-                raise ValueError("not a regular file")
-            return cls(fd, offset, status.st_size - offset if size is None else size, writable=writable)
+            mode = os.fstat(fd.number).st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+                raise ValueError("not a regular file or block device")
+            there = _length(fd)
+            length = there - offset if size is None else size
+            if not 0 < length <= there - offset:
+                raise ValueError(f"{length} bytes from {offset:#x} are not in its {there} bytes")
+            return cls(fd, offset, length, writable=writable, mapped=mapped, image=image)
         except PermissionError as err:
             raise PermissionDeniedError(f"{target}: {err.strerror}") from err
         except (OSError, ValueError) as err:
@@ -64,14 +97,27 @@ class HostMapping:
         Raises ``InvalidContextError`` after ``close()``.
         """
         with self._lock:
-            readable, fd = self._readable, self._fd
-            if readable is None:
+            if self._fd is None:
                 raise InvalidContextError("the machine was closed")
-            writable = self._changeable.view if self._changeable else None
-            return Reach(view=readable.view, writable=writable, fd=fd, offset=self._offset)
+            return Reach(
+                view=self._readable.view if self._readable else None,
+                writable=self._changeable.view if self._changeable else None,
+                fd=self._fd if self._regular or not self._mapped else None,
+                writer=self._writer,
+                offset=self._offset,
+                pidfd=self._life.pidfd if self._life else None,
+                image=self._image and self._regular,
+            )
+
+    def file(self) -> OwnedFd:
+        """The open file. Raises ``InvalidContextError`` after ``close()``."""
+        with self._lock:
+            if self._fd is None:
+                raise InvalidContextError("the machine was closed")
+            return self._fd
 
     def open_for_writing(self) -> None:
-        """Make the writable mapping.
+        """Make the writable mapping, or open the file for writing where nothing is mapped.
 
         Raises ``ReadOnlyError``, ``PermissionDeniedError`` if the file may only be read, ``InvalidContextError`` once
         closed.
@@ -81,18 +127,21 @@ class HostMapping:
         with self._lock:
             if self._fd is None:
                 raise InvalidContextError("the machine was closed")
-            if self._changeable is None:
-                self._changeable = self._map_for_writing(self._fd)
+            if self._changeable is None and self._writer is None:
+                self._start_writing(self._fd)
 
     def close(self) -> None:
         """Release the file; an access under way in another thread ends normally."""
         with self._lock:
-            self._fd = self._readable = self._changeable = None
+            self._fd = self._writer = self._readable = self._changeable = None
 
-    def _map_for_writing(self, readable: OwnedFd) -> _Window:
+    def _start_writing(self, readable: OwnedFd) -> None:
         try:
             fd = OwnedFd.open(f"/proc/self/fd/{readable.number}", os.O_RDWR)
-            return _Window(fd, self._offset, self.size, mmap.PROT_READ | mmap.PROT_WRITE)
+            if self._mapped:
+                self._changeable = _Window(fd, self._offset, self.size, mmap.PROT_READ | mmap.PROT_WRITE)
+            else:
+                self._writer = fd
         except OSError as err:
             raise PermissionDeniedError(f"the file behind this memory cannot be written: {err.strerror}") from err
 
@@ -103,12 +152,17 @@ class _Window:
     __slots__ = ("pages", "view")
 
     def __init__(self, fd: OwnedFd, offset: int, size: int, protection: int) -> None:
-        status = os.fstat(fd.number)
-        block = status.st_blksize if status.st_blksize % PAGE_SIZE == 0 else PAGE_SIZE
+        blocks, length = os.fstat(fd.number).st_blksize, _length(fd)
+        block = blocks if blocks % PAGE_SIZE == 0 else PAGE_SIZE
         start = offset - offset % block
-        end = min(-(-(offset + size) // block) * block, status.st_size)
+        end = min(-(-(offset + size) // block) * block, length)
         if not 0 < size <= end - offset:
-            raise ValueError(f"{size} bytes from {offset:#x} are not in its {status.st_size} bytes")
+            raise ValueError(f"{size} bytes from {offset:#x} are not in its {length} bytes")
         with StandardStreamsHeld():  # the module keeps a descriptor of its own
             self.pages = mmap.mmap(fd.number, end - start, mmap.MAP_SHARED, protection, offset=start)
         self.view = memoryview(self.pages)[offset - start : offset - start + size]
+
+
+def _length(fd: OwnedFd) -> int:
+    """Bytes of a file; ``fstat`` does not know those of a block device."""
+    return os.lseek(fd.number, 0, os.SEEK_END)

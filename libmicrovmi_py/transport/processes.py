@@ -52,15 +52,16 @@ class Vma:
         return not self.shared and self.inode == 0
 
     def continues(self, other: Vma) -> bool:
-        """Whether this mapping follows ``other``, in memory and in the same file."""
-        same = (self.shared, self.device, self.inode, self.path) == (
-            other.shared,
-            other.device,
-            other.inode,
-            other.path,
-        )
-        in_file = self.inode == 0 or self.offset == other.offset + (other.end - other.start)
-        return same and self.start == other.end and in_file
+        """Whether this mapping follows ``other``, in memory and in the same file.
+
+        Without a file, one that may be written is no part of one that may not: QEMU has pages that nobody may touch
+        behind the guest's memory.
+        """
+        mine = (self.shared, self.device, self.inode, self.path)
+        same = mine == (other.shared, other.device, other.inode, other.path) and self.start == other.end
+        if self.inode == 0:
+            return same and self.writable == other.writable
+        return same and self.offset == other.offset + (other.end - other.start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class Process:
     @classmethod
     def all(cls) -> Iterator[Process]:
         """Every process, in ascending order; one that ends meanwhile is left out."""
-        for pid in sorted(int(name) for name in listed("/proc") if name.isdigit()):
+        for pid in sorted(int(name) for name in names_in("/proc") if name.isdigit()):
             process = cls.find(pid)
             if process is not None:
                 yield process
@@ -102,12 +103,7 @@ class Process:
     @property
     def user(self) -> int:
         """The id of the user with whose rights it acts, -1 if it ended."""
-        try:
-            with StandardStreamsHeld(), open(self.path("status"), "rb") as file:
-                ids = file.read().partition(b"\nUid:")[2].split(None, 2)
-            return int(ids[1])
-        except (OSError, IndexError):
-            return -1
+        return (self.uids() or (-1,))[-1]
 
     @property
     def parent(self) -> int:
@@ -151,16 +147,26 @@ class Process:
     def descriptors(self) -> Iterator[tuple[str, str]]:
         """The path and the target of each open file; nothing if the system does not tell."""
         try:
-            numbers = listed(self.path("fd"))
+            numbers = names_in(self.path("fd"))
         except OSError:
             return
         for number in numbers:
             yield self.path(f"fd/{number}"), self.link(f"fd/{number}")
 
-    def socket_inodes(self) -> set[int]:
-        """The inodes of its sockets; empty if the system does not tell."""
-        found = (_SOCKET.fullmatch(target) for _, target in self.descriptors())
-        return {int(match[1]) for match in found if match}
+    def socket_inodes(self) -> set[int] | None:
+        """The inodes of its sockets, ``None`` if the system does not tell: a QEMU always has open files."""
+        targets = [target for _, target in self.descriptors()]
+        found = (_SOCKET.fullmatch(target) for target in targets)
+        return {int(match[1]) for match in found if match} if any(targets) else None
+
+    def uids(self) -> tuple[int, ...]:
+        """Its real and its effective user id; none if the system does not tell."""
+        try:
+            with StandardStreamsHeld(), open(self.path("status"), "rb") as file:
+                fields = next((line.split() for line in file if line.startswith(b"Uid:")), [])
+        except OSError:
+            return ()
+        return tuple(int(word) for word in fields[1:3])
 
     def mappings(self) -> list[Vma]:
         """Its memory mappings in ascending order, neighbours that continue each other made one.
@@ -171,24 +177,42 @@ class Process:
             with StandardStreamsHeld(), open(self.path("maps"), "rb") as file:
                 lines = file.read().decode("utf-8", "surrogateescape").split("\n")
         except PermissionError as err:
-            raise denied(self.path("maps")) from err
+            raise self.refused("maps") from err
         except OSError as err:
             raise failed(self.pid, err) from err
         return _joined(_vma(line) for line in lines if line)
 
+    def refused(self, name: str) -> PermissionDeniedError | VmGoneError:
+        """The error for a file that was refused: until it is collected, one that ended refuses its own user too."""
+        return denied(self.path(name)) if self.alive else VmGoneError(f"process {self.pid} ended")
 
-def listed(folder: str) -> list[str]:
+
+def names_in(folder: str) -> list[str]:
     """The names in a folder. Raises ``OSError``."""
     with StandardStreamsHeld():
         return os.listdir(folder)
 
 
 def denied(path: str) -> PermissionDeniedError:
-    """The error for a process that the system does not let us look into."""
+    """The error for a process that the system does not let us look into: ``path`` is one of its files in ``/proc``."""
+    if _not_dumpable(path):
+        return PermissionDeniedError(
+            f"{path}: the operating system refused: that process changed its user or its rights after it was started "
+            "(QEMU with -runas does) and is not dumpable, so that CAP_SYS_PTRACE is needed whoever looks into it"
+        )
     return PermissionDeniedError(
         f"{path}: the operating system refused: run as the user of that process or with CAP_SYS_PTRACE, "
         "and look at /proc/sys/kernel/yama/ptrace_scope (0 or 1 with CAP_SYS_PTRACE)"
     )
+
+
+def _not_dumpable(path: str) -> bool:
+    """Whether such a file belongs to root although the process does not, which is how the kernel protects it."""
+    try:
+        users = Process(int(path.split("/")[2]), 0).uids()
+        return bool(users) and users[-1] != 0 and os.stat(path).st_uid == 0
+    except (OSError, ValueError, IndexError):
+        return False
 
 
 def failed(pid: int, err: OSError) -> MicrovmiError:

@@ -8,7 +8,8 @@ import threading
 from dataclasses import replace
 
 from libmicrovmi_py.errors import InvalidContextError, ReadOnlyError, VmGoneError
-from libmicrovmi_py.transport.fds import OwnedFd, StandardStreamsHeld
+from libmicrovmi_py.transport.fds import OwnedFd
+from libmicrovmi_py.transport.life import Life, life_of
 from libmicrovmi_py.transport.processes import Process, denied, failed
 from libmicrovmi_py.transport.reach import Reach
 
@@ -19,13 +20,13 @@ class ProcessMemory:
     Opened for reading; for writing at the first write. ``pid`` is the process.
     """
 
-    def __init__(self, process: Process) -> None:
-        """Raises ``PermissionDeniedError`` or ``VmGoneError``."""
+    def __init__(self, process: Process, life: Life | None = None) -> None:
+        """``life`` is the process's, where somebody has it. Raises ``PermissionDeniedError`` or ``VmGoneError``."""
         self._process = process
         self._lock = threading.Lock()
         self._reader: OwnedFd | None = self._open(os.O_RDONLY)
         self._writer: OwnedFd | None = None
-        self._pidfd = open_pidfd(process)
+        self._pidfd = (life or life_of(process)).pidfd
 
     @property
     def pid(self) -> int:
@@ -43,9 +44,9 @@ class ProcessMemory:
         """The same memory, where it is private and no file's: what the process never touched there is zero."""
         return Anonymous(self, self._open_pagemap())
 
-    def read_only(self) -> ReadOnlyMemory:
-        """The same memory, where the process itself may not write: the kernel would let us force a write there."""
-        return ReadOnlyMemory(self)
+    def arriving(self) -> Arriving:
+        """The same memory while a migration has yet to bring some of it: what is not there is an error, not a wait."""
+        return Arriving(self)
 
     def open_for_writing(self) -> None:
         """Open the memory for writing. Raises ``PermissionDeniedError``, ``VmGoneError``, ``InvalidContextError``."""
@@ -61,11 +62,10 @@ class ProcessMemory:
             self._reader = self._writer = self._pidfd = None
 
     def _open(self, flags: int) -> OwnedFd:
-        path = self._process.path("mem")
         try:
-            fd = OwnedFd.open(path, flags)
+            fd = OwnedFd.open(self._process.path("mem"), flags)
         except PermissionError as err:
-            raise denied(path) from err
+            raise self._process.refused("mem") from err
         except OSError as err:
             raise failed(self.pid, err) from err
         if not self._process.alive:
@@ -84,16 +84,11 @@ class ProcessMemory:
         return VmGoneError(f"process {self.pid} ended")
 
 
-class Anonymous:
-    """A part of a process's memory of which untouched pages need not be read; see :meth:`ProcessMemory.anonymous`."""
+class _Part:
+    """Memory of a process of which more is known."""
 
-    def __init__(self, memory: ProcessMemory, pagemap: OwnedFd | None) -> None:
+    def __init__(self, memory: ProcessMemory) -> None:
         self._memory = memory
-        self._pagemap = pagemap
-
-    def reach(self) -> Reach:
-        """As :meth:`ProcessMemory.reach`, with the pages that there are."""
-        return replace(self._memory.reach(), pagemap=self._pagemap)
 
     def open_for_writing(self) -> None:
         """As :meth:`ProcessMemory.open_for_writing`."""
@@ -101,18 +96,18 @@ class Anonymous:
 
 
 class ReadOnlyMemory:
-    """A part of a process's memory that the process itself may not write; see :meth:`ProcessMemory.read_only`."""
+    """A part of a process's memory that the process itself may not write: the kernel would let us force a write."""
 
-    def __init__(self, memory: ProcessMemory) -> None:
+    def __init__(self, memory: ProcessMemory | Arriving) -> None:
         self._memory = memory
 
     def reach(self) -> Reach:
-        """As :meth:`ProcessMemory.reach`, never for writing."""
+        """As that of the memory, never for writing."""
         return replace(self._memory.reach(), writer=None)
 
     def open_for_writing(self) -> None:
         """Raises ``ReadOnlyError``."""
-        raise ReadOnlyError(f"process {self._memory.pid} has this memory mapped read-only: it is not written")
+        raise ReadOnlyError("QEMU itself has this memory mapped read-only: it is not written")
 
 
 class DeniedMemory:
@@ -120,7 +115,7 @@ class DeniedMemory:
 
     def __init__(self, process: Process) -> None:
         self._process = process
-        self._pidfd = open_pidfd(process)
+        self._pidfd = life_of(process).pidfd
 
     def reach(self) -> Reach:
         """The process, and no way to its memory."""
@@ -131,14 +126,24 @@ class DeniedMemory:
         raise denied(self._process.path("mem"))
 
 
-def open_pidfd(process: Process) -> OwnedFd | None:
-    """A descriptor that tells when the process ends, which takes no rights; ``None`` where the system has none."""
-    try:
-        with StandardStreamsHeld():
-            fd = OwnedFd(os.pidfd_open(process.pid))
-    except (AttributeError, OSError):
-        return None
-    return fd if process.alive else None
+class Anonymous(_Part):
+    """A part of a process's memory of which untouched pages need not be read; see :meth:`ProcessMemory.anonymous`."""
+
+    def __init__(self, memory: ProcessMemory, pagemap: OwnedFd | None) -> None:
+        super().__init__(memory)
+        self._pagemap = pagemap
+
+    def reach(self) -> Reach:
+        """As :meth:`ProcessMemory.reach`, with the pages that there are."""
+        return replace(self._memory.reach(), pagemap=self._pagemap)
+
+
+class Arriving(_Part):
+    """Memory some of which a migration has yet to bring; see :meth:`ProcessMemory.arriving`."""
+
+    def reach(self) -> Reach:
+        """As :meth:`ProcessMemory.reach`, to be read without waiting."""
+        return replace(self._memory.reach(), arriving=True)
 
 
 def _closed() -> InvalidContextError:

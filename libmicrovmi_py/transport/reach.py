@@ -10,11 +10,13 @@ from libmicrovmi_py.transport.fds import OwnedFd
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """A mapping of ours (``view``), or the memory of process ``pid`` (``fd`` is its ``/proc/PID/mem``).
+    """A mapping of ours (``view``), memory of process ``pid`` (``fd`` is its ``/proc/PID/mem``), or a file (``fd``).
 
-    ``writable`` and ``writer`` are there once the source was opened for writing. With a ``view``, ``fd`` is the file
-    behind it, if that can have holes, and ``offset`` where in the file the view begins. ``pidfd`` tells whether the
-    process still runs. ``pagemap`` tells which pages it ever touched, where the others are zero.
+    ``writable`` (of a mapping) and ``writer`` are there once the source was opened for writing. With a ``view``, ``fd``
+    is the file behind it, if that can have holes. ``offset`` is where in the file the source begins. ``pidfd`` tells
+    whether the process whose memory it is still runs: if not, nothing is written. ``pagemap`` tells which pages it ever
+    touched, where the others are zero. ``arriving`` is whether a migration has yet to bring some of them. ``image`` is
+    whether a hole of the mapped file is not to be touched by any read.
     """
 
     view: memoryview | None = None
@@ -25,3 +27,5 @@ class Reach:
     pid: int = 0
     pidfd: OwnedFd | None = None
     pagemap: OwnedFd | None = None
+    arriving: bool = False
+    image: bool = False

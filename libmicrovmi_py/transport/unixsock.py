@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stream sockets of this machine: connecting within a time limit, and who listens and is connected where."""
+"""Stream sockets of this machine: connecting within a time limit."""
 
 from __future__ import annotations
 
 import os
 import socket
-import struct
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from libmicrovmi_py.errors import DriverUnavailableError, TimeoutExpiredError
@@ -45,7 +43,7 @@ class UnixEndpoint:
             raise TimeoutExpiredError(f"{self}: its queue was full for {deadline.seconds:g} s") from err
         except (OSError, ValueError) as err:
             place = self.path.replace("\0", "@", 1)
-            raise DriverUnavailableError(f"{place}: {getattr(err, 'strerror', None) or err}") from err
+            raise DriverUnavailableError(f"{place}: {getattr(err, 'strerror', '') or err}") from err
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,44 +63,11 @@ class TcpEndpoint:
                 return socket.create_connection((self.host, self.port), timeout=max(deadline.remaining, 0.001))
         except TimeoutError as err:
             raise TimeoutExpiredError(f"{self}: no connection within {deadline.seconds:g} s") from err
-        except (OSError, ValueError, OverflowError) as err:  # a label of more than 63 characters is a ValueError
-            raise DriverUnavailableError(f"{self}: {getattr(err, 'strerror', None) or err}") from err
+        except (OSError, ValueError, OverflowError) as err:
+            raise DriverUnavailableError(f"{self}: {getattr(err, 'strerror', '') or err}") from err
 
 
 Endpoint = UnixEndpoint | TcpEndpoint
-
-
-def peer_pid(sock: socket.socket) -> int:
-    """The process that listens on the other end of a UNIX socket; 0 if the system does not tell."""
-    if sock.family != socket.AF_UNIX:
-        return 0
-    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    pid: int = struct.unpack("3i", raw)[0]
-    return pid
-
-
-@dataclass(frozen=True, slots=True)
-class UnixRow:
-    """A row of the kernel's table of UNIX sockets; a connection that nobody accepted yet has no row or inode 0."""
-
-    inode: int
-    listening: bool
-    connected: bool
-    path: str
-
-
-def unix_sockets(pid: int | str = "self") -> Iterator[UnixRow]:
-    """The named UNIX sockets in the network namespace of a process; abstract names start with ``@``."""
-    try:
-        with StandardStreamsHeld(), open(f"/proc/{pid}/net/unix", encoding="utf-8", errors="surrogateescape") as file:
-            lines = file.read().split("\n")[1:]
-    except OSError:
-        return
-    for line in lines:
-        fields = line.split(None, 7)
-        if len(fields) == 8:
-            flags, state = int(fields[3], 16), int(fields[5], 16)
-            yield UnixRow(int(fields[6]), bool(flags & 0x10000), state == 3, fields[7])
 
 
 def _address(path: bytes) -> tuple[bytes, OwnedFd | None]:

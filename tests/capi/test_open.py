@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from ctypes import POINTER, byref, c_char, c_uint, c_uint16, c_uint64, c_void_p, string_at
@@ -13,6 +14,30 @@ from typing import Any
 import pytest
 
 INVALID_ARGUMENT, NO_DRIVER, UNAVAILABLE = 1, 3, 4
+ROOT = Path(__file__).resolve().parents[2]
+
+MACHINES = """
+from libmicrovmi_py.drivers.base import Driver
+from libmicrovmi_py.drivers.fake import FakeDriver
+from libmicrovmi_py.errors import DriverUnavailableError, InvalidArgumentError, about_a_machine
+from libmicrovmi_py.params import Parameters
+
+class Machines(Driver):
+    name = "machines"
+
+    @classmethod
+    def open(cls, params):
+        if params.vm_name not in ("mine", "broken"):
+            raise InvalidArgumentError("no such machine")
+        with about_a_machine():
+            if params.vm_name == "broken":
+                raise DriverUnavailableError("it does not answer")
+        opened = FakeDriver.open(Parameters({}))
+        opened.name = cls.name
+        return opened
+
+DRIVER = Machines
+"""
 
 
 def failed(lib: Any, call: Any, *arguments: Any) -> tuple[int, str]:
@@ -85,6 +110,79 @@ def test_bad_texts_are_one_line_errors(lib: Any, uri: bytes | None, code: int, c
     assert told == code
     assert complaint in text
     assert "\n" not in text
+
+
+def test_a_text_is_a_path_with_a_slash_and_else_a_name_or_a_file(
+    lib: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "image").write_bytes(b"x" * 4096)
+    for text in (b"./image", str(tmp_path / "image").encode(), b"image"):
+        context = lib.microvmi_open(text, None)
+        assert lib.microvmi_get_driver_name(context) == b"dump", text
+        lib.microvmi_destroy(context)
+    code, told = failed(lib, lib.microvmi_open, b"no-such-thing")
+    assert code == NO_DRIVER
+    assert "\nqemu: no QEMU machine has the name, process id or QMP socket 'no-such-thing'" in told
+    assert (
+        "there is no file no-such-thing here; an image is a path with a slash (./no-such-thing), a machine vmi:///?"
+        in told
+    )
+    code, told = failed(lib, lib.microvmi_open, b"./no-such-thing")
+    assert "qemu" not in told
+    (tmp_path / "empty").write_bytes(b"")
+    code, told = failed(lib, lib.microvmi_open, b"empty")
+    assert code == NO_DRIVER
+    assert "\nas a file: " in told
+
+
+def test_a_machine_goes_before_a_file_of_its_name(tmp_path: Path, library_path: Path) -> None:
+    """The machine is a plugin's, which is tried last of all drivers; where it has trouble, no file takes its place."""
+    (tmp_path / "machines.py").write_text(MACHINES)
+    for name in ("mine", "broken"):
+        (tmp_path / name).write_bytes(b"x" * 4096)
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from libmicrovmi_py import Microvmi\n"
+        "print(Microvmi.open('mine').driver.name)\n"
+        "try: Microvmi.open('broken')\n"
+        "except Exception as err: print(str(err).splitlines()[1])\n"
+    )
+    environment = {"MICROVMI_PLUGIN_PATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines() == ["machines", "machines: it does not answer"], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("uri", "form"),
+    [
+        (b"vmi://plain", "the machine plain is vmi:///?vm_name=plain"),
+        (b"vmi:///plain", "the machine plain is vmi:///?vm_name=plain"),
+        (b"vmi://qemu/plain", "the machine plain is vmi://qemu/?vm_name=plain"),
+    ],
+)
+def test_a_text_that_is_nearly_right_is_answered_with_the_form_that_is(lib: Any, uri: bytes, form: str) -> None:
+    assert form in failed(lib, lib.microvmi_open, uri)[1]
+
+
+def test_the_path_of_a_socket_is_answered_with_the_form_for_machines(lib: Any, tmp_path: Path) -> None:
+    path = tmp_path / "q"
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+        code, told = failed(lib, lib.microvmi_open, str(path).encode())
+    assert (code, f"{path} is a socket: " in told, f"vmi:///?vm_name={path}" in told) == (INVALID_ARGUMENT, True, True)
+
+
+def test_one_context_more_than_there_can_be_is_refused(lib: Any) -> None:
+    contexts = [lib.microvmi_open(b"vmi://fake/?size=0x1000", None) for _ in range(4096)]
+    taken = [context for context in contexts if context]
+    code, told = failed(lib, lib.microvmi_open, b"vmi://fake/?size=0x1000")
+    for context in taken:
+        lib.microvmi_destroy(context)
+    assert len(taken) <= 4096
+    assert (code, told) == (INVALID_ARGUMENT, "4096 contexts are open already: destroy some")
 
 
 def test_the_environment_stands_in_for_missing_parameters(library_path: Path, stubs: ModuleType) -> None:

@@ -14,11 +14,11 @@ import pytest
 from contract.target import Target
 
 from libmicrovmi_py import Microvmi
-from libmicrovmi_py.drivers.base import SupportsPause
+from libmicrovmi_py.drivers.base import Phase, SupportsPause
 from libmicrovmi_py.errors import NotSupportedError
 
 OK, INVALID_ARGUMENT, INVALID_CONTEXT, UNAVAILABLE, NOT_SUPPORTED, NOT_MAPPED = 0, 1, 2, 4, 5, 6
-READ_ONLY, INTERNAL = 11, 14
+IO, READ_ONLY, INTERNAL = 10, 11, 14
 
 UNTOUCHED = b"\xee"
 """What buffers hold before a call."""
@@ -103,9 +103,7 @@ def runs(target: Target) -> bool:
     """Whether the machine runs, as another opening of it sees."""
     with Microvmi.open(target.uri) as machine:
         assert isinstance(machine.driver, SupportsPause)
-        ran = machine.driver.pause()
-        machine.driver.resume()
-        return ran
+        return machine.driver.run_state().phase is Phase.RUNS
 
 
 @contextlib.contextmanager

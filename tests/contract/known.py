@@ -9,7 +9,7 @@ from contract.target import Target
 
 from libmicrovmi_py import Microvmi
 from libmicrovmi_py.drivers import base
-from libmicrovmi_py.model import MemoryRange
+from libmicrovmi_py.model import DriverType, MemoryRange
 
 CAPABILITIES = (
     base.SupportsFrames,
@@ -27,12 +27,13 @@ CAPABILITIES = (
 
 @dataclass(frozen=True)
 class Known:
-    """The driver's name, what it can, the memory map, the maximum address."""
+    """The driver's name, what it can, the memory map, the maximum address, whether the machine is a dump."""
 
     name: str
     abilities: frozenset[type]
     memory_map: tuple[MemoryRange, ...]
     max_addr: int
+    never_runs: bool
 
     @classmethod
     def of(cls, target: Target) -> Known:
@@ -40,7 +41,8 @@ class Known:
         with Microvmi.open(target.uri) as machine:
             driver = machine.driver
             abilities = frozenset(one for one in CAPABILITIES if isinstance(driver, one))
-            return cls(driver.name, abilities, tuple(machine.memory_map()), machine.max_addr)
+            never_runs = driver.type is DriverType.DUMP
+            return cls(driver.name, abilities, tuple(machine.memory_map()), machine.max_addr, never_runs)
 
     def can(self, *capabilities: type) -> bool:
         """Whether the driver has any of these capabilities."""

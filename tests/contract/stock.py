@@ -14,7 +14,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-from contract.target import Target
+from contract.target import Failing, Target
 
 from libmicrovmi_py.drivers import registry
 from libmicrovmi_py.drivers.base import Driver
@@ -54,6 +54,17 @@ def stands() -> dict[str, Stand]:
             for function, make in vars(_load(path)).items():
                 if function == "stand" or function.startswith("stand_"):
                     found[function.replace("stand", name, 1).replace("_", "-")] = make
+    return found
+
+
+def failing() -> dict[str, Callable[[Path], Iterator[Failing]]]:
+    """Every way to make a driver fail in the middle: the functions ``failing`` and ``failing_WORD`` of the stands."""
+    found: dict[str, Callable[[Path], Iterator[Failing]]] = {}
+    for name, path in stand_files().items():
+        if name in drivers():
+            for function, make in vars(_load(path)).items():
+                if function == "failing" or function.startswith("failing_"):
+                    found[function.replace("failing", name, 1).replace("_", "-")] = make
     return found
 
 

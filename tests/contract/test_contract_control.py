@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from ctypes import byref, c_uint8, c_uint16
 from types import ModuleType
 from typing import Any
@@ -15,12 +16,14 @@ from contract.truth import PAGE, Truth
 
 from libmicrovmi_py import Microvmi
 from libmicrovmi_py.drivers.base import (
+    RUNS,
+    STOPPED,
     SupportsPause,
     SupportsRegisters,
     SupportsRegisterWrites,
     SupportsVcpus,
 )
-from libmicrovmi_py.errors import InvalidArgumentError
+from libmicrovmi_py.errors import InvalidArgumentError, MicrovmiError
 from libmicrovmi_py.model import X86Registers
 
 # ---------------------------------------------------------------------------------------------------------- run state
@@ -64,22 +67,36 @@ def test_a_write_to_a_paused_machine_is_seen(lib: Any, target: Target, context: 
     assert read(lib, context, address, 8).content == truth.valid(address, 8)
 
 
-def test_a_machine_destroyed_while_paused_runs_on(lib: Any, target: Target) -> None:
+def test_a_machine_destroyed_while_paused_runs_on(lib: Any, target: Target, known: Known) -> None:
     context = lib.microvmi_open(target.uri.encode(), None)
     paused = lib.microvmi_pause(context)
     lib.microvmi_destroy(context)
     assert lib.microvmi_last_error_code() == OK, lib.microvmi_last_error()
-    assert not paused or runs(target)
+    assert not paused or known.never_runs or runs(target)
 
 
-def test_so_does_one_that_python_closes(target: Target) -> None:
+def test_so_does_one_that_python_closes(target: Target, known: Known) -> None:
     with Microvmi.open(target.uri) as machine:
         if not isinstance(machine.driver, SupportsPause):
             refuses(machine.driver.name, machine.pause, machine.resume)
             return
         machine.pause()
-        assert machine.driver.pause() is False
-    assert runs(target)
+        assert machine.driver.run_state() == STOPPED
+    assert known.never_runs or runs(target)
+
+
+def test_a_driver_stops_and_runs_what_stands_or_runs_already(machine: Microvmi, known: Known) -> None:
+    driver = machine.driver
+    if not isinstance(driver, SupportsPause) or known.never_runs:
+        return
+    assert driver.run_state() == RUNS
+    for whoever in (False, True):
+        for _ in range(2):
+            driver.stop()
+            assert driver.run_state() == STOPPED
+        for _ in range(2):
+            driver.run(whoever=whoever)
+            assert driver.run_state() == RUNS
 
 
 def test_a_machine_that_another_paused_stays_paused(lib: Any, target: Target, machine: Microvmi) -> None:
@@ -87,11 +104,42 @@ def test_a_machine_that_another_paused_stays_paused(lib: Any, target: Target, ma
     if not isinstance(driver, SupportsPause):
         return
     second = lib.microvmi_open(target.uri.encode(), None)
-    assert driver.pause() is True
+    driver.stop()
     if second and lib.microvmi_pause(second):
         lib.microvmi_destroy(second)
-        assert driver.pause() is False, "another context let it run that had not paused it"
-    driver.resume()
+        assert driver.run_state() == STOPPED, "another context let it run that had not paused it"
+    driver.run(whoever=True)
+
+
+def test_a_machine_that_somebody_let_run_is_not_resumed_when_it_is_stopped_again(
+    target: Target, machine: Microvmi, known: Known
+) -> None:
+    other = machine.driver
+    if not isinstance(other, SupportsPause) or known.never_runs:
+        return
+    try:
+        opened = Microvmi.open(target.uri)
+    except MicrovmiError:
+        return  # one opening at a time
+    with opened:
+        opened.pause()
+        other.run(whoever=True)
+        opened.memory_map()
+        other.stop()
+    assert other.run_state() == STOPPED
+    other.run(whoever=True)
+
+
+def test_releasing_everything_lets_machines_run_that_stay_open(lib: Any, target: Target, known: Known) -> None:
+    context = lib.microvmi_open(target.uri.encode(), None)
+    paused = lib.microvmi_pause(context)
+    assert lib.microvmi_release_all(5000), lib.microvmi_last_error()
+    assert lib.microvmi_last_error_code() == OK
+    with contextlib.suppress(MicrovmiError):  # one opening at a time
+        assert not paused or known.never_runs or runs(target)
+    assert lib.microvmi_pause(context) is paused
+    lib.microvmi_destroy(context)
+    assert not paused or known.never_runs or runs(target)
 
 
 # ---------------------------------------------------------------------------------------------------- vCPUs, registers

@@ -5,44 +5,59 @@ The machine has 1 MiB of main memory in two ranges around a hole, in a shared me
 private; the last 64 KiB of the first range are read-only; 64 KiB of video memory and a block that an ivshmem device
 shares lie above. Byte N of a block is N // 4096 % 251. Two vCPUs, numbered 0 and 4.
 
-``-fake WHAT=COMMAND`` makes it misbehave at that command: ``hang``, ``exit``, ``hangup``, ``leave`` (hangs up, ends a
-little later), ``refuse``, ``refuse-when-paused``, ``move`` (the first time the map has moved on), ``vanish``.
-``-fake swapped`` has the halves of the second range in another order in the block. ``-fake arriving`` says that its
-memory is still being migrated. ``-fake fork`` leaves a child of the same command line behind for 0.3 s.
+``-ram FILE`` is where shared main memory lies, 64 KiB in. ``-fake WHAT=COMMAND`` makes it misbehave at that command:
+``hang``, ``late`` (by a second), ``exit``, ``hangup``, ``leave`` (hangs up, ends a little later), ``refuse``,
+``refuse-when-paused``, ``move`` (the first time the map has moved on), ``vanish``. ``-fake lose=OFFSET`` takes the
+4096 bytes at that offset of the first block away at SIGUSR1 and says ``lost``; at SIGUSR2 it puts others like them
+there and says ``found``. ``-fake swapped`` has the halves of the second range in another order in the block. ``-fake
+arriving`` says that its memory is still being migrated, ``-fake waiting`` that it waits for a migration. ``-fake
+missing`` makes the pages from 4 KiB to 128 KiB missing ones, which nobody brings, as of a post-copy migration whose
+source hangs (the kernel's userfaultfd; takes root). ``-fake deaf`` never takes a client of the first monitor. ``-fake
+fuzz`` spoils answers, by the number of the connection. ``-fake fork`` leaves a child of the same command line behind
+for 0.3 s. ``-dimm FILE`` plugs 64 KiB at 0x180000 in, which are there as long as FILE is. The command ``play-state``
+makes a run state the machine's, ``play-answer`` an answer that of a command.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
+import functools
 import itertools
 import json
 import mmap
 import os
+import platform
+import signal
 import socket
+import struct
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, TextIO
 
 KIB = 1024
 MARGIN = 64 * KIB
+libc = ctypes.CDLL(None)
 REGISTERS = "EAX={0:08x} EBX=00000000 ECX=00000000 EDX=00000000\r\nEIP=0000fff0 EFL=00000002 [-------]\r\n"
 
 
 class Block:
     """Memory of a machine: where it lies in this process."""
 
-    def __init__(self, name: str, size: int, shared: bool) -> None:
+    def __init__(self, name: str, size: int, shared: bool, path: str = "") -> None:
         self.name = name
-        self.area = _shared(size) if shared else _private(size)
+        self.shared = shared
+        self.area = _shared(size, path) if shared else _private(size)
         self.area[:] = b"".join(bytes([number % 251]) * 4096 for number in range(size // 4096))
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.area))
 
 
-def _shared(size: int) -> mmap.mmap:
+def _shared(size: int, path: str) -> mmap.mmap:
     """The middle of a file: what lies around it is not the machine's."""
-    fd = os.memfd_create("ram")
+    fd = os.open(path, os.O_RDWR | os.O_CREAT) if path else os.memfd_create("ram")
     os.write(fd, b"before" * MARGIN)
     os.truncate(fd, size + 2 * MARGIN)
     return mmap.mmap(fd, size, offset=MARGIN)
@@ -52,12 +67,25 @@ def _private(size: int) -> mmap.mmap:
     return mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
+def withhold(area: mmap.mmap, start: int, size: int) -> None:
+    """From now on the kernel makes who touches these pages wait until somebody brings them, which nobody does."""
+    area.madvise(mmap.MADV_DONTNEED, start, size)
+    number = {"x86_64": 323, "aarch64": 282}[platform.machine()]
+    fd = ctypes.CDLL(None, use_errno=True).syscall(number, os.O_CLOEXEC)
+    assert fd >= 0, os.strerror(ctypes.get_errno())
+    fcntl.ioctl(fd, 0xC018AA3F, struct.pack("QQQ", 0xAA, 0, 0))  # UFFDIO_API
+    address = ctypes.addressof(ctypes.c_char.from_buffer(area)) + start
+    fcntl.ioctl(fd, 0xC020AA00, struct.pack("QQQQ", address, size, 1, 0))  # UFFDIO_REGISTER, of missing pages
+
+
 class Machine:
     def __init__(self, argv: list[str]) -> None:
         options = list(itertools.pairwise(argv))
         self.fakes = [value for option, value in options if option == "-fake"]
-        self.running = "-S" not in argv
-        main = Block("mem0", 1024 * KIB, shared="private" not in self.fakes)
+        self.status = "prelaunch" if "-S" in argv else "running"
+        self.played: dict[str, Any] = {}
+        self.file = dict(options).get("-ram", "")
+        main = Block("mem0", 1024 * KIB, shared="private" not in self.fakes, path=self.file)
         video = Block("vga.vram", 64 * KIB, shared=False)
         extra = Block("shm0", 64 * KIB, shared=True)
         upper = (768, 512) if "swapped" in self.fakes else (512, 768)
@@ -69,6 +97,11 @@ class Machine:
             (0xFD000000, 64 * KIB, "ram", video, 0),
             (0x8000000000, 64 * KIB, "ram", extra, 0),
         ]
+        self.dimm = dict(options).get("-dimm", "")
+        if self.dimm:
+            self.ranges.insert(4, (0x180000, 64 * KIB, "ram", Block("dimm0", 64 * KIB, shared=main.shared), 0))
+        if "missing" in self.fakes:
+            withhold(main.area, 4 * KIB, 124 * KIB)
 
     def fake(self, command: str) -> str:
         for index, text in enumerate(self.fakes):
@@ -79,18 +112,50 @@ class Machine:
                 return what
         return ""
 
+    def lose(self, *_: object) -> None:
+        """Memory of the machine vanishes from this process."""
+        libc.munmap(ctypes.c_void_p(self.place_to_lose()), 4096)
+        print("lost", flush=True)
+
+    def find(self, *_: object) -> None:
+        """It is there again."""
+        place = self.place_to_lose()
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x10  # MAP_FIXED
+        libc.mmap(ctypes.c_void_p(place), ctypes.c_size_t(4096), 3, flags, -1, ctypes.c_long(0))
+        ctypes.memset(place, (place - self.ranges[0][3].address) // 4096 % 251, 4096)
+        print("found", flush=True)
+
+    def place_to_lose(self) -> int:
+        offset = next(int(text.partition("=")[2], 0) for text in self.fakes if text.startswith("lose="))
+        return self.ranges[0][3].address + offset
+
     def execute(self, command: str, arguments: dict[str, Any]) -> Any:
         answers: dict[str, Any] = {
             "qmp_capabilities": {},
-            "query-memdev": [{"id": "mem0", "size": 1024 * KIB}, {"id": "shm0", "size": 64 * KIB}, {"size": 1}],
+            "query-memdev": [
+                {"id": "mem0", "size": 1024 * KIB},
+                {"id": "dimm0", "size": 64 * KIB},
+                {"id": "shm0", "size": 64 * KIB},
+                {"size": 1},
+            ],
             "query-cpus-fast": [{"cpu-index": 4}, {"cpu-index": 0}],
-            "query-status": {"status": "running" if self.running else "paused", "running": self.running},
-            "qom-get": "/objects/shm0",
+            "query-status": {"status": self.status, "running": self.status == "running"},
+            "qom-get": self.properties().get(arguments.get("path", ""), {}).get(arguments.get("property")),
+            "query-memory-devices": self.plugged(),
             "query-migrate": {"status": "postcopy-active"} if "arriving" in self.fakes else {},
         }
-        if command in ("stop", "cont"):
-            self.running = command == "cont"
+        if command == "cont" or (command == "stop" and self.status == "running"):
+            self.status = "running" if command == "cont" else "paused"
+        if command == "play-state":
+            self.status = arguments["status"]
+        if command == "play-answer":
+            self.played[arguments["to"]] = json.loads(arguments["answer"])
+        if command == "query-status" and "waiting" in self.fakes:
+            return {"status": "inmigrate", "running": False}
+        if command in ("stop", "cont", "play-state", "play-answer"):
             return {}
+        if command in self.played:
+            return self.played[command]
         if command == "qom-list":
             anonymous = arguments["path"].endswith("-anon")
             return (
@@ -100,11 +165,34 @@ class Machine:
             return self.human(arguments["command-line"], arguments.get("cpu-index", 0))
         return answers[command]
 
+    def properties(self) -> dict[str, dict[str, Any]]:
+        """What ``qom-get`` tells, by path and name."""
+        memory = {"share": "private" not in self.fakes, "mem-path": self.file, "offset": MARGIN, "size": 1024 * KIB}
+        return {"/machine/peripheral/iv": {"memdev": "/objects/shm0"}, "/objects/mem0": memory}
+
+    def examine(self, address: int, size: int) -> str:
+        """What ``xp`` prints of bytes."""
+        start, _, _, block, offset = next(item for item in self.ranges if item[0] <= address < item[0] + item[1])
+        content = block.area[offset + address - start :][:size]
+        rows = [" ".join(f"{byte:#04x}" for byte in content[at : at + 8]) for at in range(0, size, 8)]
+        return "".join(f"{address + 8 * at:016x}: {row}\r\n" for at, row in enumerate(rows))
+
+    def plugged(self) -> list[dict[str, Any]]:
+        if not self.dimm:
+            return []
+        if not os.path.exists(self.dimm):
+            self.ranges = [item for item in self.ranges if item[3].name != "dimm0"]
+            return []
+        return [{"type": "dimm", "data": {"addr": 0x180000, "size": 64 * KIB, "memdev": "/objects/dimm0"}}]
+
     def human(self, line: str, vcpu: int) -> str:
         if line == "info mtree -f":
             return self.flat_view()
         if line == "info registers":
             return REGISTERS.format(vcpu + 0xAB00)
+        if line.startswith("xp /"):
+            count, _, place = line.removeprefix("xp /").partition("xb ")
+            return self.examine(int(place, 16), int(count))
         address = int(line.removeprefix("gpa2hva "), 16)
         for start, size, _, block, offset in self.ranges:
             if start <= address < start + size:
@@ -118,6 +206,7 @@ class Machine:
         return f"No memory is mapped at address {address:#x}\r\n"
 
     def flat_view(self) -> str:
+        self.plugged()
         lines = [
             f"  {start:016x}-{start + size - 1:016x} (prio 0, {kind}): {block.name} @{offset:016x} KVM"
             for start, size, kind, block, offset in self.ranges
@@ -125,19 +214,22 @@ class Machine:
         return "\r\n".join(['FlatView #0\r\n AS "memory", root: system\r\n Root memory region: system', *lines, ""])
 
     def serve(self, server: socket.socket) -> None:
-        while True:
+        for number in itertools.count():
             client, _ = server.accept()
+            self.frame = framing(number) if "fuzz" in self.fakes else as_it_is
             with client, client.makefile("r") as lines, contextlib.suppress(OSError):
                 self.talk(client, lines)
 
     def talk(self, client: socket.socket, lines: TextIO) -> None:
-        send(client, {"QMP": {"version": {}, "capabilities": []}})
+        self.send(client, {"QMP": {"version": {}, "capabilities": []}})
         for line in lines:
             request = json.loads(line)
             command = request["execute"]
             fake = self.fake(command)
             if fake == "hang":
                 time.sleep(60)
+            if fake == "late":
+                time.sleep(1.0)
             if fake == "exit":
                 os._exit(0)
             if fake == "hangup":
@@ -146,30 +238,48 @@ class Machine:
                 client.shutdown(socket.SHUT_RDWR)
                 time.sleep(0.2)
                 os._exit(0)
-            send(client, {"event": "NOISE", "timestamp": {}})
-            if fake == "refuse" or (fake == "refuse-when-paused" and not self.running):
-                send(client, {"error": {"class": "GenericError", "desc": "not now"}, "id": request["id"]})
+            self.send(client, {"event": "NOISE", "timestamp": {}})
+            if fake == "refuse" or (fake == "refuse-when-paused" and self.status != "running"):
+                self.send(client, {"error": {"class": "GenericError", "desc": "not now"}, "id": request["id"]})
             else:
                 result = self.execute(command, request.get("arguments", {}))
-                send(client, {"return": result, "id": request["id"]})
+                self.send(client, {"return": result, "id": request["id"]})
+
+    def send(self, client: socket.socket, message: dict[str, Any]) -> None:
+        client.sendall(self.frame(message))
 
 
-def send(client: socket.socket, message: dict[str, Any]) -> None:
-    client.sendall(json.dumps(message).encode() + b"\r\n")
+def as_it_is(message: dict[str, Any]) -> bytes:
+    return json.dumps(message).encode() + b"\r\n"
+
+
+def framing(number: int) -> Callable[[dict[str, Any]], bytes]:
+    """What spoils the messages of a connection."""
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    from fuzz.mutator import Mutator
+    from fuzz.spoiled import spoiled
+
+    return functools.partial(spoiled, Mutator("monitor", number))
 
 
 def main() -> None:
     machine = Machine(sys.argv)
-    servers = []
+    servers, kept = [], []
     for option, value in itertools.pairwise(sys.argv):
         if option == "-qmp":
             server = socket.socket(socket.AF_UNIX)
             server.bind(value.removeprefix("unix:").partition(",")[0])
             server.listen(1)
+            if "deaf" in machine.fakes and not servers:
+                machine.fakes.remove("deaf")
+                kept.append(server)
+                continue
             servers.append(threading.Thread(target=machine.serve, args=(server,), daemon=True))
     if "fork" in machine.fakes and os.fork() == 0:
         time.sleep(0.3)
         os._exit(0)
+    signal.signal(signal.SIGUSR1, machine.lose)
+    signal.signal(signal.SIGUSR2, machine.find)
     for thread in servers:
         thread.start()
     print("ready", flush=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import shutil
 import signal
 import socket
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from libmicrovmi_py.drivers.base import STOPPED, Phase
 from libmicrovmi_py.drivers.qemu import QemuDriver
 from libmicrovmi_py.errors import (
     DriverUnavailableError,
@@ -32,7 +34,7 @@ from libmicrovmi_py.memory.direct import DirectMemory
 from libmicrovmi_py.model import MemoryKind, MemoryRange
 from libmicrovmi_py.params import Parameters
 from libmicrovmi_py.transport.mapping import HostMapping
-from libmicrovmi_py.transport.procmem import Anonymous, ProcessMemory
+from libmicrovmi_py.transport.procmem import Anonymous, Arriving
 from libmicrovmi_py.transport.qmp import QmpCommandError
 
 KIB = 1024
@@ -61,9 +63,11 @@ def start(binary: Path, tmp_path: Path) -> Iterator[Start]:
         "LD_LIBRARY_PATH": str(sysconfig.get_config_var("LIBDIR")),
     }
 
-    def run(name: str, *options: str, path: str = "", mode: str = "server=on,wait=off") -> subprocess.Popen[str]:
+    def run(
+        name: str, *options: str, path: str = "", mode: str = "server=on,wait=off", program: str = str(binary)
+    ) -> subprocess.Popen[str]:
         path = path or str(tmp_path / f"{next(numbers)}.sock")
-        arguments = [str(binary), str(PROGRAM), "-name", name, "-qmp", f"unix:{path},{mode}", *options]
+        arguments = [program, str(PROGRAM), "-name", name, "-qmp", f"unix:{path},{mode}", *options]
         process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=environment, cwd=tmp_path)
         running.append(process)
         assert process.stdout is not None
@@ -133,6 +137,50 @@ def test_a_process_that_is_no_qemu_is_not_taken() -> None:
         opened(str(os.getpid()))
 
 
+@pytest.mark.parametrize("program", ["qemu-img", "qemu-nbd", "qemu-io", "qemu-x86_64", "my-qemu-kvm", "qemu-system"])
+def test_another_program_of_qemus_is_no_machine(binary: Path, start: Start, program: str, tmp_path: Path) -> None:
+    other = tmp_path / program
+    shutil.copy(binary, other)
+    process = start(NAME, program=str(other), path=str(tmp_path / "q"), mode="server=off")
+    with pytest.raises(InvalidArgumentError, match=f"no QEMU machine has the name, .* '{NAME}'"):
+        opened()
+    with pytest.raises(InvalidArgumentError, match=rf"process {process.pid} \({program}\) is no QEMU"):
+        opened(str(process.pid))
+
+
+def test_a_machine_named_with_digits_is_found_by_its_name(start: Start) -> None:
+    """The digits are the number of a process that is no QEMU, of one that is, and of none."""
+    process = start("424242424")
+    for name in (str(os.getpid()), str(process.pid)):
+        start(name)
+        opened(name).close()
+    opened("424242424").close()
+
+
+@pytest.mark.parametrize("text", ["²", "٣٤", "9" * 30, "0"])
+def test_digits_of_other_scripts_are_a_name_and_no_process(text: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="no QEMU machine has the name"):
+        opened(text)
+
+
+@pytest.mark.parametrize("port", ["0", "70000", "²", "9" * 30])
+def test_a_port_that_is_none_is_refused(port: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="neither the path of a socket nor HOST:PORT"):
+        opened(qmp=f"localhost:{port}")
+
+
+def test_a_list_of_machines_ends_after_eight_with_those_that_are_likely_first(start: Start) -> None:
+    others = [start(f"other-{number}") for number in range(9)]
+    near = start(f"{NAME}-test")
+    with pytest.raises(InvalidArgumentError) as caught:
+        opened(NAME)
+    listing = str(caught.value).partition("running: ")[2].split(", ")
+    assert listing[0] == f"{NAME}-test (pid {near.pid}) of uid {os.geteuid()}"
+    assert len(listing) == 9
+    assert re.fullmatch(r"and ([0-9]+) more", listing[8])
+    assert len(others) == 9
+
+
 def test_no_name_is_an_error() -> None:
     with pytest.raises(InvalidArgumentError, match="QEMU driver requires a VM name parameter"):
         QemuDriver.open(Parameters({}))
@@ -176,7 +224,8 @@ def test_a_machine_without_a_monitor_is_told_how_to_get_one(start: Start) -> Non
     [
         ((), HostMapping),
         (("-fake", "private"), Anonymous),
-        (("-fake", "private", "-fake", "arriving"), ProcessMemory),  # what is not there yet is not zero
+        (("-fake", "private", "-fake", "arriving"), Arriving),  # what is not there yet is not zero
+        (("-fake", "arriving"), Arriving),  # and is not touched: it could not arrive any more
     ],
 )
 def test_memory_is_mapped_where_shared_and_read_from_the_process_else(
@@ -228,6 +277,15 @@ def test_the_map_is_read_again_and_replaced_as_a_whole(start: Start) -> None:
     driver.close()
 
 
+def test_the_map_is_read_again_by_a_stop(start: Start) -> None:
+    start(NAME)
+    driver = opened()
+    before = driver.regions()
+    driver.stop()
+    assert driver.regions() is not before
+    driver.close()
+
+
 def test_a_map_that_changes_while_it_is_read_is_read_again(start: Start) -> None:
     start(NAME, "-fake", "move=gpa2hva")
     driver = opened()
@@ -248,7 +306,7 @@ def test_a_closed_driver_is_an_error(start: Start) -> None:
     with pytest.raises(InvalidContextError):
         read(driver, 0, 1)
     with pytest.raises(InvalidContextError):
-        driver.pause()
+        driver.stop()
 
 
 def test_nothing_stays_open_after_close(start: Start) -> None:
@@ -265,21 +323,10 @@ def test_nothing_stays_open_after_close(start: Start) -> None:
 # ------------------------------------------------------------------------------------------- run state and registers
 
 
-def test_pause_tells_whether_the_machine_ran(start: Start) -> None:
-    start(NAME)
-    driver = opened()
-    assert driver.pause() is True
-    assert driver.pause() is False
-    driver.resume()
-    driver.resume()
-    assert driver.pause() is True
-    driver.close()
-
-
 def test_a_machine_that_starts_stopped_was_not_running(start: Start) -> None:
     start(NAME, "-S")
     driver = opened()
-    assert driver.pause() is False
+    assert driver.run_state().phase is Phase.HALTED
     driver.close()
 
 
@@ -287,7 +334,8 @@ def test_a_pause_holds_though_the_map_cannot_be_read_after_it(start: Start) -> N
     start(NAME, "-fake", "refuse-when-paused=query-memdev")
     driver = opened()
     before = driver.regions()
-    assert driver.pause() is True
+    driver.stop()
+    assert driver.run_state() == STOPPED
     assert driver.regions() is before
     with pytest.raises(IoError, match="not now"):
         driver.memory_map()
@@ -309,7 +357,7 @@ def test_what_qemu_refuses_is_told(start: Start) -> None:
     start(NAME, "-S", "-fake", "refuse=cont")
     driver = opened()
     with pytest.raises(QmpCommandError, match="QEMU refused cont: not now"):
-        driver.resume()
+        driver.run(whoever=True)
     driver.close()
 
 
@@ -322,7 +370,8 @@ def test_a_machine_that_ended_is_gone(start: Start) -> None:
     process.kill()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     calls: list[Callable[[], object]] = [
-        driver.pause,
+        driver.stop,
+        driver.run_state,
         driver.memory_map,
         driver.vcpu_count,
         lambda: driver.read_registers(0),
@@ -339,7 +388,7 @@ def test_a_machine_that_ends_during_a_command_is_gone(start: Start, how: str) ->
     start(NAME, "-fake", f"{how}=stop")
     driver = opened()
     with pytest.raises(VmGoneError, match=NAME):
-        driver.pause()
+        driver.stop()
     driver.close()
 
 
@@ -347,7 +396,7 @@ def test_a_monitor_that_hangs_up_is_unavailable(start: Start) -> None:
     start(NAME, "-fake", "hangup=stop")
     driver = opened(timeout="0.5")
     with pytest.raises(DriverUnavailableError, match="closed the connection"):
-        driver.pause()
+        driver.stop()
     driver.close()
 
 
@@ -356,7 +405,7 @@ def test_a_command_that_hangs_is_a_timeout(start: Start) -> None:
     driver = opened(timeout="0.5")
     started = time.monotonic()
     with pytest.raises(TimeoutExpiredError, match="no answer"):
-        driver.pause()
+        driver.stop()
     assert time.monotonic() - started < 3
     driver.close()
 
@@ -375,7 +424,7 @@ def test_a_monitor_that_another_client_holds_is_told_as_such(start: Start, tmp_p
         with connect(tmp_path / "0.sock"):
             for _ in range(4):
                 with pytest.raises(DriverUnavailableError, match="another client holds the monitor"):
-                    driver.pause()
+                    driver.stop()
         time.sleep(0.05)
     driver.close()
 
@@ -386,6 +435,31 @@ def test_the_next_monitor_is_used_when_one_is_held(start: Start, tmp_path: Path)
         started = time.monotonic()
         opened().close()
         assert time.monotonic() - started < 2
+
+
+def test_a_silent_monitor_does_not_take_the_time_of_the_next(start: Start, tmp_path: Path) -> None:
+    """Nobody is seen to hold the first one: it listens and takes no client."""
+    start(NAME, "-fake", "deaf", "-qmp", f"unix:{tmp_path}/second.sock,server=on,wait=off")
+    started = time.monotonic()
+    opened(timeout="4").close()
+    assert 0.5 < time.monotonic() - started < 3.5
+
+
+def test_a_monitor_that_speaks_something_else_is_told_as_such(start: Start, tmp_path: Path) -> None:
+    start(NAME)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "other"))
+        server.listen(1)
+
+        def answer_one() -> None:
+            with server.accept()[0] as client:
+                client.sendall(b"\xff\xfb\x01SSH-2.0")
+
+        answer = threading.Thread(target=answer_one)
+        answer.start()
+        with pytest.raises(DriverUnavailableError, match=r"not a QMP server: it sent b'SSH-2.0'"):
+            opened(qmp=str(tmp_path / "other"))
+        answer.join()
 
 
 def test_libvirts_monitor_is_told_as_such(start: Start, tmp_path: Path) -> None:

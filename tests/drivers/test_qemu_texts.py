@@ -5,7 +5,14 @@ from __future__ import annotations
 
 import pytest
 
-from libmicrovmi_py.drivers.qemu.commandline import QmpSocket, guest_name, qmp_sockets
+from libmicrovmi_py.drivers.qemu.commandline import (
+    Group,
+    QmpSocket,
+    guest_name,
+    other_monitors,
+    parse_config,
+    qmp_sockets,
+)
 from libmicrovmi_py.drivers.qemu.memory import FlatRange, main_blocks, parse_flat_view
 from libmicrovmi_py.drivers.qemu.registers import parse_registers
 from libmicrovmi_py.errors import NotSupportedError
@@ -47,6 +54,11 @@ def test_the_name_of_a_machine(options: list[str], name: str) -> None:
         (["-qmp", "tcp::4444,server,nowait"], QmpSocket(host="localhost", port=4444)),
         (["-qmp", "tcp:0.0.0.0:4444,server"], QmpSocket(host="127.0.0.1", port=4444)),
         (["-qmp", "tcp:[::]:4444,server"], QmpSocket(host="::1", port=4444)),
+        (["-qmp", "tcp:127.0.0.1:4444,to=4450,server"], QmpSocket(host="127.0.0.1", port=4444, last=4450)),
+        (["-qmp", "tcp:127.0.0.1:0,server"], QmpSocket(host="127.0.0.1", port=0)),
+        (["-qmp", "telnet:127.0.0.1:4444,server"], QmpSocket(host="127.0.0.1", port=4444)),
+        (["-qmp", "websocket:127.0.0.1:1,server"], QmpSocket(host="127.0.0.1", port=1, wrapped="a websocket")),
+        (["-qmp", "tcp::1,server,tls-creds=t"], QmpSocket(host="localhost", port=1, wrapped="TLS")),
         (
             ["-chardev", "socket,id=m,path=/q,server=on", "-mon", "chardev=m,mode=control"],
             QmpSocket(path="/q", ident="m"),
@@ -93,6 +105,59 @@ def test_a_listening_monitor(options: list[str], expected: QmpSocket) -> None:
 )
 def test_what_is_no_listening_monitor(options: list[str]) -> None:
     assert qmp_sockets([QEMU, *options]) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["-qmp", "stdio"], ["its QMP monitor is on stdio"]),
+        (["-qmp", "unix:/q"], ["its QMP monitor connects out to /q"]),
+        (["-qmp", "tcp:far:1"], ["its QMP monitor connects out to far:1"]),
+        (["-chardev", "pty,id=m", "-mon", "m,mode=control"], ["its QMP monitor is on pty"]),
+        (["-mon", "missing,mode=control"], ["its QMP monitor is on a device that is not named"]),
+        (["-monitor", "unix:/h,server"], ["the human monitor on /h"]),
+        (["-chardev", "socket,id=m,path=/h,server", "-mon", "m"], ["the human monitor on /h"]),
+        (["-chardev", "socket,id=m,fd=3,server", "-mon", "m"], ["the human monitor on descriptor 3"]),
+        (["-monitor", "stdio"], []),
+        (["-monitor", "none"], []),
+        (["-qmp", "unix:/q,server"], []),
+        ([], []),
+    ],
+)
+def test_other_monitors_are_told_in_words(options: list[str], told: list[str]) -> None:
+    assert other_monitors([QEMU, *options]) == told
+
+
+def test_a_file_of_options_is_read_as_the_command_line_is() -> None:
+    text = """
+    # comment
+    [name]
+      guest = "a b"
+    [chardev "m"]
+      backend = "socket"
+      path = "/q,1"
+      server = "on"
+    [mon]
+    chardev="m"
+    mode = "control"
+    [device "nic-0"]
+      driver = unquoted
+    [bad "group
+      path = "/elsewhere"
+    """
+    groups = parse_config(text)
+    assert groups[1] == Group("chardev", {"id": "m", "backend": "socket", "path": "/q,1", "server": "on"})
+    assert guest_name([QEMU], groups) == "a b"
+    assert guest_name([QEMU, "-name", "line"], groups) == "line"
+    assert qmp_sockets([QEMU], groups) == [QmpSocket(path="/q,1", ident="m")]
+
+
+@pytest.mark.parametrize("digits", ["²", "٣", "9" * 5000])
+def test_digits_that_are_none_do_not_end_the_look_at_a_command_line(digits: str) -> None:
+    chardevs = [f"socket,id=m,fd={digits},server", f"socket,id=n,port={digits},host=h,server"]
+    options = ["-chardev", chardevs[0], "-chardev", chardevs[1], "-mon", "m,mode=control", "-mon", "n,mode=control"]
+    assert qmp_sockets([QEMU, *options, "-qmp", f"tcp:h:{digits},server"]) == []
+    assert qmp_sockets([QEMU, "-qmp", f"tcp:h:1,to={digits},server"]) == [QmpSocket(host="h", port=1)]
 
 
 def test_all_monitors_are_found() -> None:

@@ -63,6 +63,19 @@ def journal(tmp_path: Path) -> Path:
     return tmp_path / "journal"
 
 
+ENDINGS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+SIGNALLED = ["env", "--default-signal=INT,TERM,HUP"]
+"""In front of a command: what the tests themselves were started to ignore, as in the background, is not ignored."""
+ENV = {"MICROVMI_PLUGIN_PATH": str(PLUGINS), "PATH": os.defpath}
+
+
+def until_paused(program: subprocess.Popen[bytes], journal: Path) -> None:
+    """Wait until a program has paused its machine."""
+    while not journal.exists():
+        assert program.poll() is None
+        time.sleep(0.01)
+
+
 def numbered(first: int, last: int) -> bytes:
     """Frames of the fake machine, up to but without ``last``."""
     return b"".join(frame.to_bytes(8, "little") * (FRAME // 8) for frame in range(first, last))
@@ -81,6 +94,11 @@ class TestMemDump:
         (tmp_path / "image").write_bytes(content)
         run("mem-dump", "-o", "copy", "./image")
         assert (tmp_path / "copy").read_bytes() == content
+
+    def test_takes_a_word_that_is_no_machine_for_a_file(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "image").write_bytes(os.urandom(FRAME))
+        run("mem-dump", "-o", "copy", "image")
+        assert (tmp_path / "copy").read_bytes() == (tmp_path / "image").read_bytes()
 
     def test_leaves_holes_for_zeros(self, run: Run, tmp_path: Path) -> None:
         run("mem-dump", "-o", "zeros", "vmi://fake/?size=0x1000000&pattern=zero")
@@ -113,13 +131,14 @@ class TestMemDump:
         assert journal.read_text().split() == ["pause", "resume", "close"]
         assert os.listdir(tmp_path) == ["journal"]
 
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    @pytest.mark.parametrize("number", ENDINGS)
     def test_interrupted_resumes_and_leaves_nothing(
         self, bin_dir: Path, journal: Path, tmp_path: Path, number: signal.Signals
     ) -> None:
         uri = f"vmi://journal/?size=0x8000000&delay=0.0002&path={journal}"
         env = {"MICROVMI_PLUGIN_PATH": str(PLUGINS)}
-        with subprocess.Popen([str(bin_dir / "mem-dump"), "-q", uri], cwd=tmp_path, env=env) as program:
+        command = [*SIGNALLED, str(bin_dir / "mem-dump"), "-q", uri]
+        with subprocess.Popen(command, cwd=tmp_path, env={**env, "PATH": os.defpath}) as program:
             while not list(tmp_path.glob("memory.dump.*")) or not journal.exists():
                 assert program.poll() is None
                 time.sleep(0.01)
@@ -205,25 +224,48 @@ class TestPause:
         run("pause", "--keep", "-t", "0", f"vmi://journal/?path={journal}")
         assert journal.read_text().split()[:2] == ["pause", "resume"]
 
-    def test_interrupted_resumes(self, bin_dir: Path, journal: Path) -> None:
-        env = {"MICROVMI_PLUGIN_PATH": str(PLUGINS)}
-        command = [str(bin_dir / "pause"), "-t", "60", f"vmi://journal/?path={journal}"]
-        with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL) as program:
-            while not journal.exists():
-                assert program.poll() is None
-                time.sleep(0.01)
-            program.send_signal(signal.SIGINT)
-            assert program.wait(30) == 130
+    @pytest.mark.parametrize("number", ENDINGS)
+    @pytest.mark.parametrize("options", [[], ["-t", "60"], ["--keep"]], ids=["enter", "time", "keep"])
+    def test_ended_by_a_signal_resumes(
+        self, bin_dir: Path, journal: Path, number: signal.Signals, options: list[str]
+    ) -> None:
+        command = [*SIGNALLED, str(bin_dir / "pause"), *options, f"vmi://journal/?path={journal}"]
+        with subprocess.Popen(command, env=ENV, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as program:
+            until_paused(program, journal)
+            program.send_signal(number)
+            assert program.wait(30) == 128 + number
         assert journal.read_text().split() == ["pause", "resume", "close"]
 
-    def test_says_that_an_image_cannot_be_paused(self, run: Run, tmp_path: Path) -> None:
+    def test_started_to_ignore_a_signal_ignores_it(self, bin_dir: Path, journal: Path) -> None:
+        command = [*SIGNALLED, "nohup", str(bin_dir / "pause"), "-t", "0.5", f"vmi://journal/?path={journal}"]
+        with subprocess.Popen(command, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as program:
+            until_paused(program, journal)
+            program.send_signal(signal.SIGHUP)
+            assert program.wait(30) == 0
+        assert journal.read_text().split() == ["pause", "resume", "close"]
+
+    def test_an_image_is_always_paused(self, run: Run, tmp_path: Path) -> None:
         (tmp_path / "image").write_bytes(bytes(FRAME))
-        ended = run("pause", "./image", code=1)
+        ended = run("pause", "-t", "0", "./image")
+        assert (ended.stdout, ended.stderr) == ("paused for 0 s\nrunning\n", "")
+
+    def test_says_why_a_machine_cannot_be_paused(self, run: Run) -> None:
+        ended = run("pause", "vmi://borrower/", code=1)
         assert ended.stdout == ""
-        assert ended.stderr.startswith("pause: cannot pause ./image: ")
+        assert ended.stderr == "pause: cannot pause vmi://borrower/: the borrower driver cannot pause the machine\n"
 
 
 class TestEvents:
+    @pytest.mark.parametrize("number", ENDINGS)
+    def test_ended_by_a_signal_ends_as_ever(self, bin_dir: Path, number: signal.Signals) -> None:
+        command = [*SIGNALLED, str(bin_dir / "events"), "vmi://fake/", "cr3"]
+        with subprocess.Popen(command, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
+            assert program.stdout is not None
+            program.stdout.readline()
+            program.send_signal(number)
+            assert program.communicate(timeout=30)[1] == b""
+            assert program.returncode == 128 + number
+
     def test_prints_what_the_machine_does(self, run: Run) -> None:
         ended = run("events", "-n", "4", "vmi://fake/", "cr3", "msr:0x174")
         assert ended.stdout.splitlines() == [

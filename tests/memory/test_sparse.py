@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from needs import missing
+from programs import Programs
 
 from libmicrovmi_py import Microvmi
 from libmicrovmi_py.model import PAGE_SIZE
@@ -121,6 +123,37 @@ def test_large_reads_are_right_and_allocate_nothing(sparse: tuple[Path, bytes]) 
         assert whole == content
         assert path.stat().st_blocks == first
         assert first - before <= PAGE_SIZE // 512
+
+
+@pytest.mark.parametrize("mapped", ["yes", "no"])
+def test_small_reads_of_an_image_allocate_nothing(sparse: tuple[Path, bytes], mapped: str) -> None:
+    path, content = sparse
+    before = path.stat().st_blocks
+    chance = random.Random(6)
+    with Microvmi.open(f"vmi://dump/?path={path}&mapped={mapped}") as machine:
+        for _ in range(1000):
+            address, size = some_range(chance, 1, BULK - 1)
+            size = min(chance.choice((1, 8, 100, PAGE_SIZE, size)), SIZE - address, BULK - 1)
+            buffer = bytearray(size)
+            machine.memory.seek(address)
+            assert machine.memory.readinto(buffer) == size
+            assert buffer == content[address : address + size], (address, size)
+        assert path.stat().st_blocks == before
+
+
+def test_an_image_with_holes_is_read_on_a_file_system_that_is_full(programs: Programs, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        missing("only root can mount a small file system; to enable: run as root")
+    script = """
+        mount -t tmpfs -o size=256k tmpfs "$0" && truncate -s 4M "$0/image" || exit 77
+        dd if=/dev/zero of="$0/full" bs=4k status=none 2>/dev/null
+        exec "$1" "$0/image"
+    """
+    command = ["unshare", "-m", "sh", "-c", script, str(tmp_path), str(programs.linked("hollow"))]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if ended.returncode == 77:
+        missing(f"no tmpfs can be mounted here: {ended.stderr}; to enable: run with CAP_SYS_ADMIN")
+    assert (ended.returncode, ended.stdout + ended.stderr) == (0, "")
 
 
 def test_what_is_written_into_a_hole_later_is_read(in_memory: Path) -> None:

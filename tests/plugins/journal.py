@@ -7,7 +7,7 @@ import os
 import time
 from typing import ClassVar
 
-from libmicrovmi_py.drivers.base import Driver
+from libmicrovmi_py.drivers.base import RUNS, STOPPED, Driver, RunState
 from libmicrovmi_py.errors import InvalidArgumentError, IoError, NotMappedError
 from libmicrovmi_py.model import PAGE_SHIFT, MemoryRange
 from libmicrovmi_py.params import Parameters
@@ -64,12 +64,14 @@ class Journal(Driver):
         """All of it."""
         return [MemoryRange(0, self._size)]
 
-    def pause(self) -> bool:
-        self._note("pause")
-        ran, self._running = self._running, False
-        return ran
+    def run_state(self) -> RunState:
+        return RUNS if self._running else STOPPED
 
-    def resume(self) -> None:
+    def stop(self) -> None:
+        self._note("pause")
+        self._running = False
+
+    def run(self, *, whoever: bool) -> None:
         self._note("resume")
         self._running = True
 

@@ -5,6 +5,7 @@
 set -eu
 tree=$1 cache=$2 command=$3
 shift 3
+mount --bind "$tree" "$tree" # unshare in there wants a root that is a mount
 mkdir -p "$cache/archives/partial" "$cache/home" "$tree/root/.cache"
 mount -t proc proc "$tree/proc"
 mount -t sysfs -o ro sysfs "$tree/sys" || echo "no /sys" >&2

@@ -137,7 +137,28 @@ def test_mappings_that_continue_each_other_are_one(image: Path) -> None:
         assert found[0].inode == image.stat().st_ino
 
 
+def test_pages_that_nobody_may_touch_do_not_make_those_in_front_of_them_read_only() -> None:
+    with mmap.mmap(-1, 4 * PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as area:
+        start = address_of(area)
+        libc = ctypes.CDLL(None, use_errno=True)
+        assert libc.mprotect(ctypes.c_void_p(start + 2 * PAGE), ctypes.c_size_t(2 * PAGE), 0) == 0
+        (found,) = (vma for vma in this_process().mappings() if vma.start <= start < vma.end)
+        assert (found.end, found.writable) == (start + 2 * PAGE, True)
+
+
 # --------------------------------------------------------------------------------------------------- process memory
+
+
+def test_a_page_that_guards_memory_does_not_make_it_read_only() -> None:
+    area = mmap.mmap(-1, 5 * PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(area))
+    libc = ctypes.CDLL(None, use_errno=True)
+    for guard in (address, address + 4 * PAGE):
+        assert libc.mprotect(ctypes.c_void_p(guard), PAGE, 0) == 0
+    vma = next(vma for vma in this_process().mappings() if vma.start == address + PAGE)
+    assert (vma.end, vma.writable) == (address + 4 * PAGE, True)
+    for guard in (address, address + 4 * PAGE):
+        assert libc.mprotect(ctypes.c_void_p(guard), PAGE, mmap.PROT_READ | mmap.PROT_WRITE) == 0
 
 
 def test_process_memory_reads_and_writes_at_addresses() -> None:
@@ -212,6 +233,31 @@ def test_a_process_of_another_user_says_what_is_needed() -> None:
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "CAP_SYS_PTRACE" in result.stdout
     assert "ptrace_scope" in result.stdout
+
+
+def test_a_process_that_ended_is_gone_for_an_ordinary_user_too() -> None:
+    if os.getuid() != 0:
+        missing("becomes another user; to enable: run as root")
+    program = (
+        "import os, subprocess\n"
+        "from libmicrovmi_py.errors import VmGoneError\n"
+        "from libmicrovmi_py.transport.processes import Process\n"
+        "from libmicrovmi_py.transport.procmem import ProcessMemory\n"
+        "os.setresgid(65534, 65534, 65534)\n"
+        "os.setresuid(65534, 65534, 65534)\n"
+        "child = subprocess.Popen(['/bin/sleep', '60'])\n"
+        "process = Process.find(child.pid)\n"
+        "while not process.executable() == 'sleep':\n    pass\n"
+        "memory = ProcessMemory(process)\n"
+        "child.kill()\n"
+        "os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)\n"
+        "for look in (memory.open_for_writing, lambda: ProcessMemory(process)):\n"
+        "    try:\n        look()\n"
+        "    except VmGoneError as err:\n        print(err)\n"
+        "child.wait()\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.count("ended\n") == 2
 
 
 # --------------------------------------------------------------------------------------------------- mapped files

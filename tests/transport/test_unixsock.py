@@ -7,13 +7,16 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from libmicrovmi_py.errors import DriverUnavailableError, TimeoutExpiredError
 from libmicrovmi_py.transport.deadline import Deadline
-from libmicrovmi_py.transport.unixsock import TcpEndpoint, UnixEndpoint, UnixRow, peer_pid, unix_sockets
+from libmicrovmi_py.transport.peers import credentials
+from libmicrovmi_py.transport.sockets import UnixRow, unix_sockets
+from libmicrovmi_py.transport.unixsock import TcpEndpoint, UnixEndpoint
 
 
 def rows(path: str) -> list[UnixRow]:
@@ -34,7 +37,7 @@ def endpoint(listener: socket.socket) -> UnixEndpoint:
 
 def test_connects_and_names_the_peer(listener: socket.socket) -> None:
     with endpoint(listener).connect(Deadline(5)) as sock:
-        assert peer_pid(sock) == os.getpid()
+        assert credentials(sock).pid == os.getpid()
 
 
 def test_a_path_longer_than_an_address_is_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +59,7 @@ def test_an_abstract_name_is_reached() -> None:
         server.bind(name)
         server.listen(1)
         with UnixEndpoint(name, name.replace("\0", "@")).connect(Deadline(5)) as sock:
-            assert peer_pid(sock) == os.getpid()
+            assert credentials(sock).pid == os.getpid()
 
 
 def test_a_full_queue_is_waited_for_and_then_a_timeout(listener: socket.socket) -> None:
@@ -89,6 +92,43 @@ def test_tcp_connects_and_names_what_refuses() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with TcpEndpoint("127.0.0.1", port).connect(Deadline(5)) as sock:
-            assert peer_pid(sock) == 0
+            assert credentials(sock).pid == 0
     with pytest.raises(DriverUnavailableError, match=f"127.0.0.1:{port}"):
         TcpEndpoint("127.0.0.1", port).connect(Deadline(5))
+
+
+def test_rows_that_others_wrote_into_the_table_are_passed_over(listener: socket.socket) -> None:
+    """A name may hold a newline and whatever looks like a row after it, or does not."""
+    names = [b"\0a\nb", b"\0\n: : : : : : :", b"\0\n1: 2 3 zz 5 6 7 8", b"\0\n" + b"9" * 90, b"\0 \xff\xfe"]
+    with ExitStack() as stack:
+        for name in names:
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+            sock.bind(name)
+        assert [row.listening for row in rows(listener.getsockname())] == [True]
+        assert [row.path for row in unix_sockets() if row.path.startswith("@ \udcff")] == ["@ \udcff\udcfe"]
+
+
+@pytest.mark.parametrize("host", ["x" * 64, "a." + "b" * 300, "127.0.0.1\0", "256.0.0.1"])
+def test_a_host_that_is_none_is_an_error_of_ours(host: str) -> None:
+    with pytest.raises(DriverUnavailableError):
+        TcpEndpoint(host, 1).connect(Deadline(5))
+
+
+def test_a_port_that_is_none_is_an_error_of_ours() -> None:
+    with pytest.raises(DriverUnavailableError):
+        TcpEndpoint("127.0.0.1", 70000).connect(Deadline(5))
+
+
+@pytest.mark.parametrize("size", [107, 108, 109])
+def test_a_path_as_long_as_an_address_and_a_byte_more(
+    tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ("d" * (size - len(str(tmp_path)) - 3))
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    path = str(folder / "s")
+    assert len(path) == size
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("s")
+        server.listen(1)
+        UnixEndpoint(path, path).connect(Deadline(5)).close()

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import copy
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
-from libmicrovmi_py.drivers.base import Driver, Region, check_vcpu
+from libmicrovmi_py.drivers.base import STOPPED, Driver, Region, RunState, check_vcpu
 from libmicrovmi_py.drivers.dump.contents import Contents, Paged, Processors
 from libmicrovmi_py.drivers.dump.formats import recognised
 from libmicrovmi_py.drivers.dump.image import Image
@@ -27,6 +28,7 @@ class DumpDriver(Driver):
     parameters: ClassVar[dict[str, str]] = {
         "path": "the file; a vm_name that contains a slash does as well",
         "format": "raw, lime, elf, windows or kdump, whatever the file looks like; by its first bytes if not given",
+        "mapped": "no: the file is not mapped but read by system calls; yes if not given",
     }
 
     def __init__(self, image: Image, processors: Processors, kinds: AllKinds) -> None:
@@ -40,7 +42,8 @@ class DumpDriver(Driver):
         path = params.get("path") or _path_in(params.vm_name)
         if path is None:
             raise InvalidArgumentError("Dump driver requires a path")
-        image, form = recognised(path, params.get("format"))
+        _check_no_socket(path)
+        image, form = recognised(path, params.get("format"), mapped=params.yes("mapped", True))
         contents = form.read(image)
         if not contents.ranges():
             raise image.damaged("there is no memory in it")
@@ -49,6 +52,16 @@ class DumpDriver(Driver):
     @property
     def max_addr(self) -> int:
         return self._max_addr
+
+    def run_state(self) -> RunState:
+        """A dump is always paused."""
+        return STOPPED
+
+    def stop(self) -> None:
+        """It stands."""
+
+    def run(self, *, whoever: bool) -> None:
+        """Nothing runs, and nobody is kept from anything by that."""
 
     def close(self) -> None:
         self._image.mapping.close()
@@ -158,6 +171,15 @@ def _regions(image: Image, part: MemoryRange, offset: int) -> Iterator[Region]:
 
 def _path_in(vm_name: str | None) -> str | None:
     return vm_name if vm_name is not None and os.sep in vm_name else None
+
+
+def _check_no_socket(path: str) -> None:
+    try:
+        is_socket = stat.S_ISSOCK(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return
+    if is_socket:
+        raise InvalidArgumentError(f"{path} is a socket: the machine that serves QMP there is vmi:///?vm_name={path}")
 
 
 DRIVER = DumpDriver

@@ -7,14 +7,13 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import ClassVar
 
-from libmicrovmi_py.drivers.base import Driver, check_vcpu
+from libmicrovmi_py.drivers.base import RUNS, STOPPED, Driver, RunState, check_vcpu
 from libmicrovmi_py.drivers.fake.guest import PlayedGuest
-from libmicrovmi_py.errors import InvalidArgumentError, NotMappedError, ReadOnlyError
+from libmicrovmi_py.errors import InvalidArgumentError, IoError, NotMappedError, ReadOnlyError
 from libmicrovmi_py.events import Event, Intercept, PageAccess, Reply
 from libmicrovmi_py.model import (
     PAGE_SHIFT,
@@ -34,8 +33,10 @@ MAX_SIZE = 1 << 32
 class FakeDriver(Driver):
     """Memory is a mapping from guest-physical addresses to bytes, each a whole number of frames at a frame's start.
 
-    ``rom`` holds addresses of that mapping whose bytes cannot be written. ``registers`` has one item a vCPU.
-    ``running`` tells and sets the run state. The vCPUs do something only while they are listened to.
+    ``rom`` holds addresses of that mapping whose bytes cannot be written. ``unreadable`` and ``unwritable`` hold frame
+    numbers: every read, or write, of these fails with ``IoError``, as those of a hypervisor may in the middle of an
+    access. ``registers`` has one item a vCPU. ``running`` tells and sets the run state. The vCPUs do something only
+    while they are listened to.
     """
 
     name = "fake"
@@ -44,6 +45,8 @@ class FakeDriver(Driver):
         "size": "bytes of memory, a multiple of 4096 (default 0x100000, at most 4 GiB)",
         "holes": "START-END,... ranges that do not exist, END is one past the last byte, multiples of 4096",
         "rom": "START-END,... ranges that cannot be written",
+        "unreadable": "START-END,... ranges that exist but fail with an I/O error when they are read or written",
+        "unwritable": "START-END,... ranges that fail with an I/O error when they are written",
         "pattern": "number (default: each 8 bytes hold their frame's number, little-endian) or zero",
         "vcpus": "number of vCPUs (default 1)",
     }
@@ -53,11 +56,15 @@ class FakeDriver(Driver):
         memory: Mapping[int, bytearray],
         *,
         rom: Iterable[int] = (),
+        unreadable: Iterable[int] = (),
+        unwritable: Iterable[int] = (),
         registers: Sequence[X86Registers] | None = None,
     ) -> None:
         rom = frozenset(rom)
         self._frames: dict[int, memoryview] = {}
         self._rom: set[int] = set()
+        self._unreadable = frozenset(unreadable)
+        self._unwritable = self._unreadable.union(unwritable)
         for start, content in memory.items():
             if start % PAGE_SIZE or len(content) % PAGE_SIZE:
                 raise InvalidArgumentError(f"memory at {start:#x} is not made of whole frames of {PAGE_SIZE} bytes")
@@ -70,7 +77,6 @@ class FakeDriver(Driver):
         self._max_addr = end_of_ram(self._ranges)
         self._vcpus = len(registers) if registers is not None else 1
         self._guest = PlayedGuest(list(registers or [reset_registers()]), self._frames.__contains__)
-        self._lock = threading.Lock()
 
     def _add(self, first: int, content: memoryview, rom: bool) -> None:
         for index in range(len(content) >> PAGE_SHIFT):
@@ -92,7 +98,13 @@ class FakeDriver(Driver):
             raise InvalidArgumentError(f"pattern={params['pattern']}: use number or zero")
         content = bytearray(size) if params.get("pattern") == "zero" else _numbered(size)
         memory, rom = _cut(content, _ranges(params, "holes"), _ranges(params, "rom"))
-        return cls(memory, rom=rom, registers=[reset_registers() for _ in range(vcpus)])
+        return cls(
+            memory,
+            rom=rom,
+            unreadable=_frames(params, "unreadable"),
+            unwritable=_frames(params, "unwritable"),
+            registers=[reset_registers() for _ in range(vcpus)],
+        )
 
     @property
     def max_addr(self) -> int:
@@ -100,7 +112,9 @@ class FakeDriver(Driver):
 
     def read_frame(self, frame: int, offset: int, buffer: memoryview) -> None:
         """Copy from a frame's bytes."""
-        buffer[:] = self._frame(frame)[offset : offset + len(buffer)]
+        content = self._frame(frame)
+        _fail_in(self._unreadable, frame, offset, "read")
+        buffer[:] = content[offset : offset + len(buffer)]
 
     def write_frame(self, frame: int, offset: int, data: memoryview) -> None:
         """Copy into a frame's bytes, unless it is ROM."""
@@ -108,6 +122,7 @@ class FakeDriver(Driver):
         if frame in self._rom:
             address = (frame << PAGE_SHIFT) + offset
             raise ReadOnlyError(f"physical address {address:#x} is read-only memory", address=address)
+        _fail_in(self._unwritable, frame, offset, "written")
         content[offset : offset + len(data)] = data
 
     def _frame(self, frame: int) -> memoryview:
@@ -130,13 +145,15 @@ class FakeDriver(Driver):
     def running(self, running: bool) -> None:
         self._guest.running = running
 
-    def pause(self) -> bool:
-        """Stop; whether it ran."""
-        with self._lock:
-            ran, self.running = self.running, False
-        return ran
+    def run_state(self) -> RunState:
+        """RUNS or STOPPED."""
+        return RUNS if self.running else STOPPED
 
-    def resume(self) -> None:
+    def stop(self) -> None:
+        """Stop."""
+        self.running = False
+
+    def run(self, *, whoever: bool) -> None:
         """Run."""
         self.running = True
 
@@ -215,6 +232,17 @@ def _ranges(params: Parameters, key: str) -> list[tuple[int, int]]:
             raise InvalidArgumentError(f"{key}={params[key]}: {item} is not START-END in multiples of {PAGE_SIZE}")
         found.append((first, last))
     return found
+
+
+def _frames(params: Parameters, key: str) -> Iterator[int]:
+    for start, end in _ranges(params, key):
+        yield from range(start >> PAGE_SHIFT, end >> PAGE_SHIFT)
+
+
+def _fail_in(frames: Container[int], frame: int, offset: int, done: str) -> None:
+    if frame in frames:
+        address = (frame << PAGE_SHIFT) + offset
+        raise IoError(f"physical address {address:#x} cannot be {done}, as was asked for", address=address)
 
 
 def _cut(

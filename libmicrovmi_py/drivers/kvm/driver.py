@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 
-from libmicrovmi_py.drivers.base import check_vcpu
+from libmicrovmi_py.drivers.base import RUNS, STOPPED, RunState, check_vcpu
 from libmicrovmi_py.drivers.kvm import KvmDriver, abi
 from libmicrovmi_py.drivers.kvm.machine import Machine, acquire, release
 from libmicrovmi_py.errors import AccessError, MicrovmiError, NotMappedError, logger
@@ -78,7 +78,8 @@ class OpenMachine(KvmDriver):
     def write_frame(self, frame: int, offset: int, data: memoryview) -> None:
         """One request."""
         address = (frame << PAGE_SHIFT) + offset
-        error = self._domain.attempt("kvmi_write_physical", address, self._domain.ffi.from_buffer(data), len(data))
+        with self._domain.ffi.from_buffer(data) as source:
+            error = self._domain.attempt("kvmi_write_physical", address, source, len(data))
         if error:
             raise self._failure(error, "kvmi_write_physical", frame, offset)
 
@@ -86,7 +87,8 @@ class OpenMachine(KvmDriver):
         if frame >= self._machine.frames:
             return errno.ENOENT
         address = (frame << PAGE_SHIFT) + offset
-        return self._domain.attempt("kvmi_read_physical", address, self._domain.ffi.from_buffer(buffer), len(buffer))
+        with self._domain.ffi.from_buffer(buffer) as target:
+            return self._domain.attempt("kvmi_read_physical", address, target, len(buffer))
 
     def _failure(self, error: int, function: str, frame: int, offset: int, done: int = 0) -> MicrovmiError:
         address = (frame << PAGE_SHIFT) + offset
@@ -99,11 +101,15 @@ class OpenMachine(KvmDriver):
 
     # -------------------------------------------------------------------------------------------------------- vCPUs
 
-    def pause(self) -> bool:
-        """Stop all vCPUs; ``True`` unless they were paused here already."""
-        return self._vcpus.pause()
+    def run_state(self) -> RunState:
+        """STOPPED if this process paused it: KVMi does not tell of others, and is not asked."""
+        return STOPPED if self._vcpus.paused else RUNS
 
-    def resume(self) -> None:
+    def stop(self) -> None:
+        """Stop all vCPUs."""
+        self._vcpus.pause()
+
+    def run(self, *, whoever: bool) -> None:
         """Answer the events of the pause, and wait until every vCPU that no other event stops goes on."""
         self._vcpus.resume()
 

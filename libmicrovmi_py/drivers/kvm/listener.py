@@ -26,7 +26,7 @@ from libmicrovmi_py.errors import (
 )
 from libmicrovmi_py.transport.fds import StandardStreamsHeld
 from libmicrovmi_py.transport.foreign import Foreign
-from libmicrovmi_py.transport.processes import listed
+from libmicrovmi_py.transport.processes import names_in
 
 connections: set[int] = set()
 """The descriptors of machines that are open, which the end of a wait for another one must leave alone."""
@@ -135,7 +135,7 @@ def _stop_listening(foreign: Foreign, listener: Any, path: str) -> None:
 
 def _sockets_at(path: str, listening: bool) -> Iterator[tuple[int, socket.socket]]:
     """This process's sockets bound to ``path``, those that listen or the others: number, and a duplicate."""
-    for number in map(int, listed("/proc/self/fd")):
+    for number in map(int, names_in("/proc/self/fd")):
         sock = _duplicate(number)
         if sock is None:
             continue

@@ -6,12 +6,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from libmicrovmi_py.drivers.base import Driver, Region
+from libmicrovmi_py.drivers.base import Driver, Region, RunState
 from libmicrovmi_py.drivers.qemu import control
 from libmicrovmi_py.drivers.qemu.discovery import parse_endpoint, resolve
+from libmicrovmi_py.drivers.qemu.files import SharedFiles
 from libmicrovmi_py.drivers.qemu.memory import HostMemory, is_filled, read_pieces
 from libmicrovmi_py.drivers.qemu.monitor import Monitor
-from libmicrovmi_py.errors import InvalidArgumentError, InvalidContextError, MicrovmiError, logger
+from libmicrovmi_py.errors import (
+    InvalidArgumentError,
+    InvalidContextError,
+    MicrovmiError,
+    PermissionDeniedError,
+    about_a_machine,
+    logger,
+)
 from libmicrovmi_py.model import DriverType, MemoryKind, MemoryRange, Registers
 from libmicrovmi_py.params import Parameters
 from libmicrovmi_py.transport.deadline import Deadline
@@ -32,7 +40,8 @@ class QemuDriver(Driver):
 
     Main memory is RAM, memory that the guest cannot write at present (firmware, shadowed BIOS) is ROM, video memory
     and memory shared through ivshmem is DEVICE. Registers of devices, passed-through ones included, do not exist.
-    The map is read at open, by :meth:`memory_map` and by :meth:`pause`.
+    The map is read at open, by :meth:`memory_map` and by :meth:`stop`. A machine that was migrated away is gone:
+    whatever asks QEMU says so.
 
     QEMU does not notice writes from outside. Under TCG, code that it has translated already goes on as it was until
     the guest itself writes to that page or QEMU drops the translation. A live migration or a snapshot that is under
@@ -43,16 +52,18 @@ class QemuDriver(Driver):
     type = DriverType.QEMU
     parameters = {  # noqa: RUF012
         "qmp": "path or HOST:PORT of the QMP socket to use, instead of those on QEMU's command line",
+        "mapped": "no: shared RAM is not mapped but read by system calls; yes if not given",
         "timeout": f"seconds that an operation on the monitor may take, {_TIMEOUT:g} if not given",
     }
 
-    def __init__(self, process: Process, monitor: Monitor) -> None:
-        """Raises ``PermissionDeniedError`` or ``VmGoneError``."""
+    def __init__(self, process: Process, monitor: Monitor, *, mapped: bool = True) -> None:
+        """``mapped`` is whether shared RAM is mapped. Raises ``PermissionDeniedError`` or ``VmGoneError``."""
         self._monitor = monitor
-        self._memory = HostMemory(process)
+        self._memory = _memory_of(process, mapped)
         self._regions: tuple[Region, ...] = ()
         self._max_addr = 0
         self._closed = False
+        self._owes_run = False  # whether an order to run may be left with QEMU
 
     @classmethod
     def open(cls, params: Parameters) -> QemuDriver:
@@ -61,13 +72,18 @@ class QemuDriver(Driver):
         Raises ``InvalidArgumentError`` for no or several such machines, ``DriverUnavailableError`` without a monitor
         that answers, ``PermissionDeniedError``, ``VmGoneError``, ``TimeoutExpiredError``.
         """
-        timeout = params.seconds("timeout", _TIMEOUT)
+        timeout, mapped = params.seconds("timeout", _TIMEOUT), params.yes("mapped", True)
         given = params.get("qmp", "")
         name = params.vm_name or (given if "/" in given else "")
         if not name:
             raise InvalidArgumentError("QEMU driver requires a VM name parameter (vm_name: a name, pid or QMP socket)")
         qemu, endpoints = resolve(name, parse_endpoint(given) if given else None, Deadline(timeout))
-        driver = cls(qemu.process, Monitor(qemu, endpoints, timeout))
+        with about_a_machine():
+            return cls._opened(qemu.process, Monitor(qemu, endpoints, timeout), mapped)
+
+    @classmethod
+    def _opened(cls, process: Process, monitor: Monitor, mapped: bool) -> QemuDriver:
+        driver = cls(process, monitor, mapped=mapped)
         try:
             driver._read_map()
         except BaseException:
@@ -89,29 +105,43 @@ class QemuDriver(Driver):
         self._read_map()
         return tuple(MemoryRange(region.start, region.size, region.kind) for region in self._regions)
 
-    def pause(self) -> bool:
-        """Stop all vCPUs; ``True`` if they ran before. A map that cannot be read then stays the old one."""
+    def run_state(self) -> RunState:
+        """What QEMU's ``query-status`` tells."""
         with self._session() as client:
-            ran = control.stop(client)
+            return control.run_state(client)
+
+    def stop(self) -> None:
+        """Stop all vCPUs. A map that cannot be read then stays the old one."""
+        with self._session() as client:
+            self._owes_run = not control.migrates(client)
+            control.stop(client)
         try:
             self._read_map()
         except MicrovmiError as err:
             _log.warning("the memory map stays as it was before the pause: %s", err)
-        return ran
 
-    def resume(self) -> None:
-        """Let all vCPUs run."""
+    def run(self, *, whoever: bool) -> None:
+        """Let all vCPUs run, if QEMU's state is one in which that does no harm."""
         with self._session() as client:
-            control.run(client)
+            control.run(client, whoever=whoever)
+        self._owes_run = False
+
+    def run_later(self) -> None:
+        """With a QEMU that is stopped itself, if no migration was under way when the machine was stopped."""
+        if self._owes_run and self._monitor.leave_run():
+            self._owes_run = False
+            _log.info("the machine runs when its QEMU goes on")
 
     def vcpu_count(self) -> int:
         """The number of vCPUs."""
         with self._session() as client:
+            control.run_state(client)
             return len(control.vcpu_indexes(client))
 
     def read_registers(self, vcpu: int) -> Registers:
         """The registers that ``info registers`` shows; see ``registers.py`` for those it does not."""
         with self._session() as client:
+            control.run_state(client)
             return control.registers(client, vcpu)
 
     def close(self) -> None:
@@ -128,9 +158,22 @@ class QemuDriver(Driver):
 
     def _read_map(self) -> None:
         with self._session() as client:
-            regions = self._memory.regions(read_pieces(client), filled=is_filled(client))
+            control.run_state(client)
+            filled = is_filled(client)
+            pieces = read_pieces(client)
+            if isinstance(self._memory, SharedFiles):
+                self._memory.ask(client, pieces)
+            regions = self._memory.regions(pieces, filled=filled)
             self._max_addr = max((item.end for item in regions if item.kind is MemoryKind.RAM), default=0)
             self._regions = regions
+
+
+def _memory_of(process: Process, mapped: bool) -> HostMemory | SharedFiles:
+    """The memory of a process, through the process or else through its files."""
+    try:
+        return HostMemory(process, mapped=mapped)
+    except PermissionDeniedError as err:
+        return SharedFiles(process, err, mapped=mapped)
 
 
 DRIVER = QemuDriver

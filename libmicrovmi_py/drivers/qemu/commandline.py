@@ -1,26 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a QEMU command line says: the machine's name, and where QMP is served."""
+"""What a QEMU command line says, with the files that it reads: the machine's name, and where its monitors are."""
 
 from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from libmicrovmi_py.transport.shape import decimal
+
+HUMAN = "the human monitor"
+"""How :func:`other_monitors` begins to tell one."""
 
 _ON = ("on", "yes", "true", "y")
 HIGHEST_PORT = 0xFFFF
 _HIGHEST_FD = (1 << 31) - 1
 _COMMA = re.compile(r"(?:[^,]|,,)+")
+_FIRST = {"name": "guest", "chardev": "backend", "mon": "chardev"}
+"""The name of a value that stands first and has none, by option."""
+
+_SOCKETS = ("tcp", "telnet", "websocket", "unix")
+_NO_SOCKETS = ("stdio", "pty", "vc", "null", "pipe", "file")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """An option and its values: ``-chardev socket,id=c`` or, in a file, ``[chardev "c"]`` with lines below."""
+
+    kind: str
+    values: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class QmpSocket:
     """A listening socket of a QMP monitor as the command line names it: one of ``path``, ``fd``, ``host`` and ``port``.
 
-    ``path`` may be relative; ``abstract`` says that it is no path. ``ident`` is the character device's name, if any.
+    ``path`` may be relative; ``abstract`` says that it is no path. ``port`` is the first that QEMU tries, ``last`` the
+    last one, 0 for that one alone; ``port`` 0 is any. ``ident`` is the character device's name, if any. ``wrapped`` is
+    what QMP is wrapped in there and we do not speak.
     """
 
     path: str = ""
@@ -28,32 +46,77 @@ class QmpSocket:
     fd: int = -1
     host: str = ""
     port: int = 0
+    last: int = 0
     ident: str = ""
+    wrapped: str = ""
 
 
-def guest_name(argv: Sequence[str]) -> str:
+def guest_name(argv: Sequence[str], files: Sequence[Group] = ()) -> str:
     """The name that ``-name`` gives the machine, ``""`` without one; the last ``-name`` counts."""
     name = ""
-    for value in _values(argv, "name"):
-        name = _options(value, "guest").get("guest", name)
+    for values in _all("name", argv, files):
+        name = values.get("guest", name)
     return name
 
 
-def qmp_sockets(argv: Sequence[str]) -> list[QmpSocket]:
+def qmp_sockets(argv: Sequence[str], files: Sequence[Group] = ()) -> list[QmpSocket]:
     """The sockets on which the monitors in control mode listen, in the order of the command line."""
-    devices = {options.get("id", ""): options for options in _chardevs(argv)}
-    found = [_shorthand(value, devices) for option in ("qmp", "qmp-pretty") for value in _values(argv, option)]
-    for value in _values(argv, "mon"):
-        options = _options(value, "chardev")
-        if options.get("mode") == "control":
-            found.append(_socket(devices.get(options.get("chardev", ""), {})))
+    found = (_socket(values) for values in _monitors(argv, files, control=True))
     return [item for item in found if item is not None]
+
+
+def other_monitors(argv: Sequence[str], files: Sequence[Group] = ()) -> list[str]:
+    """The monitors that :func:`qmp_sockets` leaves out, in words: what they are and where."""
+    found = []
+    for values in _monitors(argv, files, control=True):
+        if _socket(values) is None:
+            calls = "connects out to" if values.get("backend") == "socket" else "is on"
+            found.append(f"its QMP monitor {calls} {_place(values)}")
+    for values in _monitors(argv, files, control=False):
+        if values.get("backend") in ("socket", "pty", "pipe"):
+            found.append(f"{HUMAN} on {_place(values)}")
+    return found
+
+
+def config_files(argv: Sequence[str]) -> list[str]:
+    """The files that ``-readconfig`` names."""
+    return list(_values(argv, "readconfig"))
+
+
+def parse_config(text: str) -> list[Group]:
+    """The groups of a file of ``-readconfig``: ``[kind "id"]``, then lines ``key = "value"``. Others are skipped."""
+    groups: list[Group] = []
+    values: dict[str, str] = {}
+    for line in text.split("\n"):
+        if match := re.fullmatch(r'\s*\[\s*([\w-]+)(?:\s+"([^"]*)")?\s*\]\s*', line):
+            values = {"id": match[2]} if match[2] else {}
+            groups.append(Group(match[1], values))
+        elif match := re.fullmatch(r'\s*([\w.-]+)\s*=\s*"([^"]*)"\s*', line):
+            values[match[1]] = match[2]
+    return groups
+
+
+def _all(kind: str, argv: Sequence[str], files: Sequence[Group]) -> Iterator[Mapping[str, str]]:
+    yield from (group.values for group in files if group.kind == kind)
+    for value in _values(argv, kind):
+        yield _options(value, _FIRST[kind])
 
 
 def _values(argv: Sequence[str], option: str) -> Iterator[str]:
     for word, value in itertools.pairwise(argv):
         if word in (f"-{option}", f"--{option}"):
             yield value
+
+
+def _monitors(argv: Sequence[str], files: Sequence[Group], *, control: bool) -> Iterator[Mapping[str, str]]:
+    """The character device of each monitor, in control mode (QMP) or not."""
+    devices = {values.get("id", ""): values for values in _all("chardev", argv, files)}
+    for option in ("qmp", "qmp-pretty") if control else ("monitor",):
+        for value in _values(argv, option):
+            yield _shorthand(value, devices)
+    for values in _all("mon", argv, files):
+        if (values.get("mode") == "control") == control:
+            yield devices.get(values.get("chardev", ""), {})
 
 
 def _options(text: str, first: str) -> dict[str, str]:
@@ -72,38 +135,47 @@ def _options(text: str, first: str) -> dict[str, str]:
     return options
 
 
-def _chardevs(argv: Sequence[str]) -> Iterator[dict[str, str]]:
-    for value in _values(argv, "chardev"):
-        options = _options(value, "backend")
-        if options.get("backend") == "socket":
-            yield options
-
-
-def _shorthand(value: str, devices: dict[str, dict[str, str]]) -> QmpSocket | None:
-    """``unix:PATH,...``, ``tcp:HOST:PORT,...`` or ``chardev:ID``, as ``-qmp`` takes it."""
+def _shorthand(value: str, devices: Mapping[str, Mapping[str, str]]) -> Mapping[str, str]:
+    """``unix:PATH,...``, ``tcp:HOST:PORT,...`` or ``chardev:ID``, as ``-qmp`` takes it; others by their kind."""
     kind, _, rest = value.partition(":")
     if kind == "chardev":
-        return _socket(devices.get(rest, {}))
+        return devices.get(rest, {})
+    if kind not in _SOCKETS:
+        return {"backend": kind.partition(",")[0], "path": rest}
     if kind == "unix":
-        return _socket(_options(rest, "path"))
-    if kind != "tcp":
-        return None
+        return {"backend": "socket", **_options(rest, "path")}
     options = _options(rest, "address")
     host, _, port = options.get("address", "").rpartition(":")
-    return _socket({**options, "host": host, "port": port})
+    return {"backend": "socket", **options, "host": host, "port": port, kind: "on"}
 
 
-def _socket(options: dict[str, str]) -> QmpSocket | None:
-    if options.get("server") not in _ON:
+def _socket(options: Mapping[str, str]) -> QmpSocket | None:
+    if options.get("backend") != "socket" or options.get("server") not in _ON:
         return None
-    ident = options.get("id", "")
+    ident, wrapped = options.get("id", ""), _wrapped(options)
     if "path" in options:
-        return QmpSocket(path=options["path"], abstract=options.get("abstract") in _ON, ident=ident)
-    fd = decimal(options.get("fd", ""), _HIGHEST_FD)
-    if fd is not None:
-        return QmpSocket(fd=fd, ident=ident)
-    port = decimal(options.get("port", ""), HIGHEST_PORT)
-    return QmpSocket(host=_reachable(options.get("host", "").strip("[]")), port=port, ident=ident) if port else None
+        return QmpSocket(path=options["path"], abstract=options.get("abstract") in _ON, ident=ident, wrapped=wrapped)
+    if (fd := decimal(options.get("fd", ""), _HIGHEST_FD)) is not None:
+        return QmpSocket(fd=fd, ident=ident, wrapped=wrapped)
+    if (port := decimal(options.get("port", ""), HIGHEST_PORT)) is not None:
+        host, last = _reachable(options.get("host", "").strip("[]")), decimal(options.get("to", ""), HIGHEST_PORT) or 0
+        return QmpSocket(host=host, port=port, last=last, ident=ident, wrapped=wrapped)
+    return None
+
+
+def _wrapped(options: Mapping[str, str]) -> str:
+    if options.get("tls-creds"):
+        return "TLS"
+    return "a websocket" if options.get("websocket") in _ON else ""
+
+
+def _place(options: Mapping[str, str]) -> str:
+    """Where a character device is, for a text."""
+    if "host" in options or "port" in options:
+        return f"{options.get('host') or 'localhost'}:{options.get('port', '')}"
+    if options.get("backend", "") in _NO_SOCKETS and not options.get("path"):
+        return options["backend"]
+    return options.get("path") or (f"descriptor {options['fd']}" if "fd" in options else "a device that is not named")
 
 
 def _reachable(host: str) -> str:

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from libmicrovmi_py.drivers.base import check_vcpu
+from libmicrovmi_py.drivers.base import RUNS, STOPPED, Phase, RunState, check_vcpu
 from libmicrovmi_py.drivers.qemu.registers import parse_registers
-from libmicrovmi_py.errors import DriverUnavailableError
+from libmicrovmi_py.errors import DriverUnavailableError, IoError, VmGoneError
 from libmicrovmi_py.model import Registers
 from libmicrovmi_py.transport.qmp import QmpClient
-from libmicrovmi_py.transport.shape import flag, integer, text
+from libmicrovmi_py.transport.shape import integer, text
 
 _MOST_VCPUS = 0xFFFF
 """What the C API can tell; QEMU has 4096 at the most."""
@@ -16,20 +16,77 @@ _MOST_VCPUS = 0xFFFF
 _HIGHEST_INDEX = (1 << 31) - 1
 
 
-def stop(client: QmpClient) -> bool:
-    """Stop the machine; whether it ran before. Raises ``DriverUnavailableError`` while it is being migrated here."""
-    status = client.record("query-status")
-    running = flag(status.get("running"), "whether the machine runs")
-    if text(status.get("status"), "the machine's state") == "inmigrate":
-        raise DriverUnavailableError("the machine waits for an incoming migration and cannot be paused before it")
-    if running:
-        client.execute("stop")
-    return running
+def _passing(what: str) -> RunState:
+    return RunState(Phase.PASSING, f"{what}: wait until that is over", f"{what}: wait until that is over")
 
 
-def run(client: QmpClient) -> None:
-    """Let the machine run; nothing happens if it does. QEMU refuses when it needs a reset first."""
-    if not flag(client.record("query-status").get("running"), "whether the machine runs"):
+def _halted(no_resume: str = "") -> RunState:
+    return RunState(Phase.HALTED, no_resume=no_resume)
+
+
+_STATES = {
+    "running": RUNS,
+    "paused": STOPPED,
+    "prelaunch": _halted(),
+    "io-error": _halted(),
+    "watchdog": _halted(),
+    "guest-panicked": _halted(),
+    "debug": _halted("a debugger stopped the machine (debug): let it go on there"),
+    "shutdown": _halted("the guest shut down (shutdown): reset it or end QEMU"),
+    "internal-error": _halted("QEMU cannot run the machine on (internal-error): reset it"),
+    "suspended": RunState(
+        Phase.RUNS, no_resume="the machine sleeps (suspended): it runs when it is woken up (system_wakeup)"
+    ),
+    "inmigrate": RunState(
+        Phase.HALTED,
+        "the machine waits for an incoming migration (inmigrate) and cannot be paused before it",
+        "the machine waits for an incoming migration (inmigrate) and runs when it has come",
+    ),
+    "preconfig": RunState(
+        Phase.HALTED,
+        "QEMU has not made the machine yet (preconfig): x-exit-preconfig goes on",
+        "QEMU has not made the machine yet (preconfig): x-exit-preconfig goes on",
+    ),
+    "finish-migrate": _passing("the machine is being migrated away (finish-migrate)"),
+    "save-vm": _passing("the machine is being saved (save-vm)"),
+    "restore-vm": _passing("a snapshot is being loaded (restore-vm)"),
+    "colo": _passing("replication has stopped the machine (colo)"),
+}
+"""By the words of ``query-status``. ``postmigrate`` is not among them: that machine is somewhere else."""
+
+
+_NO_MIGRATION = ("none", "cancelled", "failed", "completed")
+
+
+def run_state(client: QmpClient) -> RunState:
+    """The run state. Raises ``VmGoneError`` for a machine that was migrated away."""
+    word = text(client.record("query-status").get("status"), "the machine's state")
+    if word == "postmigrate":
+        raise VmGoneError("the machine was migrated away (postmigrate): it goes on where it was migrated to")
+    unknown = f"QEMU tells a state that is not known here ({word})"
+    return _STATES.get(word) or RunState(Phase.HALTED, unknown, unknown)
+
+
+def stop(client: QmpClient) -> None:
+    """Stop the machine. Raises ``IoError`` if it does not stand then, as one that sleeps may not: QEMU says nothing."""
+    client.execute("stop")
+    state = run_state(client)
+    if state.phase is Phase.RUNS or state.no_pause:
+        reason = state.no_pause or state.no_resume or "somebody else let it run"
+        raise IoError(f"QEMU did not stop the machine: {reason}")
+
+
+def migrates(client: QmpClient) -> bool:
+    """Whether a migration is under way."""
+    return text(client.record("query-migrate").get("status", "none"), "the status of a migration") not in _NO_MIGRATION
+
+
+def run(client: QmpClient, *, whoever: bool) -> None:
+    """Let the machine run; ``whoever``: whoever stopped it. Raises ``DriverUnavailableError`` where that does harm."""
+    state = run_state(client)
+    if state.no_resume and whoever:
+        raise DriverUnavailableError(state.no_resume)
+    if state.phase is Phase.STOPPED or (whoever and state.phase is Phase.HALTED):
         client.execute("cont")
 
 

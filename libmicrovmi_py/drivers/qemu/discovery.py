@@ -4,53 +4,31 @@
 from __future__ import annotations
 
 import os
-import re
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 
-from libmicrovmi_py.drivers.qemu.commandline import HIGHEST_PORT, QmpSocket, guest_name, qmp_sockets
-from libmicrovmi_py.errors import DriverUnavailableError, InvalidArgumentError
+from libmicrovmi_py.drivers.qemu.commandline import HIGHEST_PORT
+from libmicrovmi_py.drivers.qemu.greeting import wait_for_greeting
+from libmicrovmi_py.drivers.qemu.machines import (
+    Qemu,
+    find_all,
+    find_any,
+    find_renamed,
+    in_order,
+    listing,
+    nearest,
+    process_as_qemu,
+)
+from libmicrovmi_py.drivers.qemu.places import bound_name, endpoints
+from libmicrovmi_py.errors import DriverUnavailableError, InvalidArgumentError, TimeoutExpiredError, about_a_machine
 from libmicrovmi_py.transport.deadline import Deadline
+from libmicrovmi_py.transport.peers import credentials
 from libmicrovmi_py.transport.processes import Process
 from libmicrovmi_py.transport.shape import decimal
-from libmicrovmi_py.transport.unixsock import Endpoint, TcpEndpoint, UnixEndpoint, peer_pid, unix_sockets
+from libmicrovmi_py.transport.sockets import peer_inode
+from libmicrovmi_py.transport.unixsock import Endpoint, TcpEndpoint, UnixEndpoint
 
-_PROGRAM = re.compile(r"\.?(qemu-system-[\w.+-]+|qemu-kvm|kvm|qemu)")
-_SOCKET = re.compile(r"socket:\[(\d+)\]")
 _RETRY = 0.01
 _HIGHEST_PID = 1 << 22
-_ADVICE = "start QEMU with -qmp unix:/path/qmp.sock,server=on,wait=off"
-
-
-@dataclass(frozen=True, slots=True)
-class Qemu:
-    """A running QEMU: its process, the machine's name (``""`` without ``-name``) and its command line."""
-
-    process: Process
-    name: str
-    argv: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f"{self.name or '(no name)'} (pid {self.process.pid})"
-
-
-def find_qemu(pid: int) -> Qemu | None:
-    """The QEMU with that process id, ``None`` if there is no such process or it is something else."""
-    process = Process.find(pid)
-    return _as_qemu(process) if process else None
-
-
-def find_all() -> list[Qemu]:
-    """Every QEMU that runs on this machine."""
-    return [qemu for process in Process.all() if (qemu := _as_qemu(process))]
-
-
-def _as_qemu(process: Process) -> Qemu | None:
-    if not _PROGRAM.fullmatch(process.executable()):
-        return None
-    argv = process.argv()
-    return Qemu(process, guest_name(argv), tuple(argv)) if argv else None
 
 
 def resolve(text: str, monitor: Endpoint | None, deadline: Deadline) -> tuple[Qemu, list[Endpoint]]:
@@ -58,7 +36,8 @@ def resolve(text: str, monitor: Endpoint | None, deadline: Deadline) -> tuple[Qe
 
     ``monitor`` takes the place of those on the command line.
 
-    Raises ``InvalidArgumentError`` for several or no matches, ``DriverUnavailableError`` when no monitor is served.
+    Raises ``InvalidArgumentError`` for several or no matches, ``DriverUnavailableError`` when no monitor is served. An
+    error about a machine that was found says so (``machine_found``).
     """
     matches, running = _matches(text)
     while _in_the_middle_of_a_fork(matches) and not deadline.expired:
@@ -67,17 +46,29 @@ def resolve(text: str, monitor: Endpoint | None, deadline: Deadline) -> tuple[Qe
     if not matches and "/" in text:
         qemu, place = _behind_socket(text, running, deadline)
         return qemu, [monitor or place]
-    if len(matches) != 1:
-        raise InvalidArgumentError(_no_single_match(text, matches, running))
-    return matches[0], [monitor] if monitor else endpoints(matches[0])
+    if not matches:
+        raise InvalidArgumentError(_no_match(text, running))
+    with about_a_machine():
+        qemu = _only(text, matches)
+        return qemu, [monitor] if monitor else endpoints(qemu)
 
 
 def _matches(text: str) -> tuple[list[Qemu], list[Qemu]]:
-    """The QEMUs that a name or a process id means, and all that run."""
+    """The QEMUs that a name or a process id means, and all that run.
+
+    Of those with the name only the ones of the nearest user: ourselves, else the system's, else anybody's.
+    """
     running = find_all()
     named = [qemu for qemu in running if qemu.name == text]
-    pid = None if named else decimal(text, _HIGHEST_PID)
-    return [qemu for qemu in running if qemu.process.pid == pid] or named, running
+    if not named and "/" not in text:
+        renamed = find_renamed()
+        named = [qemu for qemu in renamed if qemu.name == text]
+        running += renamed
+    pid = decimal(text, _HIGHEST_PID)
+    if named or pid is None:
+        return nearest(named), running
+    qemu = find_any(pid)
+    return ([qemu] if qemu else []), running
 
 
 def _in_the_middle_of_a_fork(matches: list[Qemu]) -> bool:
@@ -86,82 +77,61 @@ def _in_the_middle_of_a_fork(matches: list[Qemu]) -> bool:
     return len(pids) > 1 and any(qemu.process.parent in pids for qemu in matches)
 
 
-def _no_single_match(text: str, matches: list[Qemu], running: list[Qemu]) -> str:
-    listing = ", ".join(map(str, running)) or "none"
-    if matches:
-        return f"{len(matches)} QEMU machines are named {text!r}: give a process id instead; running: {listing}"
-    return f"no QEMU machine has the name, process id or QMP socket {text!r}; running: {listing}"
+def _only(text: str, matches: list[Qemu]) -> Qemu:
+    """The one machine that was found. Raises ``InvalidArgumentError`` for several."""
+    if len(matches) == 1:
+        return matches[0]
+    count = f"{len(matches)} QEMU machines are named {text!r}"
+    raise InvalidArgumentError(f"{count}: give a process id instead; running: {in_order(matches)}")
 
 
-def endpoints(qemu: Qemu) -> list[Endpoint]:
-    """Where the QMP monitors of a QEMU may be reached, likeliest first. Raises ``DriverUnavailableError`` for none."""
-    found = [endpoint for item in qmp_sockets(qemu.argv) for endpoint in _places(qemu.process, item)]
-    if not found:
-        raise DriverUnavailableError(f"{qemu} serves no QMP monitor: {_ADVICE}")
-    return list(dict.fromkeys(found))
-
-
-def _places(process: Process, item: QmpSocket) -> Iterator[Endpoint]:
-    if item.port:
-        yield TcpEndpoint(item.host, item.port)
-    elif item.abstract:
-        yield UnixEndpoint("\0" + item.path, "@" + item.path)
-    elif item.path:
-        yield from _paths(process, item.path)
-    elif match := _SOCKET.fullmatch(process.link(f"fd/{item.fd}")):
-        for row in unix_sockets(process.pid):
-            if row.inode == int(match[1]):
-                yield from _paths(process, row.path)
-
-
-def _paths(process: Process, path: str) -> Iterator[Endpoint]:
-    """A path as the process sees it: in its root directory, from where it works or was started."""
-    if path.startswith("@"):
-        yield UnixEndpoint("\0" + path[1:], path)
-        return
-    if os.path.isabs(path):
-        yield from (UnixEndpoint(prefix + path, path) for prefix in _roots(process))
-        return
-    yield UnixEndpoint(os.path.join(process.path("cwd"), path), path)
-    if started := process.variable("PWD"):
-        yield UnixEndpoint(os.path.join(started, path), path)
-
-
-def _roots(process: Process) -> list[str]:
-    """Prefixes of absolute paths: nothing, and first the process's own root directory if it has another one."""
-    own = Process.find(os.getpid())
-    same = own is None or process.link("ns/mnt") in ("", own.link("ns/mnt"))
-    same = same and _same_file(process.path("root"), "/")
-    return [""] if same else [process.path("root"), ""]
+def _no_match(text: str, running: list[Qemu]) -> str:
+    pid = decimal(text, _HIGHEST_PID)
+    process = Process.find(pid) if pid is not None else None
+    if process:
+        what = f"process {pid} ({process.executable() or 'no program'}) is no QEMU that serves QMP"
+        return f"{what}, and no QEMU machine has that name; running: {listing(running, text)}"
+    return f"no QEMU machine has the name, process id or QMP socket {text!r}; running: {listing(running, text)}"
 
 
 def _behind_socket(path: str, running: list[Qemu], deadline: Deadline) -> tuple[Qemu, Endpoint]:
-    """The QEMU that listens at ``path``; where another process made the socket for it, the one that has it open."""
-    absolute = os.path.abspath(path)
+    """The QEMU that serves ``path``, whatever its program is called and whoever made the socket."""
     with UnixEndpoint(path, path).connect(deadline) as sock:
-        pid = peer_pid(sock)
-    inodes = {row.inode for row in unix_sockets() if row.listening and row.path == absolute}
-    for qemu in sorted(running, key=lambda qemu: qemu.process.pid != pid):
-        if qemu.process.pid == pid or inodes & qemu.process.socket_inodes():
-            return qemu, UnixEndpoint(path, _bound_name(qemu, path))
-    listing = ", ".join(map(str, running)) or "none"
-    raise DriverUnavailableError(f"{path}: no QEMU of this machine listens there; running: {listing}")
+        listener = credentials(sock)
+        qemu = find_any(listener.pid) if listener.pid else None
+        if qemu is None:
+            try:
+                wait_for_greeting(sock, deadline.share(4))
+            except (DriverUnavailableError, TimeoutExpiredError) as err:
+                raise DriverUnavailableError(f"{path}: {_nobody(listener.pid, running)}; {err}") from err
+            qemu = _owner(peer_inode(sock), running)
+    if qemu is None:
+        raise DriverUnavailableError(f"{path}: {_nobody(listener.pid, running)}")
+    return qemu, UnixEndpoint(path, bound_name(qemu, path))
 
 
-def _bound_name(qemu: Qemu, path: str) -> str:
-    """The name that QEMU gave the socket at ``path``, as its command line has it."""
-    for item in qmp_sockets(qemu.argv):
-        for place in _places(qemu.process, item):
-            if isinstance(place, UnixEndpoint) and _same_file(place.path, path):
-                return place.bound
-    return os.path.abspath(path)
+def _owner(inode: int, running: list[Qemu]) -> Qemu | None:
+    """The process that has that socket: one of the QEMUs, else any."""
+    if not inode:
+        return None
+    for qemu in running:
+        if inode in (qemu.process.socket_inodes() or ()):
+            return qemu
+    for process in Process.all():
+        if inode in (process.socket_inodes() or ()):
+            return process_as_qemu(process.pid)
+    return None
 
 
-def _same_file(first: str, second: str) -> bool:
-    try:
-        return os.path.samefile(first, second)
-    except (OSError, ValueError):
-        return False
+def _nobody(pid: int, running: list[Qemu]) -> str:
+    if not pid:
+        return (
+            "who listens there is in another PID namespace, or /proc is not mounted: its memory cannot be reached "
+            "from here, only from a namespace that sees the process (docker run --pid=host, nsenter -p)"
+        )
+    process = Process.find(pid)
+    who = f"process {pid} ({process.executable()})" if process else f"process {pid}, which ended,"
+    return f"no QEMU of this machine listens there but {who}; running: {listing(running)}"
 
 
 def parse_endpoint(text: str) -> Endpoint:
@@ -173,22 +143,3 @@ def parse_endpoint(text: str) -> Endpoint:
     if not host or not port:
         raise InvalidArgumentError(f"qmp={text}: neither the path of a socket nor HOST:PORT")
     return TcpEndpoint(host.strip("[]"), port)
-
-
-def is_other_qemu(pid: int, process: Process) -> bool:
-    """Whether ``pid`` is a QEMU, but not this one."""
-    return pid != process.pid and find_qemu(pid) is not None
-
-
-def held_by_another(process: Process, endpoint: Endpoint) -> bool:
-    """Whether somebody is connected to that monitor, as far as the system tells."""
-    if not isinstance(endpoint, UnixEndpoint):
-        return False
-    rows = [row for row in unix_sockets(process.pid) if row.connected and row.inode and row.path == endpoint.bound]
-    return bool(rows) and bool({row.inode for row in rows} & process.socket_inodes())
-
-
-def is_libvirts(qemu: Qemu, endpoint: Endpoint) -> bool:
-    """Whether that monitor is the one that libvirt made for itself and keeps."""
-    own = [item for item in qmp_sockets(qemu.argv) if item.ident == "charmonitor"]
-    return any(endpoint in _places(qemu.process, item) for item in own)

@@ -15,11 +15,12 @@ from libmicrovmi_py.errors import IoError, logger
 from libmicrovmi_py.model import PHYSICAL_BITS, MemoryKind
 from libmicrovmi_py.transport.backing import open_backings
 from libmicrovmi_py.transport.fds import OwnedFd
+from libmicrovmi_py.transport.life import life_of
 from libmicrovmi_py.transport.mapping import HostMapping
 from libmicrovmi_py.transport.processes import Process, Vma
-from libmicrovmi_py.transport.procmem import ProcessMemory
+from libmicrovmi_py.transport.procmem import ProcessMemory, ReadOnlyMemory
 from libmicrovmi_py.transport.qmp import QmpClient, QmpCommandError
-from libmicrovmi_py.transport.shape import hexadecimal, text
+from libmicrovmi_py.transport.shape import hexadecimal, integer, record, text
 
 _log = logger(__name__)
 
@@ -31,8 +32,8 @@ _RANGE = re.compile(
 _HOST = re.compile(r"Host virtual address for 0x[0-9a-f]+ \((.*)\) is 0x([0-9a-f]+)\s*")
 _ATTEMPTS = 5
 
-_FILES = 1024
-"""Files of one QEMU that are mapped: it has at most 256 DIMMs, and some files more."""
+_FILES = 288
+"""Files of one QEMU that are mapped: it has 256 DIMMs at the most. Each takes a descriptor of the host."""
 
 _PARTS = 1 << 16
 """Mappings of QEMU's that the guest's memory may lie in: some of each RAM block's."""
@@ -53,7 +54,7 @@ class FlatRange:
 class Piece:
     """Guest memory that lies in one piece of the host's.
 
-    Guest address, size, kind, RAM block and offset in it, host address.
+    Guest address, size, kind, RAM block and offset in it, host address. ``unsteady`` is whether it may be unplugged.
     """
 
     start: int
@@ -62,11 +63,13 @@ class Piece:
     block: str
     offset: int
     host: int
+    unsteady: bool = False
 
     def continues(self, other: Piece) -> bool:
         """Whether this piece follows ``other`` in the guest and in the host, and is the same memory."""
         distance = other.size
-        same = (self.kind, self.block, self.offset) == (other.kind, other.block, other.offset + distance)
+        mine, its = (self.kind, self.block, self.unsteady), (other.kind, other.block, other.unsteady)
+        same = mine == its and self.offset == other.offset + distance
         return same and self.start == other.start + distance and self.host == other.host + distance
 
 
@@ -114,9 +117,11 @@ def read_pieces(client: QmpClient) -> list[Piece]:
         ranges = parse_flat_view(client.human("info mtree -f"))
         hosts = [_host_address(client, item) for item in ranges]
         if ranges and None not in hosts:
-            main = main_blocks(ranges, backends)
-            return _joined(_piece(item, main, host or 0) for item, host in zip(ranges, hosts, strict=True))
-    raise IoError("QEMU's memory map is empty or keeps changing: pause the machine and try again")
+            main, plugged = main_blocks(ranges, backends), _plugged(client)
+            return _joined(_piece(item, main, plugged, host or 0) for item, host in zip(ranges, hosts, strict=True))
+    if not ranges:
+        raise IoError("the machine has no memory: it was started with -M none, or nothing has been plugged in yet")
+    raise IoError("QEMU's memory map keeps changing: pause the machine and try again")
 
 
 def _backends(client: QmpClient) -> set[str]:
@@ -142,9 +147,28 @@ def _host_address(client: QmpClient, item: FlatRange) -> int | None:
     return hexadecimal(match[2], "an address of gpa2hva") if match and match[1] == item.block else None
 
 
-def _piece(item: FlatRange, main: set[str], host: int) -> Piece:
+def _plugged(client: QmpClient) -> list[tuple[int, int]]:
+    """Start and end of the guest addresses that memory devices (DIMMs and the like) have, or may come to have."""
+    return [_span(record(item.get("data"), "a memory device")) for item in client.records("query-memory-devices")]
+
+
+def _span(device: dict[str, object]) -> tuple[int, int]:
+    start = _bytes(device, "addr", "memaddr")
+    return start, start + _bytes(device, "max-size", "size")
+
+
+def _bytes(device: dict[str, object], *names: str) -> int:
+    """The first of these values that a memory device has, 0 if it has none."""
+    value = next((device[name] for name in names if name in device), 0)
+    return integer(value, f"{names[0]} of a memory device", 0, (1 << 64) - 1)
+
+
+def _piece(item: FlatRange, main: set[str], plugged: Sequence[tuple[int, int]], host: int) -> Piece:
+    """Memory of devices, and of main memory what was plugged in, may be taken out."""
     kind = MemoryKind.RAM if item.block in main else MemoryKind.DEVICE
-    return Piece(item.start, item.size, MemoryKind.ROM if item.read_only else kind, item.block, item.offset, host)
+    kind = MemoryKind.ROM if item.read_only else kind
+    unsteady = item.block not in main or any(start <= item.start < end for start, end in plugged)
+    return Piece(item.start, item.size, kind, item.block, item.offset, host, unsteady)
 
 
 def _joined(pieces: Iterator[Piece]) -> list[Piece]:
@@ -158,8 +182,14 @@ def _joined(pieces: Iterator[Piece]) -> list[Piece]:
 
 
 def is_filled(client: QmpClient) -> bool:
-    """Whether all of the guest's memory has arrived: during a post-copy migration parts of it follow when touched."""
-    return "postcopy" not in text(client.record("query-migrate").get("status", ""), "the status of a migration")
+    """Whether all of the guest's memory has arrived: during a post-copy migration parts of it follow when touched.
+
+    A machine that waits for a migration may be in such a one at any time.
+    """
+    waits = client.record("query-status").get("status") == "inmigrate"
+    return not waits and "postcopy" not in text(
+        client.record("query-migrate").get("status", ""), "the status of a migration"
+    )
 
 
 class HostMemory:
@@ -170,28 +200,32 @@ class HostMemory:
     ``close()``, as readers may still hold regions of an older map.
     """
 
-    def __init__(self, process: Process) -> None:
-        """Raises ``PermissionDeniedError`` or ``VmGoneError``."""
+    def __init__(self, process: Process, *, mapped: bool = True) -> None:
+        """``mapped`` is whether files are mapped, or else read. Raises ``PermissionDeniedError`` or ``VmGoneError``."""
         self._process = process
-        self._memory = ProcessMemory(process)
+        self._mapped = mapped
+        self._life = life_of(process)
+        self._memory = ProcessMemory(process, self._life)
         self._anonymous = self._memory.anonymous()
-        self._read_only = self._memory.read_only()
+        self._arriving = self._memory.arriving()
         self._files: dict[Vma, HostMapping | None] = {}
-        self._skips = False
+        self._filled = False
 
     def regions(self, pieces: Sequence[Piece], *, filled: bool) -> tuple[Region, ...]:
         """Regions for ``pieces``. Raises ``IoError`` if the process has no memory there (any more).
 
-        ``filled`` is whether all memory that the guest has is in the process: untouched pages of it are then zero.
+        ``filled`` is whether all memory that the guest has is in the process: untouched pages of it are then zero. If
+        not, nothing is mapped: a page that is touched before it arrived could not arrive any more.
         """
-        self._skips = filled
+        self._filled = filled
         vmas = self._process.mappings()
         ends = [vma.end for vma in vmas]
         every = (part for piece in pieces for part in _parts(piece, vmas, ends))
         parts = list(itertools.islice(every, _PARTS + 1))
         if len(parts) > _PARTS:
             raise IoError(f"QEMU has the guest's memory in more than {_PARTS} mappings: that cannot be")
-        self._open_files(part.vma for part in parts if part.vma.is_shared_file)
+        if filled:
+            self._open_files(part.vma for part in parts if part.vma.is_shared_file)
         return tuple(self._region(part) for part in parts)
 
     def close(self) -> None:
@@ -203,15 +237,16 @@ class HostMemory:
 
     def _region(self, part: _Part) -> Region:
         source, offset = self._source(part.vma, part.host)
-        return Region(part.start, part.size, part.kind, source, offset)
+        return Region(part.start, part.size, part.kind, source, offset, part.unsteady)
 
     def _source(self, vma: Vma, host: int) -> tuple[Source, int]:
-        mapping = self._files.get(vma) if vma.is_shared_file else None
+        mapping = self._files.get(vma) if self._filled and vma.is_shared_file else None
         if mapping:
             return mapping, host - vma.start
+        memory = self._memory if self._filled else self._arriving
         if not vma.writable:
-            return self._read_only, host
-        return (self._anonymous if self._skips and vma.is_anonymous else self._memory), host
+            return ReadOnlyMemory(memory), host
+        return (self._anonymous if self._filled and vma.is_anonymous else memory), host
 
     def _open_files(self, vmas: Iterable[Vma]) -> None:
         """Map the files that are not mapped yet. Too many of them are read from the process: no QEMU has so many."""
@@ -225,20 +260,25 @@ class HostMemory:
             _log.debug("%s cannot be opened: reading the memory of process %d", vma.path, self._process.pid)
             return None
         try:
-            return HostMapping(fd, vma.offset, vma.end - vma.start, writable=vma.writable)
+            size = vma.end - vma.start
+            return HostMapping(fd, vma.offset, size, writable=vma.writable, mapped=self._mapped, life=self._life)
         except (OSError, ValueError) as err:
             _log.debug("%s cannot be mapped (%s): reading the memory of process %d", vma.path, err, self._process.pid)
             return None
 
 
 class _Part(NamedTuple):
-    """Guest memory that lies in one mapping of the process: guest address, size, kind, mapping, host address."""
+    """Guest memory that lies in one mapping of the process.
+
+    Guest address, size, kind, mapping, host address, and whether it may be unplugged.
+    """
 
     start: int
     size: int
     kind: MemoryKind
     vma: Vma
     host: int
+    unsteady: bool
 
 
 def _parts(piece: Piece, vmas: Sequence[Vma], ends: Sequence[int]) -> Iterator[_Part]:
@@ -249,7 +289,7 @@ def _parts(piece: Piece, vmas: Sequence[Vma], ends: Sequence[int]) -> Iterator[_
         if done == piece.size or vma.start > begin:
             break
         size = min(piece.size - done, vma.end - begin)
-        yield _Part(piece.start + done, size, piece.kind, vma, begin)
+        yield _Part(piece.start + done, size, piece.kind, vma, begin, piece.unsteady)
         done += size
     if done != piece.size:
         raise IoError(f"QEMU's memory map changed while it was read, at {piece.start + done:#x}: try again")

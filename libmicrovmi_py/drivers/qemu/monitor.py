@@ -8,14 +8,21 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from libmicrovmi_py.drivers.qemu.discovery import Qemu, held_by_another, is_libvirts, is_other_qemu
+from libmicrovmi_py.drivers.qemu.greeting import wait_for_greeting
+from libmicrovmi_py.drivers.qemu.late import leave_run
+from libmicrovmi_py.drivers.qemu.machines import Qemu, find_qemu
+from libmicrovmi_py.drivers.qemu.places import held_by_another, is_libvirts
 from libmicrovmi_py.errors import DriverUnavailableError, MicrovmiError, TimeoutExpiredError, VmGoneError
 from libmicrovmi_py.transport.deadline import Deadline
-from libmicrovmi_py.transport.qmp import QmpClient, QmpHangupError
-from libmicrovmi_py.transport.unixsock import Endpoint, peer_pid
+from libmicrovmi_py.transport.peers import PeerError, check_peer
+from libmicrovmi_py.transport.qmp import QmpClient, QmpHangupError, QmpProtocolError
+from libmicrovmi_py.transport.unixsock import Endpoint
 
 _ENDING = 1.0
 """Seconds that a QEMU may take to end after it closed its monitor."""
+
+_LIBVIRTS = 1.0
+"""Seconds that a monitor may take to greet that libvirt seems to hold: it never lets go of it."""
 
 
 class Monitor:
@@ -47,15 +54,23 @@ class Monitor:
         finally:
             self._lock.release()
 
+    def leave_run(self) -> bool:
+        """As :func:`libmicrovmi_py.drivers.qemu.late.leave_run`."""
+        return leave_run(self._process, self._endpoints)
+
     def _client(self, deadline: Deadline) -> QmpClient:
         """The first monitor that greets, the free ones first; each gets its part of the time."""
         if not self._process.alive:
             raise DriverUnavailableError("it ended")
+        while self._process.stopped:  # a connection given up would stay in its queue, which has room for two
+            if deadline.expired:
+                raise TimeoutExpiredError("it is stopped")
+            time.sleep(0.01)
         places = sorted(self._endpoints, key=lambda place: held_by_another(self._process, place))
         errors: list[tuple[str, MicrovmiError]] = []
         for index, place in enumerate(places):
             try:
-                return self._greeted(place, deadline, deadline.share(len(places) - index))
+                return self._greeted(place, deadline, self._turn(place, deadline, len(places) - index))
             except (DriverUnavailableError, TimeoutExpiredError) as err:
                 errors.append((self._reason(place, err), err))
         hung_up = any(isinstance(err, QmpHangupError) for _, err in errors)
@@ -63,12 +78,20 @@ class Monitor:
         kind = QmpHangupError if hung_up else DriverUnavailableError
         raise kind(f"{reasons} (another monitor can be named with qmp=PATH)")
 
+    def _turn(self, place: Endpoint, deadline: Deadline, places: int) -> Deadline:
+        """How long to wait for a greeting there, with so many ``places`` left to try."""
+        turn = deadline.share(places)
+        if is_libvirts(self._qemu, place) and held_by_another(self._process, place):
+            return Deadline(min(turn.seconds, _LIBVIRTS))
+        return turn
+
     def _greeted(self, place: Endpoint, deadline: Deadline, turn: Deadline) -> QmpClient:
+        """A connection that is proven to lead to this QEMU before anything is said on it."""
         sock = place.connect(turn)
         client = QmpClient(sock, deadline)
         try:
-            if is_other_qemu(peer_pid(sock), self._process):
-                raise DriverUnavailableError(f"{place}: another QEMU listens there")
+            wait_for_greeting(sock, turn)
+            check_peer(sock, self._process)
             client.greet(turn)
         except BaseException:
             client.close()
@@ -76,10 +99,15 @@ class Monitor:
         return client
 
     def _reason(self, place: Endpoint, err: MicrovmiError) -> str:
+        if isinstance(err, PeerError):
+            return f"{place}: {_told(err)}"
+        if isinstance(err, QmpProtocolError):
+            return f"{place}: {err}"
         if not isinstance(err, TimeoutExpiredError):
             return str(err)
         if is_libvirts(self._qemu, place):
-            return "libvirt holds the monitor: give the domain a second one (<qemu:arg value='-qmp'/>, unix:...)"
+            second = "give the domain a second one (<qemu:arg value='-qmp'/>, unix:...)"
+            return f"libvirt holds the monitor {place} as long as the domain runs: {second}"
         if held_by_another(self._process, place):
             return f"another client holds the monitor {place}: close it, or start QEMU with a second -qmp"
         return f"{place}: no greeting in time, another client may hold this monitor"
@@ -99,3 +127,9 @@ class Monitor:
         deadline = Deadline(seconds)
         while self._process.alive and not deadline.expired:
             time.sleep(0.01)
+
+
+def _told(err: PeerError) -> str:
+    """Who listens there instead."""
+    other = find_qemu(err.pid) if err.pid else None
+    return f"another QEMU listens there: {other}" if other else str(err)

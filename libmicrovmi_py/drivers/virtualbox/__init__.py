@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from libmicrovmi_py.drivers.base import Driver
 from libmicrovmi_py.drivers.virtualbox.channel import open_objects
-from libmicrovmi_py.errors import InvalidArgumentError
+from libmicrovmi_py.errors import InvalidArgumentError, about_a_machine
 from libmicrovmi_py.model import DriverType
 from libmicrovmi_py.params import Parameters
 
@@ -36,10 +36,11 @@ class VirtualBoxDriver(Driver):
         name = params.vm_name
         if not name:
             raise InvalidArgumentError("VirtualBox driver requires a VM name parameter (vm_name)")
-        open_objects(name)
+        open_objects(name, named=params.driver is not None)
         from libmicrovmi_py.drivers.virtualbox.driver import OpenMachine
 
-        return OpenMachine.of(name, params.get("library", _LIBRARY), params.seconds("timeout", _TIMEOUT))
+        with about_a_machine():
+            return OpenMachine.of(name, params.get("library", _LIBRARY), params.seconds("timeout", _TIMEOUT))
 
 
 DRIVER = VirtualBoxDriver

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from libmicrovmi_py.drivers.base import check_vcpu
+from libmicrovmi_py.drivers.base import RunState, check_vcpu
 from libmicrovmi_py.drivers.virtualbox import VirtualBoxDriver, abi, registers
 from libmicrovmi_py.drivers.virtualbox.events import Debugger
 from libmicrovmi_py.drivers.virtualbox.machine import Machine
@@ -62,13 +62,17 @@ class OpenMachine(VirtualBoxDriver):
         """Requests of up to 1 MiB."""
         self._memory.write_range(address, data)
 
-    def pause(self) -> bool:
-        """Stop the machine; whether it ran."""
-        return self._debugger.pause()
+    def run_state(self) -> RunState:
+        """RUNS or STOPPED; a machine that stands because of an event counts as running."""
+        return self._debugger.run_state()
 
-    def resume(self) -> None:
-        """Let the machine run."""
-        self._debugger.resume()
+    def stop(self) -> None:
+        """Stop the machine."""
+        self._debugger.stop()
+
+    def run(self, *, whoever: bool) -> None:
+        """Let the machine run: FDP does not tell who stopped it."""
+        self._debugger.run()
 
     def vcpu_count(self) -> int:
         """The number of vCPUs, as VirtualBox told it at open."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from libmicrovmi_py.drivers.base import RUNS, STOPPED, RunState
 from libmicrovmi_py.drivers.virtualbox import abi, hits, registers
 from libmicrovmi_py.drivers.virtualbox.machine import Machine
 from libmicrovmi_py.errors import InvalidArgumentError, IoError, NotMappedError, NotSupportedError
@@ -41,18 +42,21 @@ class Debugger:
 
     # ---------------------------------------------------------------------------------------------------- run state
 
-    def pause(self) -> bool:
-        """As ``SupportsPause.pause``; a machine that stands because of an event counts as running."""
+    def run_state(self) -> RunState:
+        """As ``SupportsPause.run_state``; a machine that stands because of an event counts as running."""
         with self._lock:
             state = self._state()
-            ran = not state & abi.PAUSED or (not self._held and self._ours(state))
-            if not state & abi.PAUSED:
+            return RUNS if not state & abi.PAUSED or (not self._held and self._ours(state)) else STOPPED
+
+    def stop(self) -> None:
+        """As ``SupportsPause.stop``; one that stands because of an event stands for both reasons then."""
+        with self._lock:
+            if not self._state() & abi.PAUSED:
                 self._machine.order("FDP_Pause")
             self._held = True
-        return ran
 
-    def resume(self) -> None:
-        """As ``SupportsPause.resume``; with an event open, or one to be listened to, it runs after the answer."""
+    def run(self) -> None:
+        """As ``SupportsPause.run``; with an event open, or one to be listened to, it runs after the answer."""
         with self._lock:
             self._held = False
             self._go()

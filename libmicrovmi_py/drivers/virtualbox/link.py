@@ -17,6 +17,9 @@ from libmicrovmi_py.transport.foreign import Foreign, load
 _LOOK = 0.1
 """Seconds after which the calls under way are looked at."""
 
+_SHORTEST = 1.0
+"""Seconds that an answer may take whoever is in a hurry: a call that is given up costs the link."""
+
 _TRIES = 50
 """So many times a call is tried to be ended."""
 
@@ -100,7 +103,7 @@ class Link:
         """
         self._enter(limit)
         try:
-            self._end = time.monotonic() + limit
+            self._end = time.monotonic() + max(Deadline(limit).seconds, min(limit, _SHORTEST))
             result = getattr(self._lib, function)(self._handle, *arguments)
         finally:
             self._end = 0.0

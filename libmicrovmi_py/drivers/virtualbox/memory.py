@@ -66,10 +66,10 @@ class Memory:
         if not buffer:
             return True
         before = buffer[0]
-        target = self._machine.ffi.from_buffer("uint8_t[]", buffer, require_writable=True)
         done = False
         try:
-            done = bool(self._machine.call("FDP_ReadPhysicalMemory", target, len(buffer), address))
+            with self._machine.ffi.from_buffer("uint8_t[]", buffer, require_writable=True) as target:
+                done = bool(self._machine.call("FDP_ReadPhysicalMemory", target, len(buffer), address))
         finally:
             if not done:
                 buffer[0] = before
@@ -79,8 +79,9 @@ class Memory:
         """Write what was found to exist, in pieces of at most ``WRITE_LIMIT`` bytes."""
         for done in range(0, len(data), WRITE_LIMIT):
             piece = data[done : done + WRITE_LIMIT]
-            source = self._machine.ffi.from_buffer("uint8_t[]", piece)
-            if not self._machine.call("FDP_WritePhysicalMemory", source, len(piece), address + done):
+            with self._machine.ffi.from_buffer("uint8_t[]", piece) as source:
+                written = self._machine.call("FDP_WritePhysicalMemory", source, len(piece), address + done)
+            if not written:
                 self._refused(address, done, len(data))
 
     def _refused(self, address: int, done: int, size: int) -> None:

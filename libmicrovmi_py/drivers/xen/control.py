@@ -59,6 +59,7 @@ class Control:
         self._handle: Any = self.ffi.gc(handle, self.lib.xc_interface_close)
         self.gone: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
+        self._ours = False
 
     @property
     def handle(self) -> Any:
@@ -133,17 +134,32 @@ class Control:
 
     # -------------------------------------------------------------------------------------------------------- pause
 
-    def pause(self) -> bool:
-        """Pause the domain unless it is; ``True`` if it ran. Xen counts pauses: this one is the only one of ours."""
+    def pause(self) -> None:
+        """Pause the domain, unless a pause of ours is there already: Xen counts them."""
         with self._lock:
-            if self.info().paused:
-                return False
+            if self._ours and self.info().paused:
+                return
             self.call("pausing", "xc_domain_pause")
-            return True
+            self._ours = True
+
+    def paused(self) -> bool:
+        """Whether it is paused; if not, somebody took our pause back, if there was one."""
+        with self._lock:
+            paused = self.info().paused
+            self._ours = self._ours and paused
+            return paused
+
+    def take_back(self) -> None:
+        """Take the pause of :meth:`pause` back, if it is there; those of others stay."""
+        with self._lock:
+            if self._ours and self.info().paused:
+                self._unpause()
+            self._ours = False
 
     def resume(self) -> None:
         """Take pauses back, whoever made them, until the domain runs."""
         with self._lock:
+            self._ours = False
             for _ in range(_MOST_PAUSES):
                 if not self.info().paused:
                     return

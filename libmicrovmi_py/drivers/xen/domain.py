@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from libmicrovmi_py.drivers.base import RUNS, STOPPED, RunState
 from libmicrovmi_py.drivers.xen import XenDriver, domains
 from libmicrovmi_py.drivers.xen.channels import left_behind
 from libmicrovmi_py.drivers.xen.control import Control
@@ -15,7 +16,7 @@ from libmicrovmi_py.drivers.xen.mappings import Mapper
 from libmicrovmi_py.drivers.xen.memory import GuestMemory, missing
 from libmicrovmi_py.drivers.xen.session import Session, connect, free_stopped
 from libmicrovmi_py.drivers.xen.vcpus import Vcpus
-from libmicrovmi_py.errors import MicrovmiError, NotSupportedError, logger
+from libmicrovmi_py.errors import MicrovmiError, NotSupportedError, about_a_machine, logger
 from libmicrovmi_py.events import Event, Intercept, PageAccess, Reply
 from libmicrovmi_py.model import MemoryRange, Registers, end_of_ram
 
@@ -73,16 +74,24 @@ class Domain(XenDriver):
 
     # ---------------------------------------------------------------------------------------------------- run state
 
-    def pause(self) -> bool:
-        """Pause the domain; ``True`` if it ran before."""
-        ran = self._control.pause()
-        if ran:
-            self._memory.keep(True)
-        return ran
-
-    def resume(self) -> None:
-        """Take pauses back, whoever made them, until the domain runs; vCPUs that a dead listener stopped go on."""
+    def run_state(self) -> RunState:
+        """RUNS or STOPPED. While it is STOPPED and not by :meth:`stop`, no mapping is kept."""
+        if self._control.paused():
+            return STOPPED
         self._memory.keep(False)
+        return RUNS
+
+    def stop(self) -> None:
+        """Pause the domain; Xen counts pauses."""
+        self._control.pause()
+        self._memory.keep(True)
+
+    def run(self, *, whoever: bool) -> None:
+        """Take our pause back; or all, whoever made them, and vCPUs that a dead listener stopped go on."""
+        self._memory.keep(False)
+        if not whoever:
+            self._control.take_back()
+            return
         self._control.resume()
         if left_behind(self._control):
             try:
@@ -157,7 +166,9 @@ def named(name: str) -> Domain:
     with domains.store(libraries) as store:
         names = store.names()
     domid = domains.find(name, names)
-    control = Control(libraries, domid, names[domid])
-    if not control.info().hvm:
-        raise NotSupportedError(f"PV domains are not supported, and {names[domid]} ({domid}) is one: use HVM or PVH")
-    return Domain(libraries, control)
+    with about_a_machine():
+        control = Control(libraries, domid, names[domid])
+        if not control.info().hvm:
+            told = f"{names[domid]} ({domid})"
+            raise NotSupportedError(f"PV domains are not supported, and {told} is one: use HVM or PVH")
+        return Domain(libraries, control)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from libmicrovmi_py.drivers.xen.libraries import Libraries
-from libmicrovmi_py.errors import DriverUnavailableError, InvalidArgumentError, PermissionDeniedError
+from libmicrovmi_py.errors import DriverUnavailableError, InvalidArgumentError, PermissionDeniedError, listed
 
 _DOMAINS = "/local/domain"
 
@@ -23,7 +23,7 @@ def find(name: str, names: Mapping[int, str]) -> int:
     if found is None and name.isascii() and name.isdecimal() and int(name) in names:
         found = int(name)
     if found is None:
-        there = ", ".join(f"{known} ({domid})" for domid, known in sorted(names.items()) if domid) or "none"
+        there = listed([f"{known} ({domid})" for domid, known in sorted(names.items()) if domid])
         raise InvalidArgumentError(f"Xen has no domain {name}; there are: {there}")
     if found == 0:
         raise InvalidArgumentError(f"Xen domain {name} is dom0, which runs this program: name another domain")

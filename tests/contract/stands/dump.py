@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import random
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from contract.target import Target
+from contract.target import Failing, Target
 from drivers.dump import builders
 
 PAGE = 4096
@@ -24,6 +25,13 @@ def stand(folder: Path) -> Iterator[Target]:
     yield Target(str(path), {0: content}, writable=False)
 
 
+def stand_unmapped(folder: Path) -> Iterator[Target]:
+    """A raw image that is read by system calls."""
+    content, path = random.Random(3).randbytes(70 * PAGE + 100), folder / "image.raw"
+    path.write_bytes(content)
+    yield Target(f"vmi://dump/?path={path}&mapped=no", {0: content}, writable=False)
+
+
 def stand_elf(folder: Path) -> Iterator[Target]:
     """An ELF core without notes, and so without vCPUs."""
     yield _written(folder / "core", builders.elf)
@@ -37,6 +45,18 @@ def stand_lime(folder: Path) -> Iterator[Target]:
 def stand_kdump(folder: Path) -> Iterator[Target]:
     """Pages that are unpacked when they are read, and registers."""
     yield _written(folder / "vmcore", lambda memory: builders.kdump(memory, NOTES))
+
+
+def failing(folder: Path) -> Iterator[Failing]:
+    """A packed dump of which a page cannot be unpacked."""
+    page, path = b"damaged!" * (PAGE // 8), folder / "damaged"
+    pieces = {0x100000: random.Random(3).randbytes(30 * PAGE) + page + bytes(10 * PAGE)}
+
+    def pack(content: bytes) -> bytes:
+        return content[:99] if content == page else zlib.compress(content)
+
+    path.write_bytes(builders.kdump(pieces, pack=pack))
+    yield Failing(str(path), pieces, 0x100000 + 30 * PAGE)
 
 
 def _written(path: Path, build: Callable[[builders.Memory], bytes]) -> Target:

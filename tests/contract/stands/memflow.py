@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
-from contract.target import Target
+from contract.target import Failing, Target
 
 PACKAGES = Path(__file__).parents[2] / "drivers" / "memflow_package" / "packages"
 SIZE = 0x40000
@@ -14,6 +15,21 @@ SIZE = 0x40000
 
 def stand(folder: Path) -> Iterator[Target]:
     """One range: the package does not tell what does not exist below the maximum address."""
-    content = b"".join(address.to_bytes(8, "little") for address in range(0, SIZE, 8))
-    arguments = f"memflow_connector_name=played&memflow_connector_args=size={SIZE:#x}".replace("=0x", "%3D0x")
-    yield Target(f"vmi://memflow/?{arguments}&package={PACKAGES}", {0: content}, writable=True)
+    yield Target(_uri(size=SIZE), {0: _numbered(SIZE)}, writable=True)
+
+
+def failing(folder: Path) -> Iterator[Failing]:
+    """The connector fails; a read of several frames is one call, of which nothing is known then."""
+    unreadable, unwritable = 0x18000, 0x30000
+    uri = _uri(size=SIZE, unreadable=unreadable, unwritable=unwritable)
+    yield Failing(uri, {0: _numbered(SIZE)}, unreadable, unwritable, exact=False)
+
+
+def _uri(**arguments: int) -> str:
+    items = quote(",".join(f"{key}={value:#x}" for key, value in arguments.items()))
+    found = f"package={PACKAGES}&plugins={PACKAGES}"
+    return f"vmi://memflow/?memflow_connector_name=played&memflow_connector_args={items}&{found}"
+
+
+def _numbered(size: int) -> bytes:
+    return b"".join(address.to_bytes(8, "little") for address in range(0, size, 8))

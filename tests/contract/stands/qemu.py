@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from contract.target import Target
+from contract.target import Failing, Target
 from stand_ins import StandIns
 
 KIB = 1024
@@ -29,11 +29,27 @@ def stand_private(folder: Path) -> Iterator[Target]:
     yield from _machine(folder, "-fake", "private")
 
 
-def _machine(folder: Path, *options: str) -> Iterator[Target]:
-    pieces = {start: _numbered(first * KIB, size * KIB) for start, (first, size) in PIECES.items()}
+def stand_unmapped(folder: Path) -> Iterator[Target]:
+    """The same with shared RAM that is read and written by system calls."""
+    yield from _machine(folder, parameters="&mapped=no")
+
+
+def failing(folder: Path) -> Iterator[Failing]:
+    """Memory that the process has no more."""
+    lost = 0x28000
     with StandIns(folder) as machines:
-        yield Target(machines.start(*options), pieces, writable=True)
+        uri = machines.start("-fake", "private", "-fake", f"lose={lost:#x}")
+        yield Failing(uri, _pieces(), lost, lost, failing=machines.memory_lost)
+
+
+def _machine(folder: Path, *options: str, parameters: str = "") -> Iterator[Target]:
+    with StandIns(folder) as machines:
+        yield Target(machines.start(*options) + parameters, _pieces(), writable=True)
 
 
 def _numbered(first: int, size: int) -> bytes:
     return b"".join(bytes([offset // 4096 % 251]) * 4096 for offset in range(first, first + size, 4096))
+
+
+def _pieces() -> dict[int, bytes]:
+    return {start: _numbered(first * KIB, size * KIB) for start, (first, size) in PIECES.items()}

@@ -8,13 +8,15 @@ looked into by the lab, ``tests/xenlab``.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shlex
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from contract.target import Target
+from contract.target import Failing, Target
 
 STAND_IN = Path(__file__).resolve().parents[2] / "drivers" / "xen" / "stand_in.c"
 
@@ -46,6 +48,37 @@ DRIVER = Played
 
 
 def stand(folder: Path) -> Iterator[Target]:
+    """A domain with a hole and Xen's own frames."""
+    with _plugged_in(folder):
+        yield Target("vmi:///?vm_name=tiny", _pieces(), writable=True)
+
+
+def failing(folder: Path) -> Iterator[Failing]:
+    """The kernel cannot map two of the frames; a mapping of many is made as a whole or not at all."""
+    frames = {b"unreadable": 0x100, b"unwritable": 0x200}
+
+    @contextmanager
+    def broken() -> Iterator[None]:
+        library = ctypes.CDLL(str(folder / "libstandin.so"))
+        for what, frame in frames.items():
+            library.standin_set(what, frame)
+        yield
+        for what in frames:
+            library.standin_set(what, 0)
+
+    with _plugged_in(folder):
+        yield Failing(
+            "vmi:///?vm_name=tiny", _pieces(), *(frame << 12 for frame in frames.values()), exact=False, failing=broken
+        )
+
+
+def _pieces() -> dict[int, bytes]:
+    whole = b"".join(frame.to_bytes(8, "little") * 512 for frame in range(FRAMES))
+    return {0: whole[: HOLE.start << 12], HOLE.stop << 12: whole[HOLE.stop << 12 :], 0xFC000000: bytes(9 << 12)}
+
+
+@contextmanager
+def _plugged_in(folder: Path) -> Iterator[None]:
     """Compile the stand-in, and put the plugin where plugins are looked for."""
     library = folder / "libstandin.so"
     compiler = shlex.split(os.environ.get("CC") or "cc")
@@ -53,10 +86,10 @@ def stand(folder: Path) -> Iterator[Target]:
     (folder / f"played_{folder.name}.py").write_text(PLUGIN.format(library=str(library)))
     before = os.environ.get("MICROVMI_PLUGIN_PATH")
     os.environ["MICROVMI_PLUGIN_PATH"] = str(folder)
-    whole = b"".join(frame.to_bytes(8, "little") * 512 for frame in range(FRAMES))
-    pieces = {0: whole[: HOLE.start << 12], HOLE.stop << 12: whole[HOLE.stop << 12 :], 0xFC000000: bytes(9 << 12)}
-    yield Target("vmi:///?vm_name=tiny", pieces, writable=True)
-    if before is None:
-        del os.environ["MICROVMI_PLUGIN_PATH"]
-    else:
-        os.environ["MICROVMI_PLUGIN_PATH"] = before
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["MICROVMI_PLUGIN_PATH"]
+        else:
+            os.environ["MICROVMI_PLUGIN_PATH"] = before

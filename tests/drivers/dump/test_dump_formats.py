@@ -16,7 +16,7 @@ import pytest
 from drivers.dump import builders
 from drivers.dump.builders import PAGE, Memory
 
-from libmicrovmi_py import DriverUnavailableError, IoError, Microvmi, NotMappedError, NotSupportedError, ReadOnlyError
+from libmicrovmi_py import DriverUnavailableError, IoError, Microvmi, NotMappedError, ReadOnlyError
 from libmicrovmi_py.drivers.base import SupportsFrames, SupportsRegions
 from libmicrovmi_py.drivers.dump.bitmap import runs
 from libmicrovmi_py.drivers.dump.image import Image
@@ -137,14 +137,14 @@ def test_naming_the_format_finds_the_same(path: Path, kind: str, memory: Memory)
         assert machine.memory_map() == (MemoryRange(0, path.stat().st_size),)
 
 
-def test_a_dump_cannot_be_written_or_paused(path: Path) -> None:
+def test_a_dump_cannot_be_written_and_is_always_paused(path: Path) -> None:
     content = path.read_bytes()
     with Microvmi.open(str(path)) as machine:
         with pytest.raises(ReadOnlyError):
             machine.write_physical(0, b"x")
-        for use in (machine.pause, machine.resume):
-            with pytest.raises(NotSupportedError):
-                use()
+        for use in (machine.pause, machine.pause, machine.resume, machine.pause):
+            use()
+            assert machine.read_physical_into(0, bytearray(1)) <= 1
     assert path.read_bytes() == content
 
 
@@ -173,6 +173,16 @@ def test_segments_of_an_elf_core_may_overlap_and_be_in_any_order(tmp_path: Path)
     path = write(tmp_path, builders.elf({0x1000: first, 0x3000: second}))
     with Microvmi.open(str(path)) as machine:
         assert machine.read_physical(0x1000, 10 * PAGE) == first + second[2 * PAGE :]
+
+
+def test_a_lime_range_may_have_one_byte(tmp_path: Path) -> None:
+    memory = {0: b"a", 0x1000: b"b", 0x1FFF: b"c", 0x100000: b"d"}
+    with Microvmi.open(str(write(tmp_path, builders.lime(memory)))) as machine:
+        assert machine.memory_map() == tuple(MemoryRange(start, 1) for start in memory)
+        assert machine.max_addr == 0x100001
+        for start, content in memory.items():
+            assert machine.read_physical(start, 1) == content
+            assert machine.read_physical_into(start, bytearray(2)) == 1
 
 
 def test_what_an_elf_core_left_out_does_not_exist(tmp_path: Path) -> None:

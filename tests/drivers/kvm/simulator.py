@@ -5,7 +5,8 @@ It connects as QEMU does with ``reconnect=``, again and again, and answers libkv
 stand-in. Its vCPUs do what a test tells them, each on a thread of its own.
 
 As a program it is a machine that does nothing: ``simulator.py SOCKET START:FILE...``, with the content of files as
-memory. It says ``ready``, and ends with its standard input.
+memory. It says ``ready``, and ends with its standard input. ``unreadable:ADDRESS`` and ``unwritable:ADDRESS`` are
+frames whose reads, or writes, it refuses.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Simulator:
             for start, content in pieces.items()
             for at in range(0, len(content), PAGE)
         }
+        self.refused: dict[str, set[int]] = {"unreadable": set(), "unwritable": set()}
         self.accesses: dict[int, int] = {}
         self.complaints: list[str] = []
         self.seen: list[int] = []
@@ -162,7 +164,7 @@ class Simulator:
             wire.GET_VERSION: lambda: bytes((1, 0, 0, 0)) + bytes(12),
             wire.GET_GUEST_INFO: lambda: len(self.vcpus).to_bytes(4, "little") + bytes(12),
             wire.GET_MAX_GFN: lambda: max(self.frames).to_bytes(8, "little"),
-            wire.READ_PHYSICAL: lambda: bytes(self._page(body)),
+            wire.READ_PHYSICAL: lambda: bytes(self._page(body, "unreadable")),
             wire.WRITE_PHYSICAL: lambda: self._write(body),
             wire.SET_PAGE_ACCESS: lambda: self._set_access(body),
         }
@@ -173,17 +175,19 @@ class Simulator:
             raise Refused(wire.EINVAL)
         return self.vcpus[index].execute(command, body[wire.VCPU.size :])
 
-    def _page(self, body: bytes) -> memoryview:
+    def _page(self, body: bytes, refusal: str) -> memoryview:
         gpa, size = wire.RANGE.unpack_from(body)
         if not 0 < size <= PAGE - gpa % PAGE:
             self.complaints.append(f"an access of {size} bytes at {gpa:#x} leaves its page")
             raise Refused(wire.EINVAL)
         if gpa // PAGE not in self.frames:
             raise Refused(wire.ENOENT)
+        if gpa // PAGE in self.refused[refusal]:
+            raise Refused(wire.EINVAL)
         return memoryview(self.frames[gpa // PAGE])[gpa % PAGE : gpa % PAGE + size]
 
     def _write(self, body: bytes) -> bytes:
-        self._page(body)[:] = body[wire.RANGE.size :]
+        self._page(body, "unwritable")[:] = body[wire.RANGE.size :]
         return b""
 
     def _set_access(self, body: bytes) -> bytes:
@@ -198,8 +202,12 @@ class Simulator:
 
 def main(path: str, *pieces: str) -> None:
     """Play a machine until standard input ends."""
-    parts = (piece.partition(":") for piece in pieces)
-    machine = Simulator(path, {int(start, 0): Path(file).read_bytes() for start, _, file in parts}).start()
+    parts = [piece.split(":", 1) for piece in pieces]
+    machine = Simulator(path, {int(start): Path(file).read_bytes() for start, file in parts if start.isdecimal()})
+    for kind, address in parts:
+        if kind in machine.refused:
+            machine.refused[kind].add(int(address) // PAGE)
+    machine.start()
     print("ready", flush=True)
     sys.stdin.read()
     machine.stop()

@@ -17,6 +17,7 @@ from drivers.kvm.simulator import Simulator
 from drivers.kvm.watching import held, no_more_than, until
 
 from libmicrovmi_py import Microvmi
+from libmicrovmi_py.drivers.base import STOPPED
 from libmicrovmi_py.errors import (
     DriverUnavailableError,
     VmGoneError,
@@ -32,11 +33,11 @@ Reach = Callable[..., Microvmi]
 def test_contexts_of_one_process_share_a_machine(reach: Reach, played: Simulator) -> None:
     first, second = reach(), reach()
     first.pause()
-    assert second.driver.pause() is False  # type: ignore[attr-defined]
+    assert second.driver.run_state() == STOPPED  # type: ignore[attr-defined]
     second.write_physical(0x1000, b"shared")
     second.close()
     assert first.read_physical(0x1000, 6) == b"shared"
-    assert first.driver.pause() is False  # type: ignore[attr-defined]
+    assert first.driver.run_state() == STOPPED  # type: ignore[attr-defined]
     third = reach()
     first.close()
     played.vcpus[0].step().result(5)

@@ -17,6 +17,7 @@ from drivers.kvm.library import library
 from drivers.kvm.simulator import Simulator
 
 from libmicrovmi_py import Microvmi
+from libmicrovmi_py.drivers.base import STOPPED
 from libmicrovmi_py.errors import (
     AccessError,
     InvalidContextError,
@@ -239,5 +240,5 @@ def test_a_child_that_closes_the_machine_leaves_it_to_its_parent(machine: Microv
         machine.close()
         os._exit(0)
     assert os.waitpid(child, 0) == (child, 0)
-    assert machine.driver.pause() is False  # type: ignore[attr-defined]
+    assert machine.driver.run_state() == STOPPED  # type: ignore[attr-defined]
     assert machine.read_physical(0x2000, 8) == bytes(played.frames[2][:8])

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A played VirtualBox machine: a program that stands for VirtualBox, with the server side of a libFDP, stand-in or real.
  *
- *     machine NAME VCPUS RAM_SIZE START:SIZE...
+ *     machine NAME VCPUS RAM_SIZE [unwritable:ADDRESS] START:SIZE...
  *
  * Each range holds, every 8 bytes, its own address. Virtual addresses are physical ones, but those from VIRTUAL on are
  * VIRTUAL less. The first vCPU runs a loop of three instructions at CODE, as long as the machine runs. Where VirtualBox
@@ -44,7 +44,7 @@ static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static FDP_SHM *shm;
 static cpu_page *cpu;
 static uint64_t other[2][REGISTER_COUNT];
-static uint64_t ram_size;
+static uint64_t ram_size, unwritable = UINT64_MAX;
 static uint32_t vcpus;
 static uint64_t reads;
 static uint8_t state;
@@ -99,9 +99,9 @@ static bool execute(bool stepping)
         return hit();
     switch (physical(cpu->rip)) {
     case CODE + 1:
-        if (!stepping && stops(MSR_BREAKPOINT, cpu->rcx))
+        if (!stepping && stops(MSR_BREAKPOINT, (uint32_t)cpu->rcx))
             return hit();
-        msr(cpu->rcx)->value[0] = cpu->rdx << 32 | (cpu->rax & 0xffffffff);
+        msr((uint32_t)cpu->rcx)->value[0] = cpu->rdx << 32 | (cpu->rax & 0xffffffff);
         cpu->rip += 2;
         break;
     case CODE + 3:
@@ -183,6 +183,8 @@ static bool write_physical(void *user, uint8_t *data, uint64_t address, uint32_t
     uint8_t *to = find(address, size);
     if (size > 1 << 20)
         abort();
+    if (unwritable - address < size)
+        return false;
     if (to)
         memcpy(to, data, size);
     return to;
@@ -242,10 +244,16 @@ static bool write_msr(void *user, uint32_t vcpu, uint64_t id, uint64_t value)
 static int set_breakpoint(void *user, uint32_t vcpu, uint16_t type, int id, uint16_t access, uint16_t address_type,
                           uint64_t address, uint64_t length, uint64_t cr3)
 {
+    struct breakpoint wanted = {true, type, type == SOFT_BREAKPOINT ? physical(address) : address};
+    for (int at = 0; at < BREAKPOINTS; at++) { /* as VirtualBox does: one a place, whatever its virtual address */
+        struct breakpoint *one = &breakpoints[at];
+        if (one->active && one->type == type && one->address == wanted.address)
+            return FIRST_ID + at;
+    }
     for (int at = 0; at < BREAKPOINTS; at++) {
         if (breakpoints[at].active)
             continue;
-        breakpoints[at] = (struct breakpoint){true, type, type == SOFT_BREAKPOINT ? physical(address) : address};
+        breakpoints[at] = wanted;
         return FIRST_ID + at;
     }
     return -1;
@@ -310,8 +318,12 @@ int main(int argc, char **argv)
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     vcpus = (uint32_t)strtoul(argv[2], NULL, 0);
     ram_size = strtoull(argv[3], NULL, 0);
+    struct range *next = ranges;
     for (int at = 4; at < argc; at++)
-        add_range(&ranges[at - 4], argv[at]);
+        if (strncmp(argv[at], "unwritable:", 11) == 0)
+            unwritable = strtoull(argv[at] + 11, NULL, 0);
+        else
+            add_range(next++, argv[at]);
     if (find(CODE, sizeof code))
         memcpy(find(CODE, sizeof code), code, sizeof code);
     cpu = create_cpu_page(argv[1]);

@@ -2,7 +2,7 @@
 """Played VirtualBox machines: a program that has the machine, and a libFDP between it and us.
 
 The libFDP is the stand-in of this folder, or the one that MICROVMI_TEST_LIBFDP names. By hand, after
-``build(folder)``: ``folder/machine NAME VCPUS RAM_SIZE START:SIZE...``.
+``build(folder)``: ``folder/machine NAME VCPUS RAM_SIZE START:SIZE...``; ``machine.c`` tells.
 """
 
 from __future__ import annotations
@@ -52,14 +52,16 @@ def build(folder: Path) -> Path:
 class Played:
     """A machine that runs. ``name`` is its name, ``uri`` opens it, ``process`` plays it."""
 
-    def __init__(self, library: Path, ranges: dict[int, int], ram_size: int | None = None, vcpus: int = 1) -> None:
+    def __init__(
+        self, library: Path, ranges: dict[int, int], ram_size: int | None = None, vcpus: int = 1, *options: str
+    ) -> None:
         self.name = f"played-{os.getpid()}-{next(_numbers)}"
         self.uri = f"vmi://virtualbox/?vm_name={self.name}&library={library}&timeout=10"
         self.fdp = ctypes.CDLL(str(library))
         self._handle: ctypes.c_void_p | None = None
         told = max(start + size for start, size in ranges.items()) if ram_size is None else ram_size
         pieces = [f"{start:#x}:{size:#x}" for start, size in ranges.items()]
-        command = [str(library.parent / "machine"), self.name, str(vcpus), hex(told), *pieces]
+        command = [str(library.parent / "machine"), self.name, str(vcpus), hex(told), *options, *pieces]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == "ready\n"
@@ -72,6 +74,16 @@ class Played:
         found = ctypes.c_uint64()
         self.fdp.FDP_ReadMsr(handle, ctypes.c_uint32(vcpu), ctypes.c_uint64(number), ctypes.byref(found))
         return found.value
+
+    def register(self, number: int) -> int:
+        """A register of the first vCPU by libFDP's number, as another client reads it."""
+        found = ctypes.c_uint64()
+        self.fdp.FDP_ReadRegister(self.handle(), 0, ctypes.c_uint16(number), ctypes.byref(found))
+        return found.value
+
+    def set_register(self, number: int, value: int) -> None:
+        """Another client writes a register of the first vCPU."""
+        self.fdp.FDP_WriteRegister(self.handle(), 0, ctypes.c_uint16(number), ctypes.c_uint64(value))
 
     def state(self) -> int:
         """The bits of FDP's state: 1 paused, 2 at a breakpoint."""
@@ -104,9 +116,15 @@ class Played:
 
 
 @contextmanager
-def played(library: Path, ranges: dict[int, int], ram_size: int | None = None, vcpus: int = 1) -> Iterator[Played]:
-    """A machine of these ranges (start -> size), whose RAM ends with the last unless ``ram_size`` says otherwise."""
-    one = Played(library, ranges, ram_size, vcpus)
+def played(
+    library: Path, ranges: dict[int, int], ram_size: int | None = None, vcpus: int = 1, *, unwritable: int | None = None
+) -> Iterator[Played]:
+    """A machine of these ranges (start -> size), whose RAM ends with the last unless ``ram_size`` says otherwise.
+
+    Writes of the byte at ``unwritable`` are refused.
+    """
+    options = () if unwritable is None else (f"unwritable:{unwritable:#x}",)
+    one = Played(library, ranges, ram_size, vcpus, *options)
     try:
         yield one
     finally:

@@ -30,6 +30,7 @@
 static struct {
     unsigned char *memory;
     int file, hole_first, hole_count;
+    int unreadable, unwritable; /* frames of which no mapping can be made, 0 for none */
     int maps, mapped, paused, dying, stray, read_only, ept, version;
     int enabled, bound, armed, events_fd;
     int stopped[VCPUS];
@@ -223,6 +224,13 @@ void *xenforeignmemory_map(void *handle, uint32_t domid, int protection, size_t 
     char *base = mmap(NULL, pages * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     size_t i;
 
+    for (i = 0; i < pages; i++)
+        if (frames[i] != 0 && (frames[i] == (unsigned)xen.unreadable ||
+                               (frames[i] == (unsigned)xen.unwritable && protection & PROT_WRITE))) {
+            munmap(base, pages * PAGE);
+            errno = EIO;
+            return NULL;
+        }
     xen.maps++;
     xen.mapped += pages;
     for (i = 0; i < pages; i++) {
@@ -474,7 +482,9 @@ int standin_get(const char *what)
 void standin_set(const char *what, int value)
 {
     *(!strcmp(what, "paused") ? &xen.paused : !strcmp(what, "dying") ? &xen.dying : !strcmp(what, "bound") ? &xen.bound
-      : !strcmp(what, "ept") ? &xen.ept : !strcmp(what, "version") ? &xen.version : &xen.read_only) = value;
+      : !strcmp(what, "ept") ? &xen.ept : !strcmp(what, "version") ? &xen.version
+      : !strcmp(what, "unreadable") ? &xen.unreadable : !strcmp(what, "unwritable") ? &xen.unwritable
+      : &xen.read_only) = value;
 }
 
 unsigned char *standin_memory(void)

@@ -11,7 +11,7 @@ from libmicrovmi_py.drivers.dump.contents import Format
 from libmicrovmi_py.drivers.dump.image import FlatImage, Image
 from libmicrovmi_py.drivers.dump.known import KNOWN, Known
 from libmicrovmi_py.errors import InvalidArgumentError
-from libmicrovmi_py.transport.processes import listed
+from libmicrovmi_py.transport.processes import names_in
 
 _found: dict[str, Format] = {}
 
@@ -24,17 +24,17 @@ def formats() -> Mapping[str, Format]:
 
 
 def _look_up() -> dict[str, Format]:
-    listed(__path__[0])  # what cannot be listed would count as empty below
+    names_in(__path__[0])  # what cannot be listed would count as empty below
     modules = [importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__)]
     found: list[Format] = [module.FORMAT for module in modules]
     return {item.name: item for item in sorted(found, key=lambda item: (-len(item.magic), item.name))}
 
 
-def recognised(path: str, name: str | None) -> tuple[Image, Format]:
-    """Open a file, and its format: the one of that name, or else the one that its first bytes tell."""
+def recognised(path: str, name: str | None, *, mapped: bool = True) -> tuple[Image, Format]:
+    """Open a file (see ``Image.open``), and its format: the one of that name, or that which its first bytes tell."""
     if name is not None and name not in formats():
         raise InvalidArgumentError(f"format={name}: use {', '.join(sorted(formats()))}, or leave it out")
-    image = Image.open(path)
+    image = Image.open(path, mapped=mapped)
     if name != "raw" and _start(image).startswith(FlatImage.MAGIC):
         image = FlatImage(image)
     return image, formats()[name] if name is not None else _format_of(image)

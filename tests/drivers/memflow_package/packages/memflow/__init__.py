@@ -3,11 +3,13 @@
 
 As with the real one there is no batch, errors are bare ``Exception``, a read makes a number of every item and gives
 zeros for what does not exist, and a write there does nothing. It has three connectors: ``played`` with the arguments
-``size`` and ``readonly``, ``failing``, whose every access fails, and ``panicking``, which ends in a panic.
+``size``, ``readonly``, ``unreadable`` and ``unwritable`` (an address each), ``failing``, whose every access fails, and
+``panicking``, which ends in a panic.
 """
 
 from __future__ import annotations
 
+import os
 import struct
 from typing import Any
 
@@ -51,18 +53,29 @@ class Inventory:
 
     last_arguments: str | None = None
 
+    def __init__(self, path: str | None = None) -> None:
+        if path is None:
+            raise PanicException("every file of the working directory would be read")
+        if not os.path.isdir(path):
+            raise Exception("invalid path argument")
+        self._empty = not os.path.exists(os.path.join(path, "memflow"))
+
     def create_connector(self, name: str, input: object = None, args: str | None = None) -> Connector:
         Inventory.last_arguments = args
         options = dict(item.split("=") for item in (args or ":").split(":")[1].split(",") if item)
         if name == "panicking":
             raise PanicException("index out of bounds:\n  the len is 0")
-        if name not in ("played", "failing"):
+        if self._empty or name not in ("played", "failing"):
             raise Exception("inventory: plugin not found")
-        return Connector(int(options.get("size", "0x10000"), 0), options.get("readonly") == "1", name == "failing")
+        made = Connector(int(options.get("size", "0x10000"), 0), options.get("readonly") == "1", name == "failing")
+        made.unreadable, made.unwritable = (int(options.get(key, "-1"), 0) for key in ("unreadable", "unwritable"))
+        return made
 
 
 class Connector:
     """Memory that holds, every 8 bytes, its own address."""
+
+    unreadable = unwritable = -1
 
     def __init__(self, size: int, readonly: bool, failing: bool) -> None:
         self._content = bytearray(b"".join(address.to_bytes(8, "little") for address in range(0, size, 8)))
@@ -73,15 +86,15 @@ class Connector:
 
     def phys_read(self, addr: int, type: type[Array]) -> Array:
         self.calls += 1
-        if self._failing:
-            raise Exception("failed to read bytes connector: unable to read from the target")
         form = type.format()
+        if self._failing or addr <= self.unreadable < addr + form.size:
+            raise Exception("failed to read bytes connector: unable to read from the target")
         self.furthest = max(self.furthest, addr + form.size)
         content = bytes(self._content[addr : addr + form.size]).ljust(form.size, b"\0")
         return type(*form.unpack(content))
 
     def phys_write(self, addr: int, type: type[Array], value: Any) -> None:
-        if self._failing:
+        if self._failing or addr <= self.unwritable < addr + type._length_:
             raise Exception("failed to write bytes connector: unable to write to the target")
         data = type.format().pack(*(value[index] for index in range(type._length_)))
         self._content[addr : addr + len(data)] = data[: max(0, len(self._content) - addr)]

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The first bytes of a monitor: QMP, QMP in telnet, or the human monitor, told apart before anything is sent."""
+
+from __future__ import annotations
+
+import socket
+
+from libmicrovmi_py.errors import TimeoutExpiredError
+from libmicrovmi_py.transport.deadline import Deadline
+from libmicrovmi_py.transport.qmp import QmpHangupError, QmpProtocolError
+
+_TELNET = 0xFF
+_TELNET_OPTION = 3
+_HUMAN = b"QEMU "
+_PEEKED = 64
+
+
+def wait_for_greeting(sock: socket.socket, deadline: Deadline) -> None:
+    """Wait until QMP's greeting arrives, and leave it in the socket; a telnet server's options are skipped.
+
+    Raises ``QmpProtocolError`` for the human monitor and anything else that speaks first, ``QmpHangupError``,
+    ``TimeoutExpiredError``.
+    """
+    while (first := _peeked(sock, deadline))[0] == _TELNET:
+        _skip_option(sock, deadline)
+    text = first.lstrip()
+    if text and not text.startswith(b"{"):
+        if _HUMAN.startswith(text[: len(_HUMAN)]):
+            raise QmpProtocolError("it serves only the human monitor, not QMP (-qmp, or mode=control)")
+        raise QmpProtocolError(f"not a QMP server: it sent {text!r}")
+
+
+def _peeked(sock: socket.socket, deadline: Deadline, size: int = _PEEKED) -> bytes:
+    return _received(sock, deadline, size, socket.MSG_PEEK)
+
+
+def _skip_option(sock: socket.socket, deadline: Deadline) -> None:
+    """Take one option: three bytes, which may come one by one."""
+    left = _TELNET_OPTION
+    while left:
+        left -= len(_received(sock, deadline, left, 0))
+
+
+def _received(sock: socket.socket, deadline: Deadline, size: int, flags: int) -> bytes:
+    if deadline.expired:
+        raise TimeoutExpiredError(f"no answer from QEMU within {deadline.seconds:g} s")
+    try:
+        sock.settimeout(deadline.remaining or 0.001)
+        data = sock.recv(size, flags)
+    except TimeoutError as err:
+        raise TimeoutExpiredError(f"no answer from QEMU within {deadline.seconds:g} s") from err
+    except OSError as err:
+        raise QmpHangupError(f"the connection broke: {err.strerror or err}") from err
+    if not data:
+        raise QmpHangupError("QEMU closed the connection")
+    return data

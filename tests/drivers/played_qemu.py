@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starting the program that looks like QEMU, and talking to it as another client of its monitor does."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+PROGRAM = Path(__file__).with_name("qemu_program.py")
+
+_numbers = itertools.count()
+
+
+class PlayedQemu:
+    """A running one; ``uri`` opens it."""
+
+    def __init__(self, process: subprocess.Popen[str], name: str, path: Path) -> None:
+        self.process = process
+        self.name = name
+        self.path = path
+
+    @property
+    def uri(self) -> str:
+        return f"vmi://qemu/?vm_name={self.name}&timeout=5"
+
+    def execute(self, command: str, **arguments: object) -> Any:
+        """Run a command over a connection of its own."""
+        with socket.socket(socket.AF_UNIX) as client, client.makefile("rb") as lines:
+            client.settimeout(20)
+            client.connect(str(self.path))
+            client.sendall(json.dumps({"execute": command, "arguments": arguments, "id": 1}).encode() + b"\n")
+            for line in lines:
+                message = json.loads(line)
+                if "return" in message:
+                    return message["return"]
+        raise AssertionError(f"no answer to {command}")
+
+    def status(self) -> str:
+        """The run state."""
+        return str(self.execute("query-status")["status"])
+
+
+@contextmanager
+def played_qemu(folder: Path, *options: str) -> Iterator[PlayedQemu]:
+    """A machine of a name of its own, with a monitor in ``folder``."""
+    binary = folder / "qemu-system-x86_64"
+    if not binary.exists():
+        shutil.copy(os.path.realpath(sys.executable), binary)
+    name = f"played-{os.getpid()}-{next(_numbers)}"
+    path = folder / f"{name}.sock"
+    environment = {
+        **os.environ,
+        "PYTHONHOME": f"{sys.base_prefix}:{sys.base_exec_prefix}",
+        "LD_LIBRARY_PATH": str(sysconfig.get_config_var("LIBDIR")),
+    }
+    command = [str(binary), str(PROGRAM), "-name", name, "-qmp", f"unix:{path},server=on,wait=off", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield PlayedQemu(process, name, path)
+    finally:
+        process.kill()
+        process.communicate()

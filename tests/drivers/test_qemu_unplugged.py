@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A DIMM that is unplugged while a machine is open: an old map does not write it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ctypes import c_ubyte
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stand_ins import StandIns
+
+from libmicrovmi_py import Microvmi
+from libmicrovmi_py.errors import MicrovmiError, NotMappedError
+
+DIMM = 0x180000
+NOT_MAPPED = 6
+
+
+@pytest.fixture(params=["private", "shared"])
+def options(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
+    (tmp_path / "dimm").touch()
+    return ["-dimm", str(tmp_path / "dimm"), *(("-fake", "private") if request.param == "private" else ())]
+
+
+@pytest.fixture
+def machines(tmp_path: Path) -> Iterator[StandIns]:
+    with StandIns(tmp_path) as stand_ins:
+        yield stand_ins
+
+
+def test_a_dimm_is_written_while_it_is_there(machines: StandIns, options: list[str]) -> None:
+    with Microvmi.open(machines.start(*options)) as machine:
+        for value in (b"\x01", b"\x02"):
+            machine.write_physical(DIMM + 8, value * 16)
+            assert machine.read_physical(DIMM + 8, 16) == value * 16
+
+
+def test_an_old_map_does_not_write_a_dimm_that_is_gone(machines: StandIns, options: list[str], tmp_path: Path) -> None:
+    with Microvmi.open(machines.start(*options)) as machine:
+        machine.write_physical(DIMM, b"\x01" * 16)
+        (tmp_path / "dimm").unlink()
+        with pytest.raises(NotMappedError) as caught:
+            machine.write_physical(DIMM, b"\x02" * 16)
+        assert (caught.value.address, caught.value.completed) == (DIMM, 0)
+        machine.memory.seek(DIMM)
+        with pytest.raises(NotMappedError):
+            machine.memory.write(b"\x02" * 16)
+        machine.write_physical(0x1000, b"\x03" * 16)  # other memory goes on
+        assert machine.read_physical(0x1000, 16) == b"\x03" * 16
+
+
+def test_not_from_c_either(machines: StandIns, options: list[str], tmp_path: Path, lib: Any, opened: Any) -> None:
+    context = opened(machines.start(*options))
+    data = (c_ubyte * 16)(*b"\x01" * 16)
+    assert lib.microvmi_write_physical(context, DIMM, data, 16), lib.microvmi_last_error()
+    (tmp_path / "dimm").unlink()
+    assert not lib.microvmi_write_physical(context, DIMM, data, 16)
+    assert lib.microvmi_last_error_code() == NOT_MAPPED
+    assert lib.microvmi_write_physical(context, 0x1000, data, 16), lib.microvmi_last_error()
+
+
+def test_what_cannot_be_asked_is_not_written(machines: StandIns, options: list[str]) -> None:
+    uri = machines.start(*options, "-fake", "refuse-when-paused=query-memory-devices")
+    with Microvmi.open(uri) as machine:
+        before = machine.read_physical(DIMM, 16)
+        machine.pause()
+        with pytest.raises(MicrovmiError, match="not now"):
+            machine.write_physical(DIMM, b"\x02" * 16)
+        assert machine.read_physical(DIMM, 16) == before

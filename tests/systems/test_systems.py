@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The program behind ``make test-systems``: what it asks for, tells and counts. The trees it makes by itself."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .commands import Host
+from .report import Progress, Row, counts, table
+from .runs import _wanted
+from .settings import HOST, ROOT, Settings
+
+CALL = "import os, sys; from systems.__main__ import main; {before}; sys.exit(main())"
+
+
+def _run(before: str = "pass", **environment: str) -> subprocess.CompletedProcess[str]:
+    variables = {"PATH": "/no-such-directory", "PYTHONPATH": str(ROOT / "tests"), **environment}
+    command = [sys.executable, "-c", CALL.format(before=before)]
+    return subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+
+
+def test_an_ordinary_user_is_told_what_it_takes(tmp_path: Path) -> None:
+    before = "os.setresuid(65534, 65534, 65534)" if os.geteuid() == 0 else "pass"
+    ended = _run(before, XDG_CACHE_HOME=str(tmp_path))
+    assert ended.returncode == 2
+    assert len(ended.stderr.splitlines()) == 1
+    assert "need root (chroot): sudo make test-systems; without: SYSTEMS=host" in ended.stderr
+
+
+def test_without_debootstrap_the_command_is_told(tmp_path: Path) -> None:
+    ended = _run("os.geteuid = lambda: 0", XDG_CACHE_HOME=str(tmp_path))
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == "test-systems: no debootstrap, which makes the trees: apt-get install debootstrap\n"
+
+
+def test_a_system_that_is_not_known_lists_those_that_are() -> None:
+    ended = _run(SYSTEMS="sid buster")
+    assert ended.returncode == 2
+    assert ended.stderr == "test-systems: SYSTEMS=buster: no such system; it takes bookworm trixie sid host\n"
+
+
+@pytest.mark.parametrize(
+    ("log", "expected"),
+    [
+        (
+            "x\n=== 3 failed, 170 passed, 2 skipped in 256.37s (0:04:16) ===\n",
+            {"failed": 3, "passed": 170, "skipped": 2},
+        ),
+        ("12 passed in 0.50s\nmake: done\n", {"passed": 12}),
+        ("1 passed in 0.1s\n=== 1 failed, 1 error in 2.00s ===\n", {"failed": 1, "error": 1}),
+        ("3 passed, but not in the last line\nmake: *** Error 1\n", {}),
+    ],
+)
+def test_tests_are_counted_by_pytests_last_line(log: str, expected: dict[str, int]) -> None:
+    assert counts(log) == expected
+
+
+def test_a_run_is_good_only_when_all_of_it_passed() -> None:
+    good = Row("sid", "3.14", "11.1", "ok", {"passed": 5, "skipped": 1}, 90.0, ended=True)
+    assert good.good
+    bad = [
+        Row("sid", "3.14"),
+        Row("sid", "3.14", demo="failed", counts={"passed": 5}, ended=True),
+        Row("sid", "3.14", demo="ok", counts={"passed": 5, "error": 1}, ended=True),
+        Row("sid", "3.14", demo="ok", counts={"passed": 5}),
+        Row("sid", "3.14", demo="ok", ended=True),
+    ]
+    assert not any(row.good for row in bad)
+    head, first, second = table([good, bad[2]]).splitlines()
+    assert head.split() == ["system", "Python", "QEMU", "demo", "passed", "failed", "skipped", "minutes"]
+    assert first.split() == ["sid", "3.14", "11.1", "ok", "5", "0", "1", "1.5"]
+    assert second.split() == ["sid", "3.14", "-", "ok", "5", "1", "0", "0.0"]
+
+
+def test_each_step_is_one_line_in_a_pipe_and_a_failure_shows_its_log(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    host = Host(HOST, Settings.from_environment({"MICROVMI_SYSTEMS_DIR": str(tmp_path)}), Progress(stream))
+    assert host.run("a good one", "good", "echo fine") == (True, "fine\n")
+    assert host.run("a bad one", "bad", "echo the reason; exit 3") == (False, "the reason\n")
+    assert stream.getvalue().splitlines() == [
+        "host: a good one: ok, 0 s",
+        "host: a bad one: FAILED, 0 s",
+        "    the reason",
+        f"    all of it: {tmp_path}/host/logs/bad.log",
+    ]
+
+
+def test_the_pythons_that_were_asked_for_are_taken() -> None:
+    found = ["python3.14", "python3.13", "python3.15"]
+    assert _wanted(found, ()) == found
+    assert _wanted(found, ("python3",)) == ["python3.14"]
+    assert _wanted(found, ("python3.15", "python3.9")) == ["python3.15"]
