@@ -146,7 +146,7 @@ $(BUILD)/embed.o: $(BUILD)/embed.c
 	    $(CC) $(CPPFLAGS) $(CFLAGS) $(LIB_CFLAGS) $$flags -include $(NATIVE)/python.h -c -o $@ $<
 
 $(BUILD)/python_table.c: $(BUILD)/embed.o
-	"$(PY)" $(NATIVE)/pythonnames.py $< $@
+	"$(PY)" -m libmicrovmi_py._native.pythonnames $< $@
 
 $(LIB): $(BUILD)/embed.o $(BUILD)/python_table.c
 	@mkdir -p $(@D)

@@ -40,4 +40,4 @@ def _started_with_rights() -> bool:
         return True
     whole = len(vector) - len(vector) % struct.calcsize("@NN")
     pairs = dict(struct.iter_unpack("@NN", vector[:whole]))
-    return pairs.get(_AT_SECURE, 1) != 0
+    return bool(pairs.get(_AT_SECURE, 1))

@@ -82,13 +82,14 @@ def test_of_two_publishers_the_one_with_the_newer_table_wins(
 
 def test_a_table_that_could_not_be_replaced_is_kept(lib: Any, opened: Open, handles: ModuleType, image: Path) -> None:
     context = opened(str(image))
-    handle = handles._handles[context]
-    before = handle._published
+    turning = Turning(handles._handles[context].machine, [Table((), 0x1000), Table((), 0x2000)])
+    turning.first_is_waiting.set()
+    under_way = handles._Handle(context, turning)  # of a call that a destroy finds under way
+    under_way.publish()
     lib.microvmi_destroy(context)
-    handle.machine = Turning(handle.machine, [Table((), 0x1000)] * 2)
-    handle.machine.first_is_waiting.set()
-    handle.publish()
-    assert handle._published is before
+    turning.current = turning.tables[1]
+    under_way.publish()
+    assert under_way._published is turning.tables[0]
 
 
 def test_what_the_memory_map_brings_is_read_by_c(
