@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from drivers.dump import builders
+from needs import missing
 
 from . import oracle
 from .capi import Machine
@@ -169,7 +170,7 @@ def test_dumps_filtered_by_makedumpfile_end_where_the_machine_does(
     paused: Guest, open_machine: OpenMachine, scratch: Path
 ) -> None:
     if shutil.which("makedumpfile") is None:
-        pytest.skip("makedumpfile is not installed")
+        missing("no makedumpfile: apt-get install makedumpfile")
     whole, notes, path = scratch / "whole", scratch / "vmcoreinfo", scratch / "filtered"
     paused.monitor.execute("dump-guest-memory", paging=False, protocol=f"file:{whole}")
     content = whole.read_bytes()
@@ -181,7 +182,7 @@ def test_dumps_filtered_by_makedumpfile_end_where_the_machine_does(
         command = ["makedumpfile", *arguments, "-i", notes, whole, path]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         if ended.returncode:
-            pytest.skip(f"this makedumpfile does not know the guest's kernel: {ended.stdout.strip().splitlines()[-1:]}")
+            missing(f"this makedumpfile does not know the guest's kernel: {ended.stdout.strip().splitlines()[-1:]}")
         vm = open_machine(str(path))
         found = vm.memory_map()
         assert vm.max_address() == paused.config.size

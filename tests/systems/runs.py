@@ -13,10 +13,7 @@ from pathlib import Path
 
 from .commands import Host, StepError, Tree
 from .report import Progress, Row, counts
-from .settings import HOST, HOST_PYTHONS, Settings
-
-PACKAGES = "qemu-system-x86 busybox-static binutils g++ liblzo2-2 libsnappy1v5"
-"""What the tests need beside what the build installs by itself; with these nothing is skipped."""
+from .settings import HOST, HOST_PYTHONS, ROOT, Settings
 
 INSTALL = "apt-get install -y --no-install-recommends"
 VERSION = re.compile(r"^python3\.(\d+)-dev\b", re.MULTILINE)
@@ -44,7 +41,7 @@ def _system(tree: Tree, settings: Settings, keep: Keep) -> None:
     pythons = _wanted(_debian_pythons(tree), settings.pythons)
     source = tree.clone("bare")
     bare = tree.run("make demo in the bare tree", "demo-bare", f"cd {source} && make demo")[0]
-    tree.run("packages for the tests", "packages", f"{INSTALL} {PACKAGES}", needed=True)
+    tree.run("packages for the tests", "packages", f"{INSTALL} {_packages()}", needed=True)
     qemu = tree.ask("qemu-system-x86_64 --version").split("version ")[1].split()[0]
     for python in pythons:
         row = Row(tree.name, python, qemu)
@@ -75,6 +72,11 @@ def _one_python(place: Tree | Host, row: Row, before: str, python: str) -> None:
     row.ended, text = place.run(f"make test, {name}", f"test-{name}", f"{before}cd {source} && {make} test")
     row.counts = counts(text)
     row.seconds = time.monotonic() - began
+
+
+def _packages() -> str:
+    lines = (ROOT / ".ci" / "packages").read_text().splitlines()
+    return " ".join(line for line in lines if not line.startswith("#"))
 
 
 def _debian_pythons(tree: Tree) -> list[str]:
