@@ -277,6 +277,15 @@ def test_the_map_is_read_again_and_replaced_as_a_whole(start: Start) -> None:
     driver.close()
 
 
+def test_the_map_is_read_again_by_a_stop(start: Start) -> None:
+    start(NAME)
+    driver = opened()
+    before = driver.regions()
+    driver.stop()
+    assert driver.regions() is not before
+    driver.close()
+
+
 def test_a_map_that_changes_while_it_is_read_is_read_again(start: Start) -> None:
     start(NAME, "-fake", "move=gpa2hva")
     driver = opened()

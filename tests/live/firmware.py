@@ -9,6 +9,7 @@ import random
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -23,6 +24,14 @@ from .guest import QEMU
 SECONDS = 20.0
 
 _numbers = itertools.count(1)
+
+
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """A directory with a short name that every user can enter and write: pytest closes its own to others."""
+    with tempfile.TemporaryDirectory(prefix="microvmi-") as name:
+        os.chmod(name, 0o777)
+        yield Path(name)
 
 
 def need_qemu() -> str:

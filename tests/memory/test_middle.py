@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from programs import Programs
 
 from libmicrovmi_py import Microvmi
 from libmicrovmi_py.drivers.base import Driver, Region, Source
@@ -226,6 +227,20 @@ def test_data_and_holes_end_with_the_region(middle: Microvmi) -> None:
         assert found == [(CHUNK, 0), (CHUNK, 2 * CHUNK), (3 * CHUNK, 2 * CHUNK), (3 * CHUNK, 4 * CHUNK)]
 
 
+def test_the_next_region_is_searched_from_its_start(tmp_path: Path) -> None:
+    path = tmp_path / "ram"
+    with path.open("wb") as file:
+        file.write(b"\x01" * CHUNK)  # data, a hole, data
+        file.seek(2 * CHUNK)
+        file.write(b"\x02" * CHUNK)
+    source, half = HostMapping.of_file(str(path)), CHUNK // 2
+    data, hole = ram(0, half, source, 0), ram(0, half, source, CHUNK)
+    with Microvmi.from_driver(Told(hole, ram(half, half, source, 2 * CHUNK))) as machine:
+        assert machine.memory.seek(0, os.SEEK_DATA) == half
+    with Microvmi.from_driver(Told(data, ram(half, half, source, CHUNK))) as machine:
+        assert machine.memory.seek(0, os.SEEK_HOLE) == half
+
+
 def test_reads_keep_to_the_part_that_is_the_machine_s(middle: Microvmi) -> None:
     with middle as machine:
         expected = bytes(CHUNK) + b"\x03" * CHUNK + bytes(CHUNK) + b"\x05" * CHUNK + bytes(CHUNK)
@@ -255,6 +270,37 @@ def test_a_kept_page_has_nothing_from_before_its_region() -> None:
         assert memory.read_into(start - 8, memoryview(buffer)) == 0
         assert memory.read_into(end - 8, memoryview(buffer)) == 8
         assert memory.read_into(end, memoryview(buffer)) == 0
+
+
+ODD = """
+import ctypes, mmap, os
+from libmicrovmi_py.drivers.base import Driver, Region
+from libmicrovmi_py.model import MemoryKind
+from libmicrovmi_py.transport.processes import Process
+from libmicrovmi_py.transport.procmem import ProcessMemory
+
+class Odd(Driver):
+    name = "odd"
+    static = True
+    automatic = False
+    max_addr = 0x4000
+    def __init__(self):
+        self.area = mmap.mmap(-1, 0x4000, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.area[:] = bytes([0x11]) * 0x4000
+        host = ctypes.addressof(ctypes.c_char.from_buffer(self.area)) + 0x100
+        self._regions = (Region(0x1100, 0x1000, MemoryKind.RAM, ProcessMemory(Process.find(os.getpid())), host),)
+    @classmethod
+    def open(cls, params): return cls()
+    def regions(self): return self._regions
+    def close(self): pass
+
+DRIVER = Odd
+"""
+
+
+def test_nor_has_it_for_c(programs: Programs, tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(ODD)
+    programs.run(programs.linked("odd-page"), env={"MICROVMI_PLUGIN_PATH": str(tmp_path)})
 
 
 def test_python_streams_forget_kept_pages_with_everybody_else() -> None:
@@ -376,12 +422,12 @@ def test_the_end_of_one_process_says_nothing_of_another(reused: Reused) -> None:
     area = pages(4)
     machines = [
         Microvmi.from_driver(Told(ram(0, 4 * PAGE_SIZE, this_process(), address_of(area)))),
-        Microvmi.from_driver(Told(ram(0, 4 * PAGE_SIZE, reused, reused.host))),
+        Microvmi.from_driver(Told(ram(0, 64 * PAGE_SIZE, reused, reused.host))),
     ]
     for _ in range(100):
         assert machines[0].read_physical(0, 8) == b"\x01" * 8
         with pytest.raises(VmGoneError):
-            machines[1].read_physical(0, 64)
+            machines[1].read_physical(0, CHUNK)
 
 
 # ------------------------------------------------------------------------------------------------ sizes around a chunk

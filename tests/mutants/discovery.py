@@ -293,8 +293,8 @@ _TEXTS = (
     ),
     Mutant(
         ERRORS,
-        '    return ", ".join([*items[:most], *more]) or "none"\n',
-        '    return ", ".join(items) or "none"\n',
+        '    return separator.join([*items[:most], *more]) or "none"\n',
+        '    return separator.join(items) or "none"\n',
         "a list of machines has no end",
         (f"{STAND_IN}a_list_of_machines_ends_after_eight_with_those_that_are_likely_first",),
     ),

@@ -138,6 +138,13 @@ MUTANTS = (
         (f"{_KINDS}::test_the_sizes_of_segments_in_memory_tell_what_was_left_out",),
     ),
     Mutant(
+        f"{_DUMP}/formats/elf.py",
+        "exists if believed else None",
+        "exists",
+        "a core that lies about a size moves the maximum address beyond any machine's",
+        (f"{_KINDS}::test_a_size_in_memory_beyond_any_machine_is_not_believed",),
+    ),
+    Mutant(
         f"{_DUMP}/formats/kdump.py",
         "known = pages.exists if plausible(pages.exists) else pages.ranges()",
         "known = pages.ranges()",

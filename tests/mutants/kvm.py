@@ -132,7 +132,7 @@ MUTANTS = (
         "            if self._paused:\n                return\n",
         "",
         "a second pause stops every vCPU twice",
-        (f"{CONTROL}::test_pausing_again_stops_nothing_twice",),
+        (f"{CONTROL}::test_a_driver_that_is_told_twice_to_stop_stops_nothing_twice",),
     ),
     Mutant(
         f"{HERE}/vcpus.py",

@@ -32,7 +32,7 @@ MUTANTS = (
         "start < region->start ||\n",
         "false ||\n",
         "a kept page has bytes from before its region, and holes read as data",
-        (_MIDDLE + "test_a_kept_page_has_nothing_from_before_its_region",),
+        (_MIDDLE + "test_nor_has_it_for_c",),
     ),
     Mutant(
         _N + "cache.h",
@@ -176,7 +176,7 @@ MUTANTS = (
         "    return (uint64_t)found - region->offset < region->size ? (uint64_t)found - region->offset : region->size;",
         "    return (uint64_t)found - region->offset;",
         "SEEK_DATA and SEEK_HOLE beyond the region's end when the file goes on",
-        (_MIDDLE + "test_data_and_holes_end_with_the_region",),
+        (_MIDDLE + "test_the_next_region_is_searched_from_its_start",),
     ),
     Mutant(
         _N + "pagemap.h",
@@ -184,6 +184,7 @@ MUTANTS = (
         "        if (",
         "looks at pages beyond what pagemap was asked for",
         (_MIDDLE + "test_pages_beyond_those_that_were_asked_about_are_not_taken_for_untouched",),
+        "what lies behind them on the stack, its canary, looks like a page that is there: make sanitize-memory sees it",
     ),
     Mutant(
         _N + "hot.c",

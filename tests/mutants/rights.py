@@ -53,8 +53,8 @@ MUTANTS = (
     ),
     Mutant(
         "libmicrovmi_py/transport/procmem.py",
-        "self._gone() from err\n        if not self._process.alive:\n            raise self._gone()\n",
-        "self._gone() from err\n",
+        "failed(self.pid, err) from err\n        if not self._process.alive:\n            raise self._gone()\n",
+        "failed(self.pid, err) from err\n",
         "memory of another process of the same pid is opened",
         (f"{RIGHTS}::test_a_process_that_got_the_id_of_one_that_ended_is_not_taken_for_it",),
     ),

@@ -201,8 +201,8 @@ MUTANTS = (
     ),
     Mutant(
         f"{HERE}/channel.py",
-        "os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK",
-        "os.O_RDWR | os.O_NONBLOCK",
+        "os.O_PATH | os.O_NOFOLLOW",
+        "os.O_PATH",
         "links are followed",
         (f"{TROUBLE}::test_links_folders_and_pipes_are_not_followed",),
     ),

@@ -19,7 +19,7 @@ from libmicrovmi_py.drivers.qemu.commandline import (
     qmp_sockets,
 )
 from libmicrovmi_py.errors import listed
-from libmicrovmi_py.transport.fds import StandardStreamsHeld
+from libmicrovmi_py.transport.fds import OwnedFd
 from libmicrovmi_py.transport.processes import Process
 from libmicrovmi_py.transport.sockets import same_namespace, tcp_sockets, unix_sockets_of
 
@@ -130,13 +130,11 @@ def _content(process: Process, name: str) -> str:
 
 def _regular(path: str) -> str:
     """The text of a regular file of moderate size. Raises ``OSError`` and ``ValueError``."""
-    with StandardStreamsHeld():
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    with open(fd, "rb") as file:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST_CONFIG:
-            raise ValueError("not a text file")
-        return file.read(_LARGEST_CONFIG).decode(errors="surrogateescape")
+    fd = OwnedFd.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    status = os.fstat(fd.number)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST_CONFIG:
+        raise ValueError("not a text file")
+    return os.pread(fd.number, _LARGEST_CONFIG, 0).decode(errors="surrogateescape")
 
 
 def file_places(process: Process, name: str) -> list[str]:

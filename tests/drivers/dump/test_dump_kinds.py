@@ -224,6 +224,13 @@ def test_the_sizes_of_segments_in_memory_tell_what_was_left_out(tmp_path: Path) 
         assert machine.max_addr == 4 * GIB
 
 
+def test_a_size_in_memory_beyond_any_machine_is_not_believed(tmp_path: Path) -> None:
+    memory = laid((0x1000, PAGE), (4 * MIB, PAGE))
+    for notes in (NOTES, b""):
+        with opened(tmp_path, builders.elf(memory, notes, sizes={0x1000: 2 * MIB, 4 * MIB: 1 << 60}, virtual=0)) as vm:
+            assert vm.max_addr == 4 * MIB + PAGE
+
+
 def test_the_first_bitmap_tells_what_was_left_out(tmp_path: Path) -> None:
     memory = laid((0x1000, PAGE), (0x200000, PAGE), (0xFD000000, PAGE))
     exists = [(0, 640 * KIB), (0xC0000, 8 * MIB - 0xC0000), (0xFD000000, 4 * PAGE), (0xFFFFE000, 2 * PAGE)]

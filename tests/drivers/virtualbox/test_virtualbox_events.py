@@ -146,9 +146,11 @@ def test_without_its_breakpoint_the_guest_is_not_stopped(vm: Played, machine: Mi
 def test_a_place_with_two_addresses_is_a_breakpoint_until_the_last_of_them_goes(machine: Microvmi) -> None:
     other = Intercept(EventKind.BREAKPOINT, address=VIRTUAL + MOV_CR3)
     for first, last in ((BREAKPOINT, other), (other, BREAKPOINT)):
+        machine.pause()
         machine.toggle_intercept(first)
         machine.toggle_intercept(last)
         machine.toggle_intercept(first, False)
+        machine.resume()
         event = expect(machine)
         assert event.physical_address == MOV_CR3
         machine.toggle_intercept(last, False)

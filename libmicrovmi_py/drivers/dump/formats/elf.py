@@ -66,9 +66,10 @@ def _read(image: Image) -> Contents:
     pieces = laid_out(Piece(load.address, load.size, load.offset) for load in loads)
     if processors.hypervisor and any(load.virtual not in (0, load.address) for load in loads):
         return Contents(pieces, processors, whole=False)
-    exists = [(load.address, min(load.address + max(load.size, load.in_memory), 1 << PHYSICAL_BITS)) for load in loads]
+    exists = [(load.address, load.address + max(load.size, load.in_memory)) for load in loads]
+    believed = all(end <= 1 << PHYSICAL_BITS for _, end in exists)
     whole = all(load.in_memory <= load.size for load in loads)
-    return Contents(pieces, processors, exists, whole)
+    return Contents(pieces, processors, exists if believed else None, whole)
 
 
 def _segments(image: Image, layout: _Class) -> tuple[int, list[_Segment]]:
@@ -93,7 +94,9 @@ def _loads(image: Image, segments: list[_Segment]) -> list[_Segment]:
     """The segments with memory in the file; what exceeds that (p_memsz) was left out of the dump."""
     loads = [segment for segment in segments if segment.kind == _PT_LOAD and segment.size]
     if not segments:
-        raise image.refused("an ELF core without segments (xl dump-core writes such)", _WAY_OUT)
+        raise image.refused(
+            "an ELF core without segments (xl dump-core writes such)", "open the domain itself, or dump it otherwise"
+        )
     if not loads:
         raise image.refused("an ELF core without memory", _WAY_OUT)
     if len(loads) > 1 and all(load.address == 0 for load in loads):
