@@ -135,4 +135,11 @@ MUTANTS = (
         "an ordinary user gets debootstrap's error instead of the command",
         (f"{SYSTEMS}::test_an_ordinary_user_is_told_what_it_takes",),
     ),
+    Mutant(
+        "tests/systems/commands.py",
+        ', "env", "--default-signal=HUP,INT,QUIT")',
+        ")",
+        "under nohup the examples' tests of signals fail on every system",
+        (f"{SYSTEMS}::test_signals_that_we_ignore_are_not_ignored_by_what_we_run",),
+    ),
 )

@@ -19,7 +19,8 @@ LIMIT = 3 * 3600.0
 
 # Everything that runs in the tree ends with it, and all of it with us, however we end.
 NAMESPACES = ("unshare", "--mount", "--pid", "--ipc", "--fork", "--kill-child")
-WITH_US = ("setpriv", "--pdeathsig", "KILL")
+WITH_US = ("setpriv", "--pdeathsig", "KILL", "env", "--default-signal=HUP,INT,QUIT")
+"""And the tests' programs take signals, though who started us (nohup, a shell's background) ignores them."""
 
 
 class StepError(Exception):

@@ -91,6 +91,18 @@ def test_each_step_is_one_line_in_a_pipe_and_a_failure_shows_its_log(tmp_path: P
     ]
 
 
+def test_signals_that_we_ignore_are_not_ignored_by_what_we_run(tmp_path: Path) -> None:
+    code = (
+        "import io, signal; from systems.commands import Host; from systems.report import Progress\n"
+        "from systems.settings import HOST, Settings; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        f"settings = Settings.from_environment({{'MICROVMI_SYSTEMS_DIR': {str(tmp_path)!r}}})\n"
+        "print(Host(HOST, settings, Progress(io.StringIO())).run('x', 'x', 'kill -HUP $$; echo lived')[1])"
+    )
+    variables = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+    ended = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True)
+    assert "lived" not in ended.stdout
+
+
 def test_the_pythons_that_were_asked_for_are_taken() -> None:
     found = ["python3.14", "python3.13", "python3.15"]
     assert _wanted(found, ()) == found
