@@ -26,6 +26,7 @@ PROTOTYPE = re.compile(r"^[\w ]+[ *](microvmi_|rs_)\w+\([^;{]*\);", re.MULTILINE
 
 SHARED_WITH_PYTHON = """
 bool mvi_environment_counts(void);
+void mvi_hand_on_interrupt(void);
 void mvi_set_error(int32_t code, const char *text);
 void mvi_context_describe(void *context, int32_t driver_type, const char *driver_name);
 bool mvi_context_publish(uintptr_t context, struct mvi_table *table, struct mvi_cursor *plain,

@@ -18,7 +18,7 @@
     X(microvmi_init) X(microvmi_open) X(microvmi_destroy) X(microvmi_pause) X(microvmi_resume) \
     X(microvmi_read_physical) X(microvmi_get_max_physical_addr) X(microvmi_get_driver_type) X(rs_cstring_free) \
     X(microvmi_version) X(microvmi_build_info) X(microvmi_last_error) X(microvmi_last_error_code) \
-    X(microvmi_get_driver_name)
+    X(microvmi_get_driver_name) X(microvmi_envlogger_init)
 
 #define DECLARE(name) static __typeof__(&name) api_##name;
 FUNCTIONS(DECLARE)
@@ -47,6 +47,7 @@ static inline void *use_library(const char *path)
 #define microvmi_get_driver_name api_microvmi_get_driver_name
 #define microvmi_version api_microvmi_version
 #define microvmi_build_info api_microvmi_build_info
+#define microvmi_envlogger_init api_microvmi_envlogger_init
 #define microvmi_last_error api_microvmi_last_error
 #define microvmi_last_error_code api_microvmi_last_error_code
 #define rs_cstring_free api_rs_cstring_free

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * closed NUMBERS URI: a host that has closed some of its standard streams ("1", "012"), does everything there is, and
+ * closed NUMBERS URI [stops]: a host that has closed some of its standard streams ("1", "012"), does everything there is, and
  * meanwhile reads and writes them from other threads, as a stray printf does. Every try has to fail as on a closed
  * descriptor, each number has to be closed after each call, and the guest's memory has to stay what it was.
  */
@@ -105,13 +105,27 @@ static void use(const char *uri)
     rs_cstring_free((char *)error);
 }
 
+/* A machine of a driver that opens files of its own whenever it is stopped. */
+static void stop_often(const char *uri)
+{
+    void *vm = microvmi_open(uri, NULL);
+    int i;
+
+    MUST(vm != NULL, "%s", microvmi_last_error());
+    for (i = 0; i < 300; i++) {
+        DO(microvmi_pause(vm));
+        DO(microvmi_resume(vm));
+    }
+    microvmi_destroy(vm);
+}
+
 int main(int argc, char **argv)
 {
     pthread_t threads[2];
     const char *number;
     int i;
 
-    CHECK_SAYS(argc == 3, "usage: closed NUMBERS URI");
+    CHECK_SAYS(argc == 3 || argc == 4, "usage: closed NUMBERS URI [stops]");
     alarm(60);
     closed = argv[1];
     report = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 10);
@@ -124,7 +138,7 @@ int main(int argc, char **argv)
         MUST(pthread_create(&threads[i], NULL, stray, NULL) == 0, "no thread");
     }
     for (i = 0; i < 3; i++) {
-        use(argv[2]);
+        (argc == 4 ? stop_often : use)(argv[2]);
     }
     atomic_store(&ended, true);
     for (i = 0; i < 2; i++) {

@@ -3,10 +3,12 @@
  * fork MODE: the library and fork().
  *   before   fork before the first call: the child may use the library, and so may the parent
  *   after    in a child after the first call every call fails at once; the parent goes on
+ *   direct IMAGE  the same of memory that is read without Python, and of a pointer into it
  *   load     40 children of a process whose other threads are in the library; none hangs
  *   exit URI the child's normal exit does not touch the machine that its parent paused
  *   exec     exec in the child is fine
  */
+#define _GNU_SOURCE
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -134,6 +136,49 @@ static void after_the_first_call(void)
     CHECK(microvmi_last_error_code() == MICROVMI_OK);
 }
 
+/* Every way in C of memory that needs no Python. */
+static void check_direct_memory_fails(void *vm, const uint8_t *pointer)
+{
+    uint8_t buffer[16] = {0};
+    struct microvmi_read_request request = {.physical_address = 0, .buffer = buffer, .size = sizeof(buffer)};
+    uint64_t number = 0;
+    size_t size;
+
+    for (size = 1; size <= sizeof(buffer); size++) {
+        CHECK_FORKED(microvmi_read_physical(vm, 0, buffer, size, &number));
+        CHECK_FORKED(microvmi_read_physical_padded(vm, 0, buffer, size, &number));
+        CHECK_FORKED(microvmi_read(vm, buffer, size, &number));
+        CHECK_FORKED(microvmi_padded_read(vm, buffer, size, &number));
+        CHECK_FORKED(microvmi_write_physical(vm, 0, buffer, size));
+    }
+    CHECK_FORKED(microvmi_read_physical_batch(vm, &request, 1));
+    CHECK_FORKED(microvmi_seek(vm, 0, SEEK_SET, &number));
+    CHECK_FORKED(microvmi_seek(vm, 0, SEEK_DATA, &number));
+    CHECK_FORKED(microvmi_padded_seek(vm, 0, SEEK_END, &number));
+    CHECK_FORKED(microvmi_unmap_physical(pointer));
+    CHECK_FORKED(microvmi_unmap_physical(NULL));
+}
+
+static void after_direct_reads(const char *image)
+{
+    void *vm = open_or_fail(image);
+    const uint8_t *pointer = NULL;
+    uint64_t word;
+    pid_t child;
+
+    CHECK(microvmi_read_physical(vm, 0, (uint8_t *)&word, sizeof(word), NULL));
+    CHECK_SAYS(microvmi_map_physical(vm, 0, PAGE_SIZE, &pointer), "%s", microvmi_last_error());
+    child = fork_or_fail();
+    if (child == 0) {
+        check_direct_memory_fails(vm, pointer);
+        exit(0);
+    }
+    wait_for(child);
+    CHECK(microvmi_read_physical(vm, 0, (uint8_t *)&word, sizeof(word), NULL));
+    CHECK(microvmi_unmap_physical(pointer));
+    microvmi_destroy(vm);
+}
+
 static atomic_bool ended;
 
 static void *keep_busy(void *vm)
@@ -214,6 +259,8 @@ int main(int argc, char **argv)
         before_the_first_call();
     } else if (strcmp(mode, "after") == 0) {
         after_the_first_call();
+    } else if (strcmp(mode, "direct") == 0 && argc == 3) {
+        after_direct_reads(argv[2]);
     } else if (strcmp(mode, "load") == 0) {
         under_load();
     } else if (strcmp(mode, "exit") == 0 && argc == 3) {
@@ -221,7 +268,7 @@ int main(int argc, char **argv)
     } else if (strcmp(mode, "exec") == 0) {
         exec_in_the_child(argv[0]);
     } else {
-        FAIL("usage: fork before|after|load|exit URI|exec");
+        FAIL("usage: fork before|after|direct IMAGE|load|exit URI|exec");
     }
     return 0;
 }

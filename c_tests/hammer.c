@@ -460,6 +460,39 @@ static void every_byte_once(bool padded)
     }
 }
 
+/* Of a thread: so many that the threads are at it at the same time; where Python moves the cursor each takes long. */
+static uint64_t seeks(void)
+{
+    return kind->byte_at == fake_byte ? 2000 : 100000;
+}
+
+/* Each goes on from where the cursor is: in the end all of them have counted. */
+static void *seek_together(void *argument)
+{
+    const int64_t step = (int64_t)(kind->max_address / (THREADS * seeks()));
+    uint64_t round;
+
+    (void)argument;
+    for (round = 0; round < seeks(); round++) {
+        CHECK((together_padded ? microvmi_padded_seek : microvmi_seek)(atomic_load(&current), step, SEEK_CUR, NULL));
+    }
+    return NULL;
+}
+
+static void every_seek_counts(bool padded)
+{
+    struct worker workers[THREADS];
+    uint64_t position, step = kind->max_address / (THREADS * seeks());
+
+    together_padded = padded;
+    CHECK((padded ? microvmi_padded_seek : microvmi_seek)(atomic_load(&current), 0, SEEK_SET, NULL));
+    start_workers(workers, seek_together, 4000);
+    join_workers(workers);
+    CHECK((padded ? microvmi_padded_tell : microvmi_tell)(atomic_load(&current), &position));
+    CHECK_SAYS(position == step * seeks() * THREADS, "%" PRIu64 " of %" PRIu64 " seeks counted", position / step,
+               seeks() * THREADS);
+}
+
 int main(int argc, char **argv)
 {
     size_t index;
@@ -479,6 +512,8 @@ int main(int argc, char **argv)
     atomic_store(&current, open_or_fail(uri));
     every_byte_once(false);
     every_byte_once(true);
+    every_seek_counts(false);
+    every_seek_counts(true);
     everything_on_one(seconds / 2);
     destroyed_in_the_middle(seconds / 2);
     microvmi_destroy(atomic_load(&current));

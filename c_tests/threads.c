@@ -3,12 +3,14 @@
  * threads MODE [STACK]: which threads the library is used from.
  *   ended         the first call comes from a thread that then ends
  *   small STACK   every call comes from a thread with that many KiB of stack
+ *   fiber STACK   the same on a stack that is not a thread's own, where that one has room and where it has not
  *   destroy       threads use machines that another thread destroys; nothing may wait for ever
  *   late IMAGE    a thread calls from a destructor of its own, when the library's part of the thread has gone
  *   underway URI  a slow read is under way when its machine is destroyed: it ends normally
  */
 #include <pthread.h>
 #include <stdatomic.h>
+#include <ucontext.h>
 
 #include "api.h"
 
@@ -35,7 +37,7 @@ static void *open_read_close(void *unused)
     return NULL;
 }
 
-static void run_thread(void *(*function)(void *), size_t stack)
+static void run_thread_with(void *(*function)(void *), size_t stack, void *argument)
 {
     pthread_attr_t attributes;
     pthread_t thread;
@@ -44,9 +46,44 @@ static void run_thread(void *(*function)(void *), size_t stack)
     if (stack > 0) {
         CHECK(pthread_attr_setstacksize(&attributes, stack) == 0);
     }
-    CHECK(pthread_create(&thread, &attributes, function, NULL) == 0);
+    CHECK(pthread_create(&thread, &attributes, function, argument) == 0);
     CHECK(pthread_join(thread, NULL) == 0);
     pthread_attr_destroy(&attributes);
+}
+
+static void run_thread(void *(*function)(void *), size_t stack)
+{
+    run_thread_with(function, stack, NULL);
+}
+
+static ucontext_t outside, inside;
+
+static void run_fiber(void)
+{
+    open_read_close(NULL);
+}
+
+/* What a runtime of coroutines does. */
+static void *on_a_fiber(void *size)
+{
+    char *stack = malloc(*(size_t *)size);
+
+    CHECK(stack != NULL && getcontext(&inside) == 0);
+    inside.uc_stack.ss_sp = stack;
+    inside.uc_stack.ss_size = *(size_t *)size;
+    inside.uc_link = &outside;
+    makecontext(&inside, run_fiber, 0);
+    CHECK(swapcontext(&outside, &inside) == 0);
+    free(stack);
+    return NULL;
+}
+
+static void on_fibers(size_t stack)
+{
+    on_a_fiber(&stack);
+    open_read_close(NULL);
+    run_thread_with(on_a_fiber, 0, &stack);
+    run_thread_with(on_a_fiber, 64 * 1024, &stack);
 }
 
 static void from_an_ended_thread(void)
@@ -212,6 +249,8 @@ int main(int argc, char **argv)
     } else if (strcmp(mode, "small") == 0 && argc == 3) {
         run_thread(open_read_close, (size_t)atoi(argv[2]) * 1024);
         run_thread(open_read_close, (size_t)atoi(argv[2]) * 1024);
+    } else if (strcmp(mode, "fiber") == 0 && argc == 3) {
+        on_fibers((size_t)atoi(argv[2]) * 1024);
     } else if (strcmp(mode, "destroy") == 0) {
         destroyed_under_use();
     } else if (strcmp(mode, "late") == 0 && argc == 3) {
@@ -219,7 +258,7 @@ int main(int argc, char **argv)
     } else if (strcmp(mode, "underway") == 0 && argc == 3) {
         destroyed_under_a_slow_read(argv[2]);
     } else {
-        FAIL("usage: threads ended|small STACK|destroy|late IMAGE|underway URI");
+        FAIL("usage: threads ended|small STACK|fiber STACK|destroy|late IMAGE|underway URI");
     }
     return 0;
 }

@@ -32,7 +32,14 @@
  *   atomically; calls that name an address do not touch a cursor. microvmi_destroy() may race with calls on the same
  *   context: a call that is under way ends normally and is waited for (a read no longer than some seconds: it then goes
  *   on with the memory as it was), a later one is an invalid-context error. A thread that is cancelled ends before or
- *   after a call, as long as its cancellation is deferred. A calling thread needs 64 KiB of stack.
+ *   after a call, as long as its cancellation is deferred. A calling thread needs 64 KiB of stack, which may be a
+ *   fiber's or a coroutine's; a call that takes Python runs on a thread of the library's where less than 512 KiB are
+ *   left, 50 microseconds slower. A call from a sub-interpreter of the process's Python may be
+ *   MICROVMI_ERROR_NOT_SUPPORTED.
+ *
+ * DESCRIPTORS
+ *   No descriptor of the library's is 0, 1 or 2. While a call opens something, those of them that the host has closed
+ *   are held by one that refuses reads and writes (EBADF, as before); when it is over they are closed again.
  *
  * FORK, SIGNALS, EXIT
  *   After fork() the child cannot use the library: every call fails at once with MICROVMI_ERROR_FORKED (exec is fine).
@@ -49,7 +56,8 @@
  *   The part headed "frozen" is the ABI of libmicrovmi 0.4.0, which never changes. Everything else carries a "since".
  *
  * The environment: MICROVMI_URI (see microvmi_init), MICROVMI_PLUGIN_PATH (directories with further drivers, see
- * docs/drivers.md), RUST_LOG (see microvmi_envlogger_init). A setuid program ignores the first two.
+ * docs/drivers.md), RUST_LOG (see microvmi_envlogger_init). All of them are ignored in a program that was started with
+ * more rights than its user has (setuid, setgid, file capabilities), also when it has given them up since.
  */
 #ifndef LIBMICROVMI_H
 #define LIBMICROVMI_H
@@ -376,7 +384,9 @@ enum microvmi_error {
 typedef enum microvmi_error microvmi_error;
 
 /*
- * The text of this thread's last error, one or more lines without a final newline; "" after a success. Never NULL.
+ * The text of this thread's last error, one line without a final newline; "" after a success. Never NULL. Of several
+ * drivers (MICROVMI_ERROR_NO_DRIVER) it is a line each. It tells names and answers of others, whose control characters
+ * are escaped: it can be printed.
  * The string is the library's, and valid until this thread's next call into the library. Does not start Python.
  */
 const char *microvmi_last_error(void);
@@ -501,7 +511,7 @@ bool microvmi_read_physical_padded(void *context, uint64_t physical_address, uin
  * timeout_ms: how long all of it may take, in milliseconds. The normal end of a process does the same within 10 s.
  *
  * For an ordinary thread, such as one that has taken SIGTERM with sigwait(); it is not async-signal-safe. Does not start
- * Python. Errors: those of the machines that could not be settled, a line each, with the code of the first.
+ * Python. Errors: those of the machines that could not be settled, all in the text, with the code of the first.
  */
 bool microvmi_release_all(uint32_t timeout_ms);
 

@@ -139,7 +139,7 @@ def _line(name: str, value: str) -> str:
     try:
         os.fsencode(value)
     except UnicodeError:
-        raise InvalidArgumentError(f"{name} has characters that no name can have: {_short(value)!r}") from None
+        raise InvalidArgumentError(f"{name} is not a printable path or name: {_short(value)!r}") from None
     return value
 
 

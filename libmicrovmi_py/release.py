@@ -14,6 +14,7 @@ from libmicrovmi_py.errors import (
     TimeoutExpiredError,
     listed,
     logger,
+    told,
 )
 from libmicrovmi_py.transport.deadline import Deadline, limited
 
@@ -118,7 +119,7 @@ def _may_pass(err: BaseException) -> bool:
 
 def _text(err: BaseException) -> str:
     """What is told: an exception that is not ours is a defect of a driver, and its kind tells more than its text."""
-    return str(err) if isinstance(err, MicrovmiError) else f"{type(err).__name__}: {err}"
+    return told(err) if isinstance(err, MicrovmiError) else f"{type(err).__name__}: {told(err)}"
 
 
 def _at_exit() -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,35 @@ def test_every_file_names_its_licence() -> None:
         if name not in bare and "SPDX-License-Identifier: Apache-2.0" not in (ROOT / name).read_text()[:400]
     ]
     assert missing == []
+
+
+OPENING = {"open", "os.open", "os.dup", "os.pidfd_open", "os.eventfd", "os.memfd_create", "os.pipe", "mmap.mmap"}
+OPENING |= {
+    "os.listdir",
+    "os.scandir",
+    "socket.socket",
+    "socket.create_connection",
+    "socket.socketpair",
+    "socket.fromfd",
+}
+BEFORE_ANY_MACHINE = {"environment", "header", "stubgen"}
+
+
+def opening_calls(tree: ast.AST, held: bool = False) -> Iterator[ast.Call]:
+    """Calls that make a descriptor, outside of a block that keeps it off the standard streams' numbers."""
+    for node in ast.iter_child_nodes(tree):
+        inside = held
+        if isinstance(node, ast.With):
+            inside = held or any(ast.unparse(item.context_expr) == "StandardStreamsHeld()" for item in node.items)
+        if isinstance(node, ast.Call) and not held and ast.unparse(node.func) in OPENING:
+            yield node
+        yield from opening_calls(node, inside)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_of)
+def test_what_is_opened_gets_no_standard_stream_s_number(path: Path) -> None:
+    module = module_of(path)
+    if module.split(".")[1:2] in [[name] for name in BEFORE_ANY_MACHINE] or module.endswith("transport.fds"):
+        return
+    found = [f"{path.name}:{call.lineno}" for call in opening_calls(ast.parse(path.read_text()))]
+    assert not found, "open it in a block with StandardStreamsHeld()"

@@ -77,6 +77,19 @@ def test_texts_that_cannot_be_told_in_a_line_are_refused_in_one(uri: str) -> Non
     assert len(str(caught.value)) < 500
 
 
+def test_a_value_has_as_many_characters_as_a_path_may_have() -> None:
+    assert len(Parameters({"path": "x" * 4096})["path"]) == 4096
+    with pytest.raises(InvalidArgumentError, match="path is 4097 characters long: 4096 are the most"):
+        Parameters({"path": "x" * 4097})
+
+
+def test_a_name_may_have_a_tab_and_no_other_control_character() -> None:
+    assert Parameters({"vm_name": "a\tb"}).vm_name == "a\tb"
+    assert Parameters.from_uri("a\tb").vm_name == "a\tb"
+    with pytest.raises(InvalidArgumentError, match="control characters"):
+        Parameters({"vm_name": "a\vb"})
+
+
 def test_numbers_and_seconds_are_checked() -> None:
     params = Parameters({"n": "0x10", "bad": "ten", "t": "0.5", "none": "0", "nan": "nan", "inf": "inf"})
     assert params.integer("n", 1) == 16

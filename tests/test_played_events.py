@@ -14,17 +14,20 @@ import pytest
 
 from libmicrovmi_py import (
     ALL_VCPUS,
+    Event,
     EventKind,
     Intercept,
     InvalidArgumentError,
     InvalidContextError,
     Microvmi,
+    MicrovmiError,
     NotMappedError,
     NotSupportedError,
     PageAccess,
     Reply,
     ReplyAction,
 )
+from libmicrovmi_py.drivers.fake import FakeDriver
 from libmicrovmi_py.drivers.fake.guest import CODE, SYSENTER_CS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -224,3 +227,37 @@ def test_the_end_of_the_process_releases_events() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("released 4096\n", "")
+
+
+class Deliberate(FakeDriver):
+    """It takes its time to answer, and counts the answers."""
+
+    answers = 0
+
+    def reply_event(self, event: Event, reply: Reply) -> None:
+        time.sleep(0.05)
+        self.answers += 1
+        super().reply_event(event, reply)
+
+
+def test_of_two_threads_that_answer_one_event_one_does() -> None:
+    driver = Deliberate({0: bytearray(4096)})
+    errors: list[MicrovmiError] = []
+
+    def answer() -> None:
+        try:
+            machine.reply_event(event)
+        except MicrovmiError as err:
+            errors.append(err)
+
+    with Microvmi.from_driver(driver) as machine:
+        machine.toggle_intercept(Intercept(EventKind.CR, number=3))
+        event = machine.listen(5)
+        assert event is not None
+        threads = [threading.Thread(target=answer) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+    assert driver.answers == 1
+    assert [type(err) for err in errors] == [InvalidArgumentError] * 3

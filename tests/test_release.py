@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import subprocess
@@ -104,7 +105,7 @@ def test_one_that_answers_late_is_settled_all_the_same(paused: Any) -> None:
     timer.start()
     release_all(5)
     timer.join()
-    assert slow.running and quick.running
+    assert [slow.running, quick.running] == [True, True]
 
 
 def test_what_is_done_afterwards_is_undone_as_ever(paused: Any) -> None:
@@ -140,6 +141,30 @@ def test_intercepts_and_page_accesses_are_undone_whatever_becomes_of_a_pause() -
     assert driver.running
 
 
+class Orderly(Ill):
+    """It notes what is undone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done: list[str] = []
+
+    def release_events(self) -> None:
+        super().release_events()
+        self.done.append("events")
+
+    def run(self, *, whoever: bool) -> None:
+        super().run(whoever=whoever)
+        self.done.append("run")
+
+
+def test_intercepts_are_given_back_before_the_machine_runs() -> None:
+    driver = Orderly()
+    with Microvmi.from_driver(driver) as machine:
+        machine.toggle_intercept(CR3)
+        machine.pause()
+    assert driver.done == ["events", "run"]
+
+
 class Clinging(FakeDriver):
     """It cannot give back what it intercepts."""
 
@@ -156,6 +181,8 @@ def test_a_machine_runs_on_though_its_intercepts_cannot_be_given_back(how: str) 
     with pytest.raises(DriverUnavailableError, match="not now"):
         machine.close() if how == "close" else release_all(0.2)
     assert driver.running
+    with contextlib.suppress(DriverUnavailableError):
+        machine.close()
 
 
 def test_a_negative_time_is_an_error() -> None:
@@ -262,7 +289,7 @@ def test_a_forked_child_releases_nothing_of_its_parents() -> None:
 # ----------------------------------------------------------------------------------------------------------------- C
 
 
-def c_program(body: str, library: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+def c_program(body: str, library: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run Python statements in a process that reaches the library by ctypes, as ``lib``."""
     code = f"import ctypes, os, sys\nlib = ctypes.CDLL({str(library)!r})\nlib.microvmi_open.restype = ctypes.c_void_p\n"
     code += "lib.microvmi_last_error.restype = ctypes.c_char_p\nlib.microvmi_release_all.restype = ctypes.c_bool\n"
@@ -279,7 +306,8 @@ def c_program(body: str, library: Path, **environment: str) -> "subprocess.Compl
 
 def test_c_releases_every_context(library_path: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
-    body = f"for path in {str(first)!r}, {str(second)!r}:\n    assert lib.microvmi_pause(opened('vmi://journal/?path=' + path))\n"
+    body = f"for path in {str(first)!r}, {str(second)!r}:\n"
+    body += "    assert lib.microvmi_pause(opened('vmi://journal/?path=' + path))\n"
     body += "assert lib.microvmi_release_all(5000), lib.microvmi_last_error()\nos._exit(0)\n"
     done = c_program(body, library_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -308,5 +336,3 @@ def test_c_refuses_in_a_forked_child(library_path: Path, tmp_path: Path) -> None
         "{tmp_path}", str(tmp_path)
     )
     assert c_program(body, library_path).stdout == "12 ['pause']\n"
-
-

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import _thread
+import errno
 import functools
 import sys
 from collections.abc import Callable
@@ -12,9 +12,11 @@ from typing import Any
 from _libmicrovmi import ffi, lib
 
 from libmicrovmi_py._capi import handles
-from libmicrovmi_py.errors import MicrovmiError, logger, told
+from libmicrovmi_py.errors import IoError, MicrovmiError, logger, told
 
 _log = logger(__name__)
+
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC)
 
 
 def exported(function: Callable[..., None]) -> Callable[..., None]:
@@ -54,15 +56,12 @@ def _report(err: BaseException) -> None:
     code, text = MicrovmiError.code, f"{type(err).__name__}: {told(err)}"
     if isinstance(err, MicrovmiError):
         code, text = err.code, told(err)
+    elif isinstance(err, OSError) and err.errno in _SHORTAGES:
+        code, text = IoError.code, f"the process has run out of something: {told(err)}"
     elif isinstance(err, KeyboardInterrupt):
-        _hand_on_interrupt()
         text = "interrupted"
+        if "_signal" in sys.modules:  # a host that is a Python; an embedded one handles no signals
+            lib.mvi_hand_on_interrupt()
     else:
         _log.debug("unexpected error", exc_info=err)
     lib.mvi_set_error(code, text.encode("utf-8", "backslashreplace"))
-
-
-def _hand_on_interrupt() -> None:
-    """A host that is a Python gets its interrupt after the call; an embedded one handles no signals."""
-    if "_signal" in sys.modules:
-        _thread.interrupt_main()

@@ -12,11 +12,12 @@ from libmicrovmi_py._capi import convert, handles, log, mapped
 from libmicrovmi_py._capi.boundary import exported, on_machine
 from libmicrovmi_py.drivers.registry import open_driver
 from libmicrovmi_py.errors import AccessError, TimeoutExpiredError
+from libmicrovmi_py.events import ALL_VCPUS
 from libmicrovmi_py.memory.io import Memory, PaddedMemory
 from libmicrovmi_py.microvmi import Microvmi
 from libmicrovmi_py.params import Parameters
 from libmicrovmi_py.release import EXIT_LIMIT, release_all
-
+from libmicrovmi_py.transport.shape import integer
 
 environment.decide(lib.mvi_environment_counts())
 
@@ -136,7 +137,7 @@ def mvi_py_memory_map(machine: Microvmi, ranges: Any, capacity: int, count: Any)
 
 @on_machine
 def mvi_py_vcpu_count(machine: Microvmi, count: Any) -> None:
-    count[0] = machine.vcpu_count()
+    count[0] = integer(machine.vcpu_count(), "the number of vCPUs", 0, ALL_VCPUS)
 
 
 @on_machine

@@ -150,7 +150,7 @@ static bool mvi_configure(PyConfig *config)
  * first, in about the amount that start-up takes.
  */
 #define MVI_ROOM_DESCRIPTORS 8
-#define MVI_ROOM_MEMORY (64u << 20)
+#define MVI_ROOM_MEMORY (96u << 20)
 
 static bool mvi_has_room(void)
 {
@@ -266,6 +266,8 @@ static bool mvi_may_pass(PyObject *type, PyObject *value)
 
     if (type != NULL && PyErr_GivenExceptionMatches(type, PyExc_MemoryError))
         return true;
+    if (type != NULL && PyErr_GivenExceptionMatches(type, PyExc_ImportError))
+        return true; /* what the loader of a module runs out of has no number */
     if (type == NULL || value == NULL || !PyErr_GivenExceptionMatches(type, PyExc_OSError))
         return false;
     number = PyObject_GetAttrString(value, "errno");
@@ -290,10 +292,8 @@ static void mvi_boot_fail_from_exception(const char *what)
         message = PyUnicode_AsUTF8(text);
     may_pass = mvi_may_pass(type, value);
     name = type != NULL ? ((PyTypeObject *)type)->tp_name : "no exception";
-    mvi_boot_fail(may_pass ? MVI_FOR_NOW : MVI_FOR_GOOD, "%s (%s): %s%s%s%s", what, name,
-                  message != NULL && message[0] != '\0' ? message : "no reason given",
-                  may_pass ? ": make room, and try again" : "; is the directory ", may_pass ? "" : mvi_private,
-                  may_pass ? "" : " whole?");
+    mvi_boot_fail(may_pass ? MVI_FOR_NOW : MVI_FOR_GOOD, "%s (%s): %s; is the directory %s whole?", what, name,
+                  message != NULL && message[0] != '\0' ? message : "no reason given", mvi_private);
     PyErr_Clear();
     Py_XDECREF(text);
     Py_XDECREF(type);

@@ -134,11 +134,26 @@ struct mvi_call {
     char *arguments; /* and then the result */
 };
 
+void mvi_hand_on_interrupt(void)
+{
+    mvi_thread.interrupted = true;
+}
+
+/* An interrupt that a call took is the host's: it comes back when no code of ours is there to take it again. */
+static void mvi_call_python(struct _cffi_externpy_s *body, char *arguments)
+{
+    mvi_python_call(body, arguments);
+    if (__builtin_expect(mvi_thread.interrupted, 0)) {
+        mvi_thread.interrupted = false;
+        PyErr_SetInterrupt();
+    }
+}
+
 static void mvi_call_here(void *argument)
 {
     struct mvi_call *call = argument;
 
-    mvi_python_call(call->body, call->arguments);
+    mvi_call_python(call->body, call->arguments);
 }
 
 static __attribute__((noinline)) void mvi_call_on_our_stack(struct _cffi_externpy_s *body, char *arguments)
@@ -157,7 +172,7 @@ static void mvi_call(struct _cffi_externpy_s *body, char *arguments)
     (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
     held = mvi_standard_enter();
     if (__builtin_expect(mvi_has_stack(), 1))
-        mvi_python_call(body, arguments);
+        mvi_call_python(body, arguments);
     else
         mvi_call_on_our_stack(body, arguments);
     mvi_standard_leave(held);

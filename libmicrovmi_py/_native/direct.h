@@ -31,6 +31,7 @@ struct mvi_thread {
     uintptr_t stack_end;       /* to here; 0: not known yet */
     struct mvi_look process;   /* look.h: the last process that was found running, */
     struct mvi_look file;      /* and the last region whose file was found whole */
+    bool interrupted;          /* calls.c: the host's Python is owed a KeyboardInterrupt */
 };
 static __thread struct mvi_thread mvi_thread;
 

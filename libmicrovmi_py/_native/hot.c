@@ -320,7 +320,8 @@ uint64_t mvi_table_find(const struct mvi_table *table, uint64_t address, bool ho
 
 void mvi_describe(int32_t code, uint64_t address, size_t size, uint64_t done, char *text, size_t room)
 {
-    const char *cause = "the memory could not be accessed (its file became shorter, or a migration has yet to bring it)";
+    const char *cause = "the memory could not be accessed (its file became shorter, a migration has yet to bring it, or "
+                        "a background snapshot has yet to save it)";
 
     switch (code) {
     case MICROVMI_ERROR_NOT_MAPPED:

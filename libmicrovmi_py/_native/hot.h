@@ -73,7 +73,7 @@ bool mvi_table_read_batch(const struct mvi_table *table, struct microvmi_read_re
 uint64_t mvi_table_find(const struct mvi_table *table, uint64_t address, bool hole);
 
 /* What a result means, as one line: `room` bytes at `text` take it, MVI_DESCRIPTION are enough. */
-#define MVI_DESCRIPTION 224
+#define MVI_DESCRIPTION 256
 void mvi_describe(int32_t code, uint64_t address, size_t size, uint64_t done, char *text, size_t room);
 
 /* A stream's cursor: 0 to the maximum address, guarded by a lock. */

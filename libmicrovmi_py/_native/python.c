@@ -9,6 +9,7 @@
 #include <limits.h>
 #include <pthread.h>
 #include <string.h>
+#include <unistd.h>
 
 struct mvi_python_data mvi_python_data;
 
@@ -93,7 +94,7 @@ static bool mvi_python_join(bool *there)
 static bool mvi_python_load(void)
 {
     char beside[PATH_MAX + 96];
-    const char *paths[] = {beside, MVI_PYTHON_LIBRARY}, *reason = NULL;
+    const char *paths[] = {beside, MVI_PYTHON_LIBRARY}, *reason = NULL, *hint = "";
     mvi_version_function version = NULL;
     void *python = NULL;
     size_t index;
@@ -106,8 +107,10 @@ static bool mvi_python_load(void)
         version = (mvi_version_function)dlsym(python, "Py_GetVersion");
     if (version != NULL)
         return mvi_python_take(python, version);
-    mvi_boot_fail(MVI_FOR_NOW, "no Python " MVI_PYTHON_VERSION " to start: %s: install its shared library, or build "
-                  "libmicrovmi for the Python that is there", reason != NULL ? reason : MVI_PYTHON_LIBRARY);
+    if (access(MVI_PYTHON_LIBRARY, R_OK) != 0)
+        hint = ": install its shared library, or build libmicrovmi for the Python that is there";
+    mvi_boot_fail(MVI_FOR_NOW, "no Python " MVI_PYTHON_VERSION " to start: %s%s",
+                  reason != NULL ? reason : MVI_PYTHON_LIBRARY " is no Python", hint);
     return false;
 }
 

@@ -28,8 +28,8 @@ struct mvi_reader {
 
 static struct mvi_reader *mvi_readers; /* only ever grows */
 static pthread_key_t mvi_reader_key;
+static bool mvi_reader_has_key; /* if there was one left: without it nobody could tell when a reader's thread ends */
 static pthread_once_t mvi_reader_once = PTHREAD_ONCE_INIT;
-static bool mvi_reader_keyed;
 static bool mvi_light; /* the kernel puts a fence into every thread when asked */
 
 static void mvi_reader_leave(void *reader)
@@ -42,7 +42,7 @@ static void mvi_reader_leave(void *reader)
 
 static void mvi_readers_set_up(void)
 {
-    mvi_reader_keyed = pthread_key_create(&mvi_reader_key, mvi_reader_leave) == 0;
+    mvi_reader_has_key = pthread_key_create(&mvi_reader_key, mvi_reader_leave) == 0;
 }
 
 __attribute__((constructor)) static void mvi_readers_register(void)
@@ -68,13 +68,13 @@ static struct mvi_reader *mvi_take_reader(void)
     return reader;
 }
 
-/* False: without memory, or without a way to notice the thread's end. */
+/* False: without memory, or without a way to notice the end of the thread, which then reads by way of Python. */
 static __attribute__((noinline)) bool mvi_become_reader(void)
 {
     struct mvi_reader *reader;
 
     pthread_once(&mvi_reader_once, mvi_readers_set_up);
-    reader = mvi_reader_keyed ? mvi_take_reader() : NULL;
+    reader = mvi_reader_has_key ? mvi_take_reader() : NULL;
     if (reader != NULL && pthread_setspecific(mvi_reader_key, reader) != 0) {
         __atomic_store_n(&reader->taken, 0, __ATOMIC_RELEASE);
         reader = NULL;

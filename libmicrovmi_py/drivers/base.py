@@ -42,7 +42,9 @@ class Driver(abc.ABC):
     def open(cls, params: Parameters) -> Driver:
         """Open the machine that ``params`` names, or raise a ``MicrovmiError`` of one line: the cause, the way out.
 
-        Every wait has a time limit. Nothing about the machine changes.
+        ``params.driver`` is ``None`` if the user named no driver: the name may then be that of another hypervisor's
+        machine, so what only bears it, without a proof, is not touched. Every wait has a time limit. Nothing about the
+        machine changes.
         """
 
     @property

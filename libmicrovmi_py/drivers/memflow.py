@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
+import pwd
 import sys
 import threading
 from array import array
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ _TRIP = 1 << 20
 """Bytes of a read: the package makes a number of every word, and nobody else runs Python meanwhile."""
 
 _WORD = 8
+_ADVICE = "memflowup install NAME, or say plugins="
 _QUOTES = "\"'`"
 
 
@@ -47,6 +50,7 @@ class MemflowDriver(Driver):
         "memflow_connector_name": "the connector, such as qemu, kvm or pcileech",
         "memflow_connector_args": "its arguments: KEY=VALUE,...",
         "package": f"folder that has the Python package {_PACKAGE}, if it is not installed",
+        "plugins": "folder that has the connector, if memflowup did not install it",
     }
 
     def __init__(self, package: Any, connector: Any) -> None:
@@ -75,9 +79,8 @@ class MemflowDriver(Driver):
             )
         arguments = _arguments(params.vm_name or "", params.get("memflow_connector_args", ""))
         package = _package(params.get("package"))
-        with _told(DriverUnavailableError, f"memflow cannot make the connector {name}"):
-            connector = package.Inventory().create_connector(name, None, arguments)
-        return cls(package, connector)
+        given = params.get("plugins")
+        return cls(package, _connector(package, [given] if given else _plugin_folders(), name, arguments))
 
     @property
     def max_addr(self) -> int:
@@ -142,6 +145,33 @@ def _quoted(value: str) -> str:
         return value
     quote = next((quote for quote in _QUOTES if quote not in value), "")
     return f"{quote}{value}{quote}"
+
+
+def _connector(package: Any, folders: Sequence[str], name: str, arguments: str) -> Any:
+    """The connector out of the first of the folders that has it.
+
+    An inventory that is told no folder looks through the working directory too: it reads every file there as a whole,
+    and ends the process if the memory for one is not there.
+    """
+    reasons: dict[str, None] = {}
+    for folder in folders:
+        try:
+            with _told(DriverUnavailableError, f"memflow cannot make the connector {name}"):
+                return package.Inventory(folder).create_connector(name, None, arguments)
+        except DriverUnavailableError as err:
+            reasons[str(err)] = None
+    raise DriverUnavailableError("; ".join(reasons) or f"no folder has plugins of memflow: {_ADVICE}")
+
+
+def _plugin_folders() -> list[str]:
+    """Where memflowup puts plugins and memflow looks for them, but for what the environment names.
+
+    The user's own is that of the password database, as the environment of a program that runs as root is another's.
+    """
+    folders = [f"{root}/memflow" for root in ("/opt", "/lib", "/usr/lib", "/usr/local/lib", "/lib64", "/usr/lib64")]
+    with suppress(KeyError):
+        folders.append(f"{pwd.getpwuid(os.geteuid()).pw_dir}/.local/lib/memflow")
+    return list(dict.fromkeys(os.path.realpath(folder) for folder in folders if os.path.isdir(folder)))
 
 
 def _package(folder: str | None) -> Any:

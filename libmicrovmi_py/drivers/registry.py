@@ -22,7 +22,7 @@ from libmicrovmi_py.environment import variable
 from libmicrovmi_py.errors import DriverUnavailableError, InvalidArgumentError, MicrovmiError, NoDriverError, logger
 from libmicrovmi_py.model import DriverType
 from libmicrovmi_py.params import COMMON_KEYS, FROZEN_KEYS, Parameters
-from libmicrovmi_py.transport.fds import StandardStreamsHeld
+from libmicrovmi_py.transport.fds import StandardStreamsHeld, check_room
 
 ENTRY_POINT_GROUP = "libmicrovmi.drivers"
 
@@ -37,10 +37,12 @@ def open_driver(params: Parameters, driver_type: DriverType | None = None) -> Dr
     driver which found the machine first.
     """
     with StandardStreamsHeld():
+        check_room()
         if params.driver is not None:
             return _open_one(_named(params), params)
         if driver_type is not None:
-            return _open_one(_of_type(driver_type), params)
+            driver = _of_type(driver_type)
+            return _open_one(driver, Parameters(params, driver=driver.name))
         return _open_any(params)
 
 

@@ -8,9 +8,10 @@ writable. Names prove nothing; device and inode do, as long as the file is held 
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from libmicrovmi_py.transport.fds import OwnedFd
 from libmicrovmi_py.transport.processes import DELETED, Process, Vma
@@ -26,18 +27,23 @@ def open_backings(process: Process, vmas: Iterable[Vma]) -> dict[Vma, OwnedFd]:
     What was opened counts if the process still has it mapped afterwards: until then its inode's number could have
     become another file's. Raises ``PermissionDeniedError`` or ``VmGoneError``.
     """
-    descriptors: dict[str, list[str]] = {}
-    for path, target in process.descriptors():
-        descriptors.setdefault(target, []).append(path)
+
+    @functools.cache
+    def descriptors() -> dict[str, list[str]]:
+        paths: dict[str, list[str]] = {}
+        for path, target in process.descriptors():
+            paths.setdefault(target, []).append(path)
+        return paths
+
     opened = {vma: _first(vma, _candidates(process, vma, descriptors)) for vma in vmas}
     found = {vma: fd for vma, fd in opened.items() if fd is not None}
     mapped = set(process.mappings()) if found else set()
     return {vma: fd for vma, fd in found.items() if vma in mapped}
 
 
-def _candidates(process: Process, vma: Vma, descriptors: dict[str, list[str]]) -> Iterator[str]:
+def _candidates(process: Process, vma: Vma, descriptors: Callable[[], dict[str, list[str]]]) -> Iterator[str]:
     yield process.path(f"map_files/{vma.start:x}-{vma.head:x}")
-    yield from descriptors.get(vma.path, ())
+    yield from descriptors().get(vma.path, ())
     if not vma.path.startswith(_NAMELESS) and not vma.path.endswith(DELETED):
         yield process.path("root") + vma.path
 

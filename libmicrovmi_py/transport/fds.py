@@ -10,7 +10,12 @@ import threading
 from collections.abc import Callable
 from types import TracebackType
 
+from libmicrovmi_py.errors import IoError
+
 _STANDARD = (0, 1, 2)
+
+_ROOM = 8
+"""Descriptors that opening a machine takes at a time."""
 
 _lock = threading.Lock()
 _held: list[int] = []
@@ -68,6 +73,22 @@ def _drop(number: int) -> None:
     """Close a placeholder, unless the program has put something else there meanwhile."""
     with contextlib.suppress(OSError):
         if fcntl.fcntl(number, fcntl.F_GETFL) & os.O_PATH:
+            os.close(number)
+
+
+def check_room() -> None:
+    """Raise ``IoError`` unless a few descriptors are left.
+
+    Python's import system takes a folder that it cannot open for an empty one, and remembers it.
+    """
+    taken: list[int] = []
+    try:
+        while len(taken) < _ROOM:
+            taken.append(os.open("/", os.O_PATH | os.O_CLOEXEC))
+    except OSError as err:
+        raise IoError(f"no file descriptors left to open a machine with: {err.strerror}") from err
+    finally:
+        for number in taken:
             os.close(number)
 
 

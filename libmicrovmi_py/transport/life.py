@@ -6,8 +6,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from libmicrovmi_py.errors import IoError
 from libmicrovmi_py.transport.fds import OwnedFd, StandardStreamsHeld
-from libmicrovmi_py.transport.processes import Process
+from libmicrovmi_py.transport.processes import Process, failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +20,14 @@ class Life:
 
 
 def life_of(process: Process) -> Life:
-    """Takes no rights over the process."""
+    """Takes no rights over the process. Raises ``IoError`` if this process has too many files open."""
     try:
         with StandardStreamsHeld():
             fd = OwnedFd(os.pidfd_open(process.pid))
-    except (AttributeError, OSError):
+    except AttributeError:
+        return Life(process.pid, None)
+    except OSError as err:
+        if isinstance(short := failed(process.pid, err), IoError):
+            raise short from err
         return Life(process.pid, None)
     return Life(process.pid, fd if process.alive else None)

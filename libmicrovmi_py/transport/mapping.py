@@ -21,7 +21,7 @@ from libmicrovmi_py.transport.reach import Reach
 
 
 class HostMapping:
-    """``size`` bytes of a regular file from byte ``offset``, mapped shared: what others write is seen at once.
+    """``size`` bytes of a file or block device from byte ``offset``, mapped shared: what others write is seen at once.
 
     ``writable`` is whether it may be written at all: the file is then opened anew for that, with this process's rights,
     so whoever maps another process's file says so only if that process may write it. Mapped for reading only; the first
@@ -58,6 +58,7 @@ class HostMapping:
         self._readable = window
         self._changeable: _Window | None = None
         self._mapped = mapped
+        self._regular = stat.S_ISREG(os.fstat(fd.number).st_mode)  # a device has no holes, and fstat no length for it
 
     @classmethod
     def of_file(
@@ -72,16 +73,18 @@ class HostMapping:
     ) -> HostMapping:
         """Map ``size`` bytes (all up to the end if ``None``) of a path or of an open file.
 
-        Raises ``PermissionDeniedError``, or ``IoError`` for a file that is not there, not regular, empty or too short.
+        Raises ``PermissionDeniedError``, or ``IoError`` for a file that is not there, empty or too short, or neither
+        regular nor a block device.
         """
         try:
             fd = OwnedFd.open(target, os.O_RDONLY | os.O_NONBLOCK) if isinstance(target, str) else target
-            status = os.fstat(fd.number)
-            if not stat.S_ISREG(status.st_mode):
-                raise ValueError("not a regular file")
-            length = status.st_size - offset if size is None else size
-            if not 0 < length <= status.st_size - offset:
-                raise ValueError(f"{length} bytes from {offset:#x} are not in its {status.st_size} bytes")
+            mode = os.fstat(fd.number).st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+                raise ValueError("not a regular file or block device")
+            there = _length(fd)
+            length = there - offset if size is None else size
+            if not 0 < length <= there - offset:
+                raise ValueError(f"{length} bytes from {offset:#x} are not in its {there} bytes")
             return cls(fd, offset, length, writable=writable, mapped=mapped, image=image)
         except PermissionError as err:
             raise PermissionDeniedError(f"{target}: {err.strerror}") from err
@@ -99,12 +102,19 @@ class HostMapping:
             return Reach(
                 view=self._readable.view if self._readable else None,
                 writable=self._changeable.view if self._changeable else None,
-                fd=self._fd,
+                fd=self._fd if self._regular or not self._mapped else None,
                 writer=self._writer,
                 offset=self._offset,
                 pidfd=self._life.pidfd if self._life else None,
-                image=self._image,
+                image=self._image and self._regular,
             )
+
+    def file(self) -> OwnedFd:
+        """The open file. Raises ``InvalidContextError`` after ``close()``."""
+        with self._lock:
+            if self._fd is None:
+                raise InvalidContextError("the machine was closed")
+            return self._fd
 
     def open_for_writing(self) -> None:
         """Make the writable mapping, or open the file for writing where nothing is mapped.
@@ -142,12 +152,17 @@ class _Window:
     __slots__ = ("pages", "view")
 
     def __init__(self, fd: OwnedFd, offset: int, size: int, protection: int) -> None:
-        status = os.fstat(fd.number)
-        block = status.st_blksize if status.st_blksize % PAGE_SIZE == 0 else PAGE_SIZE
+        blocks, length = os.fstat(fd.number).st_blksize, _length(fd)
+        block = blocks if blocks % PAGE_SIZE == 0 else PAGE_SIZE
         start = offset - offset % block
-        end = min(-(-(offset + size) // block) * block, status.st_size)
+        end = min(-(-(offset + size) // block) * block, length)
         if not 0 < size <= end - offset:
-            raise ValueError(f"{size} bytes from {offset:#x} are not in its {status.st_size} bytes")
+            raise ValueError(f"{size} bytes from {offset:#x} are not in its {length} bytes")
         with StandardStreamsHeld():  # the module keeps a descriptor of its own
             self.pages = mmap.mmap(fd.number, end - start, mmap.MAP_SHARED, protection, offset=start)
         self.view = memoryview(self.pages)[offset - start : offset - start + size]
+
+
+def _length(fd: OwnedFd) -> int:
+    """Bytes of a file; ``fstat`` does not know those of a block device."""
+    return os.lseek(fd.number, 0, os.SEEK_END)

@@ -9,13 +9,7 @@ from typing import NamedTuple
 
 from libmicrovmi_py.errors import DriverUnavailableError
 from libmicrovmi_py.transport.processes import Process
-from libmicrovmi_py.transport.sockets import (
-    peer_inode,
-    plain_address,
-    same_namespace,
-    tcp_sockets,
-    unix_sockets_of,
-)
+from libmicrovmi_py.transport.sockets import peer_inode, plain_address, same_namespace, tcp_sockets
 
 _CREDENTIALS = struct.Struct("3i")
 _RIGHTS = "run as the user of that process or with CAP_SYS_PTRACE"
@@ -47,8 +41,9 @@ def credentials(sock: socket.socket) -> Credentials:
 def check_peer(sock: socket.socket, process: Process) -> None:
     """Make sure that a connection that was accepted leads to ``process``. Raises ``PeerError``.
 
-    Its socket at the other end has to be among the open files of the process. Where those cannot be read, a UNIX
-    socket on which the process itself began to listen will do; TCP then proves nothing.
+    Its socket at the other end has to be among the open files of the process. Where those cannot be read, or the
+    kernel does not tell that socket, a UNIX socket on which the process itself began to listen will do; TCP then
+    proves nothing.
     """
     inodes = process.socket_inodes()
     if sock.family == socket.AF_UNIX:
@@ -58,24 +53,18 @@ def check_peer(sock: socket.socket, process: Process) -> None:
 
 
 def _check_unix(sock: socket.socket, process: Process, inodes: set[int] | None) -> None:
-    inode = peer_inode(sock) if inodes is not None else 0
     listener = credentials(sock)
-    if inodes is not None and inode:
-        if inode not in inodes:
-            raise PeerError(_other(listener.pid, process), listener.pid)
-    elif listener.pid != process.pid:
-        if inodes is None:
-            raise PeerError(f"it cannot be told whether process {process.pid} serves it: {_RIGHTS}", listener.pid)
-        _check_handed_over(sock, process, listener)
+    if _leads_to(sock, process, inodes, listener):
+        return
+    if inodes is None:
+        raise PeerError(f"it cannot be told whether process {process.pid} serves it: {_RIGHTS}", listener.pid)
+    raise PeerError(_other(listener.pid, process), listener.pid)
 
 
-def _check_handed_over(sock: socket.socket, process: Process, listener: Credentials) -> None:
-    """Without the kernel's word for the peer: somebody who may do so anyway made the socket, and it is in use there."""
-    name = sock.getpeername()
-    bound = name if isinstance(name, str) else "@" + name[1:].decode(errors="surrogateescape")
-    accepted = any(row.connected and row.path == bound for row in unix_sockets_of(process))
-    if not accepted or listener.uid not in (0, *process.uids()):
-        raise PeerError(_other(listener.pid, process), listener.pid)
+def _leads_to(sock: socket.socket, process: Process, inodes: set[int] | None, listener: Credentials) -> bool:
+    if inodes is not None and (inode := peer_inode(sock)):
+        return inode in inodes
+    return listener.pid == process.pid
 
 
 def _check_tcp(sock: socket.socket, process: Process, inodes: set[int] | None) -> None:

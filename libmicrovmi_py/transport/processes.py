@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from libmicrovmi_py.errors import PermissionDeniedError, VmGoneError
+from libmicrovmi_py.errors import IoError, MicrovmiError, PermissionDeniedError, VmGoneError
 from libmicrovmi_py.transport.fds import StandardStreamsHeld
 
 DELETED = " (deleted)"
@@ -16,6 +17,9 @@ DELETED = " (deleted)"
 _SOCKET = re.compile(r"socket:\[(\d+)\]")
 _STOPPED = ("T", "t")
 _ENDED = ("", "Z", "X", "x")
+
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""What says nothing of the process: we have run out of something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,7 @@ class Process:
     @classmethod
     def all(cls) -> Iterator[Process]:
         """Every process, in ascending order; one that ends meanwhile is left out."""
-        for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
+        for pid in sorted(int(name) for name in names_in("/proc") if name.isdigit()):
             process = cls.find(pid)
             if process is not None:
                 yield process
@@ -99,12 +103,7 @@ class Process:
     @property
     def user(self) -> int:
         """The id of the user with whose rights it acts, -1 if it ended."""
-        try:
-            with StandardStreamsHeld(), open(self.path("status"), "rb") as file:
-                ids = file.read().partition(b"\nUid:")[2].split(None, 2)
-            return int(ids[1])
-        except (OSError, IndexError):
-            return -1
+        return (self.uids() or (-1,))[-1]
 
     @property
     def parent(self) -> int:
@@ -148,7 +147,7 @@ class Process:
     def descriptors(self) -> Iterator[tuple[str, str]]:
         """The path and the target of each open file; nothing if the system does not tell."""
         try:
-            numbers = os.listdir(self.path("fd"))
+            numbers = names_in(self.path("fd"))
         except OSError:
             return
         for number in numbers:
@@ -163,7 +162,7 @@ class Process:
     def uids(self) -> tuple[int, ...]:
         """Its real and its effective user id; none if the system does not tell."""
         try:
-            with open(self.path("status"), "rb") as file:
+            with StandardStreamsHeld(), open(self.path("status"), "rb") as file:
                 fields = next((line.split() for line in file if line.startswith(b"Uid:")), [])
         except OSError:
             return ()
@@ -180,12 +179,18 @@ class Process:
         except PermissionError as err:
             raise self.refused("maps") from err
         except OSError as err:
-            raise VmGoneError(f"process {self.pid} ended") from err
+            raise failed(self.pid, err) from err
         return _joined(_vma(line) for line in lines if line)
 
     def refused(self, name: str) -> PermissionDeniedError | VmGoneError:
         """The error for a file that was refused: until it is collected, one that ended refuses its own user too."""
         return denied(self.path(name)) if self.alive else VmGoneError(f"process {self.pid} ended")
+
+
+def names_in(folder: str) -> list[str]:
+    """The names in a folder. Raises ``OSError``."""
+    with StandardStreamsHeld():
+        return os.listdir(folder)
 
 
 def denied(path: str) -> PermissionDeniedError:
@@ -210,14 +215,25 @@ def _not_dumpable(path: str) -> bool:
         return False
 
 
+def failed(pid: int, err: OSError) -> MicrovmiError:
+    """The error for what the system says of a process: that it is not there, or that something is short."""
+    if err.errno in _SHORTAGES:
+        return IoError(f"cannot look at process {pid}: {err.strerror}")
+    return VmGoneError(f"process {pid} ended")
+
+
 def _stat(pid: int) -> tuple[str, int, int]:
     """State, start time and parent."""
     try:
         with StandardStreamsHeld(), open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
         return fields[0].decode(), int(fields[19]), int(fields[1])
-    except (OSError, IndexError):
-        return "", 0, 0
+    except OSError as err:
+        if err.errno in _SHORTAGES:
+            raise failed(pid, err) from err
+    except IndexError:
+        pass
+    return "", 0, 0
 
 
 def _vma(line: str) -> Vma:

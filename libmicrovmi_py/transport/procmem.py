@@ -10,7 +10,7 @@ from dataclasses import replace
 from libmicrovmi_py.errors import InvalidContextError, ReadOnlyError, VmGoneError
 from libmicrovmi_py.transport.fds import OwnedFd
 from libmicrovmi_py.transport.life import Life, life_of
-from libmicrovmi_py.transport.processes import Process, denied
+from libmicrovmi_py.transport.processes import Process, denied, failed
 from libmicrovmi_py.transport.reach import Reach
 
 
@@ -67,7 +67,7 @@ class ProcessMemory:
         except PermissionError as err:
             raise self._process.refused("mem") from err
         except OSError as err:
-            raise self._gone() from err
+            raise failed(self.pid, err) from err
         if not self._process.alive:
             raise self._gone()
         return fd

@@ -22,6 +22,7 @@ DEEPEST_MESSAGE = 64
 
 _CHUNK = 1 << 16
 _NO_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
+_ALIKE = bytes.maketrans(b"[]", b"{}")
 
 
 class QmpProtocolError(DriverUnavailableError):
@@ -169,11 +170,11 @@ def _parsed(line: bytes) -> dict[str, Any]:
 def _too_deep(line: bytes) -> bool:
     """Whether more than ``DEEPEST_MESSAGE`` objects and lists lie within each other, or some are not closed."""
     outside = b"".join(line.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
-    brackets = outside.translate(None, _NO_BRACKETS)
+    brackets = outside.translate(_ALIKE, _NO_BRACKETS)
     for _ in range(DEEPEST_MESSAGE):
         if not brackets:
             return False
-        brackets = brackets.replace(b"{}", b"").replace(b"[]", b"")
+        brackets = brackets.replace(b"{}", b"")
     return bool(brackets)
 
 

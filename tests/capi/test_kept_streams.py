@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from ctypes import byref, c_uint8, c_uint64
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,6 +41,20 @@ def test_kept_pages_holes_and_the_end_are_read_right_again_and_again(lib: Any, p
             assert read(lib, paused, stream, position, size) == (expected, position + len(expected))
         hole = read(lib, paused, stream, 0x4010, 8)
         assert hole == ((bytes(8), 0x4018) if stream else (b"", 0x4010))
+
+
+@pytest.mark.parametrize("stream", ["", "padded_"])
+def test_streams_end_at_the_end_within_a_kept_page(
+    lib: Any, opened: Open, stream: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MICROVMI_PLUGIN_PATH", str(Path(__file__).resolve().parents[1] / "plugins"))
+    end = 0x3810
+    vm = opened(f"vmi://journal/?size={end:#x}&path={tmp_path}/journal")
+    assert lib.microvmi_pause(vm)
+    for _ in range(3):
+        assert read(lib, vm, stream, end - 8, 8) == (bytes(8), end)
+        assert read(lib, vm, stream, end - 8, 16) == (bytes(8), end)
+        assert read(lib, vm, stream, end, 8) == (b"", end)
 
 
 def test_a_write_and_a_resume_are_seen(lib: Any, paused: int) -> None:

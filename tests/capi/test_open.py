@@ -200,6 +200,19 @@ def test_the_environment_stands_in_for_missing_parameters(library_path: Path, st
         assert done.stdout.splitlines() == [expected, "None 2"], done.stderr
 
 
+def test_an_empty_variable_is_none(library_path: Path, stubs: ModuleType) -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(stubs.__file__ or '').parent)!r}); import {stubs.__name__} as s\n"
+        f"lib = s.load({str(library_path)!r}); assert not lib.microvmi_init(None, None, None)\n"
+        "print(lib.microvmi_last_error_code())"
+    )
+    told = [
+        subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False).stdout
+        for env in ({}, {"MICROVMI_URI": ""})
+    ]
+    assert told[0] == told[1] == f"{NO_DRIVER}\n"
+
+
 def test_a_fake_machine_tells_its_registers(lib: Any, stubs: ModuleType) -> None:
     context = lib.microvmi_open(b"vmi://fake/?vcpus=2", None)
     registers, count = stubs.Registers(), c_uint16()

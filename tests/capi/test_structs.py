@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from ctypes import Structure, byref, pointer, sizeof
+from ctypes import Structure, byref, c_uint32, pointer, sizeof
 from itertools import count
 from types import ModuleType
 from typing import Any
@@ -141,3 +141,12 @@ def test_listen_waits_as_many_milliseconds_as_it_is_told(
     assert lib.microvmi_last_error_code() == TIMEOUT
     assert timeout_ms / 1000 <= took + 0.001
     assert took < timeout_ms / 1000 + 5
+
+
+@pytest.mark.parametrize("access", [8, 9, 16, 0xFFFFFFFF])
+def test_an_access_that_there_is_not_is_refused(lib: Any, opened: Open, access: int) -> None:
+    vm, told = opened("vmi://fake/"), c_uint32()
+    assert lib.microvmi_set_page_access(vm, 0x2000, 3)
+    refused(lib, lib.microvmi_set_page_access(vm, 0x2000, access), b"not made of read")
+    assert lib.microvmi_get_page_access(vm, 0x2000, byref(told))
+    assert told.value == 3

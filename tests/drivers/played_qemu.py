@@ -24,7 +24,7 @@ _numbers = itertools.count()
 class PlayedQemu:
     """A running one; ``uri`` opens it."""
 
-    def __init__(self, process: "subprocess.Popen[str]", name: str, path: Path) -> None:
+    def __init__(self, process: subprocess.Popen[str], name: str, path: Path) -> None:
         self.process = process
         self.name = name
         self.path = path

@@ -5,16 +5,17 @@ The machine has 1 MiB of main memory in two ranges around a hole, in a shared me
 private; the last 64 KiB of the first range are read-only; 64 KiB of video memory and a block that an ivshmem device
 shares lie above. Byte N of a block is N // 4096 % 251. Two vCPUs, numbered 0 and 4.
 
-``-fake WHAT=COMMAND`` makes it misbehave at that command: ``hang``, ``late`` (by a second), ``exit``, ``hangup``, ``leave`` (hangs up, ends a
-little later), ``refuse``, ``refuse-when-paused``, ``move`` (the first time the map has moved on), ``vanish``.
-``-fake lose=OFFSET`` takes the 4096 bytes at that offset of the first block away at SIGUSR1 and says ``lost``; at
-SIGUSR2 it puts others like them there and says ``found``. ``-fake swapped`` has the halves of the second range in another order in the block. ``-fake arriving`` says that its
-memory is still being migrated, ``-fake waiting`` that it waits for a migration. ``-fake missing`` makes the pages from
-4 KiB to 128 KiB missing ones, which nobody brings, as of a post-copy migration whose source hangs (the kernel's
-userfaultfd; takes root). ``-fake deaf`` never takes a client of the first monitor. ``-fake fuzz`` spoils answers, by
-the number of the connection. ``-fake fork`` leaves a child of the same command line behind for 0.3 s. ``-dimm FILE``
-plugs 64 KiB at 0x180000 in, which are there as long as FILE is. The command ``play-state`` makes a run state the
-machine's, ``play-answer`` an answer that of a command.
+``-ram FILE`` is where shared main memory lies, 64 KiB in. ``-fake WHAT=COMMAND`` makes it misbehave at that command:
+``hang``, ``late`` (by a second), ``exit``, ``hangup``, ``leave`` (hangs up, ends a little later), ``refuse``,
+``refuse-when-paused``, ``move`` (the first time the map has moved on), ``vanish``. ``-fake lose=OFFSET`` takes the
+4096 bytes at that offset of the first block away at SIGUSR1 and says ``lost``; at SIGUSR2 it puts others like them
+there and says ``found``. ``-fake swapped`` has the halves of the second range in another order in the block. ``-fake
+arriving`` says that its memory is still being migrated, ``-fake waiting`` that it waits for a migration. ``-fake
+missing`` makes the pages from 4 KiB to 128 KiB missing ones, which nobody brings, as of a post-copy migration whose
+source hangs (the kernel's userfaultfd; takes root). ``-fake deaf`` never takes a client of the first monitor. ``-fake
+fuzz`` spoils answers, by the number of the connection. ``-fake fork`` leaves a child of the same command line behind
+for 0.3 s. ``-dimm FILE`` plugs 64 KiB at 0x180000 in, which are there as long as FILE is. The command ``play-state``
+makes a run state the machine's, ``play-answer`` an answer that of a command.
 """
 
 from __future__ import annotations
@@ -46,17 +47,17 @@ REGISTERS = "EAX={0:08x} EBX=00000000 ECX=00000000 EDX=00000000\r\nEIP=0000fff0 
 class Block:
     """Memory of a machine: where it lies in this process."""
 
-    def __init__(self, name: str, size: int, shared: bool) -> None:
+    def __init__(self, name: str, size: int, shared: bool, path: str = "") -> None:
         self.name = name
         self.shared = shared
-        self.area = _shared(size) if shared else _private(size)
+        self.area = _shared(size, path) if shared else _private(size)
         self.area[:] = b"".join(bytes([number % 251]) * 4096 for number in range(size // 4096))
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.area))
 
 
-def _shared(size: int) -> mmap.mmap:
+def _shared(size: int, path: str) -> mmap.mmap:
     """The middle of a file: what lies around it is not the machine's."""
-    fd = os.memfd_create("ram")
+    fd = os.open(path, os.O_RDWR | os.O_CREAT) if path else os.memfd_create("ram")
     os.write(fd, b"before" * MARGIN)
     os.truncate(fd, size + 2 * MARGIN)
     return mmap.mmap(fd, size, offset=MARGIN)
@@ -83,7 +84,8 @@ class Machine:
         self.fakes = [value for option, value in options if option == "-fake"]
         self.status = "prelaunch" if "-S" in argv else "running"
         self.played: dict[str, Any] = {}
-        main = Block("mem0", 1024 * KIB, shared="private" not in self.fakes)
+        self.file = dict(options).get("-ram", "")
+        main = Block("mem0", 1024 * KIB, shared="private" not in self.fakes, path=self.file)
         video = Block("vga.vram", 64 * KIB, shared=False)
         extra = Block("shm0", 64 * KIB, shared=True)
         upper = (768, 512) if "swapped" in self.fakes else (512, 768)
@@ -138,7 +140,7 @@ class Machine:
             ],
             "query-cpus-fast": [{"cpu-index": 4}, {"cpu-index": 0}],
             "query-status": {"status": self.status, "running": self.status == "running"},
-            "qom-get": "/objects/shm0",
+            "qom-get": self.properties().get(arguments.get("path", ""), {}).get(arguments.get("property")),
             "query-memory-devices": self.plugged(),
             "query-migrate": {"status": "postcopy-active"} if "arriving" in self.fakes else {},
         }
@@ -163,6 +165,18 @@ class Machine:
             return self.human(arguments["command-line"], arguments.get("cpu-index", 0))
         return answers[command]
 
+    def properties(self) -> dict[str, dict[str, Any]]:
+        """What ``qom-get`` tells, by path and name."""
+        memory = {"share": "private" not in self.fakes, "mem-path": self.file, "offset": MARGIN, "size": 1024 * KIB}
+        return {"/machine/peripheral/iv": {"memdev": "/objects/shm0"}, "/objects/mem0": memory}
+
+    def examine(self, address: int, size: int) -> str:
+        """What ``xp`` prints of bytes."""
+        start, _, _, block, offset = next(item for item in self.ranges if item[0] <= address < item[0] + item[1])
+        content = block.area[offset + address - start :][:size]
+        rows = [" ".join(f"{byte:#04x}" for byte in content[at : at + 8]) for at in range(0, size, 8)]
+        return "".join(f"{address + 8 * at:016x}: {row}\r\n" for at, row in enumerate(rows))
+
     def plugged(self) -> list[dict[str, Any]]:
         if not self.dimm:
             return []
@@ -176,6 +190,9 @@ class Machine:
             return self.flat_view()
         if line == "info registers":
             return REGISTERS.format(vcpu + 0xAB00)
+        if line.startswith("xp /"):
+            count, _, place = line.removeprefix("xp /").partition("xb ")
+            return self.examine(int(place, 16), int(count))
         address = int(line.removeprefix("gpa2hva "), 16)
         for start, size, _, block, offset in self.ranges:
             if start <= address < start + size:

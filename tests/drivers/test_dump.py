@@ -4,9 +4,13 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from needs import missing
 
 from libmicrovmi_py.errors import (
     DriverUnavailableError,
@@ -100,3 +104,33 @@ def test_a_large_read_of_an_image_that_was_cut_is_an_error(image: Path) -> None:
         for address, size in ((0, 4 << 20), (2 << 20, 2 << 20)):
             with pytest.raises(IoError, match="could not be accessed"):
                 machine.read_physical(address, size)
+
+
+@pytest.fixture
+def block_device(image: Path) -> Iterator[Path]:
+    """A block device of 1 MiB that begins with the image's bytes."""
+    os.truncate(image, 1 << 20)
+    losetup = shutil.which("losetup", path="/usr/sbin:/sbin:" + os.environ["PATH"])
+    if losetup is None or os.geteuid() != 0:
+        missing("no block device: it takes losetup (apt-get install mount) and root")
+    made = subprocess.run([losetup, "-f", "--show", str(image)], capture_output=True, text=True, check=False)
+    if made.returncode:
+        missing(f"no block device: {made.stderr.strip()}; it takes the kernel's loop devices")
+    yield Path(made.stdout.strip())
+    subprocess.run([losetup, "-d", made.stdout.strip()], check=True)
+
+
+def test_a_block_device_is_an_image(block_device: Path) -> None:
+    for mapped in ("yes", "no"):
+        with Microvmi(driver="dump", path=block_device, mapped=mapped) as machine:
+            assert machine.memory_map() == (MemoryRange(0, 1 << 20),)
+            for size in (8, 100, len(CONTENT)):
+                assert machine.read_physical(0, size) == CONTENT[:size]
+            assert machine.read_physical(0, 1 << 20) == CONTENT.ljust(1 << 20, b"\0")
+            assert machine.memory.readall() == CONTENT.ljust(1 << 20, b"\0")
+            assert machine.memory.seek(0, os.SEEK_DATA) == 0
+            with pytest.raises(ReadOnlyError):
+                machine.write_physical(0, b"x")
+    block_device.write_bytes(b"\x1f\x8b\x08")
+    with pytest.raises(DriverUnavailableError, match="is a gzip file"):
+        Microvmi.open(str(block_device))

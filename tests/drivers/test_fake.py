@@ -6,7 +6,8 @@ from __future__ import annotations
 import pytest
 
 from libmicrovmi_py.drivers.fake import FakeDriver, reset_registers
-from libmicrovmi_py.errors import InvalidArgumentError, NotMappedError, ReadOnlyError
+from libmicrovmi_py.errors import InvalidArgumentError, IoError, NotMappedError, ReadOnlyError
+from libmicrovmi_py.events import PageAccess
 from libmicrovmi_py.microvmi import Microvmi
 from libmicrovmi_py.model import PAGE_SIZE, MemoryKind, MemoryRange
 
@@ -68,3 +69,42 @@ def test_memory_must_be_whole_frames_and_apart() -> None:
             FakeDriver(memory)
     with pytest.raises(InvalidArgumentError, match="0x1000 is given twice"):
         FakeDriver({0: bytearray(2 * PAGE_SIZE), PAGE_SIZE: bytearray(PAGE_SIZE)})
+
+
+def test_frames_that_are_to_fail_do() -> None:
+    uri = "vmi://fake/?size=0x10000&unreadable=0x4000-0x6000&unwritable=0x8000-0x9000,0xa000-0xb000"
+    with Microvmi.open(uri) as machine:
+        for frame in range(16):
+            address = frame * PAGE_SIZE
+            readable, writable = frame not in (4, 5), frame not in (4, 5, 8, 10)
+            if readable:
+                assert machine.read_physical(address, PAGE_SIZE) == frame.to_bytes(8, "little") * 512
+            else:
+                with pytest.raises(IoError, match=f"{address:#x} cannot be read"):
+                    machine.read_physical(address, PAGE_SIZE)
+            if writable:
+                machine.write_physical(address, b"new")
+                assert machine.read_physical(address, 3) == b"new"
+            else:
+                with pytest.raises(IoError):
+                    machine.write_physical(address, b"new")
+        assert machine.read_physical(0x8000, 8) == (8).to_bytes(8, "little")
+
+
+def test_registers_that_were_read_are_a_copy() -> None:
+    with Microvmi.open("vmi://fake/") as machine:
+        machine.read_registers().rip = 77
+        machine.read_registers().cs.base = 77
+        assert machine.read_registers() == reset_registers()
+        written = reset_registers()
+        machine.write_registers(written)
+        written.cs.base = 77
+        assert machine.read_registers() == reset_registers()
+
+
+def test_closing_gives_page_accesses_back() -> None:
+    driver = FakeDriver({0: bytearray(2 * PAGE_SIZE)})
+    with Microvmi.from_driver(driver) as machine:
+        machine.set_page_access(PAGE_SIZE, PageAccess.READ)
+        assert driver.get_page_access(1) == PageAccess.READ
+    assert driver.get_page_access(1) == PageAccess.ALL

@@ -149,12 +149,12 @@ def test_another_program_of_qemus_is_no_machine(binary: Path, start: Start, prog
 
 
 def test_a_machine_named_with_digits_is_found_by_its_name(start: Start) -> None:
+    """The digits are the number of a process that is no QEMU, of one that is, and of none."""
     process = start("424242424")
-    driver = opened("424242424")
-    assert driver.regions()
-    driver.close()
-    start(str(process.pid))
-    opened(str(process.pid)).close()
+    for name in (str(os.getpid()), str(process.pid)):
+        start(name)
+        opened(name).close()
+    opened("424242424").close()
 
 
 @pytest.mark.parametrize("text", ["²", "٣٤", "9" * 30, "0"])
@@ -274,6 +274,15 @@ def test_the_map_is_read_again_and_replaced_as_a_whole(start: Start) -> None:
     assert driver.memory_map()[0] == MemoryRange(0, 448 * KIB, RAM)
     assert driver.regions() is not before
     assert driver.regions() == before
+    driver.close()
+
+
+def test_the_map_is_read_again_by_a_stop(start: Start) -> None:
+    start(NAME)
+    driver = opened()
+    before = driver.regions()
+    driver.stop()
+    assert driver.regions() is not before
     driver.close()
 
 

@@ -64,10 +64,12 @@ def journal(tmp_path: Path) -> Path:
 
 
 ENDINGS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+SIGNALLED = ["env", "--default-signal=INT,TERM,HUP"]
+"""In front of a command: what the tests themselves were started to ignore, as in the background, is not ignored."""
 ENV = {"MICROVMI_PLUGIN_PATH": str(PLUGINS), "PATH": os.defpath}
 
 
-def until_paused(program: "subprocess.Popen[bytes]", journal: Path) -> None:
+def until_paused(program: subprocess.Popen[bytes], journal: Path) -> None:
     """Wait until a program has paused its machine."""
     while not journal.exists():
         assert program.poll() is None
@@ -92,6 +94,11 @@ class TestMemDump:
         (tmp_path / "image").write_bytes(content)
         run("mem-dump", "-o", "copy", "./image")
         assert (tmp_path / "copy").read_bytes() == content
+
+    def test_takes_a_word_that_is_no_machine_for_a_file(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "image").write_bytes(os.urandom(FRAME))
+        run("mem-dump", "-o", "copy", "image")
+        assert (tmp_path / "copy").read_bytes() == (tmp_path / "image").read_bytes()
 
     def test_leaves_holes_for_zeros(self, run: Run, tmp_path: Path) -> None:
         run("mem-dump", "-o", "zeros", "vmi://fake/?size=0x1000000&pattern=zero")
@@ -130,7 +137,8 @@ class TestMemDump:
     ) -> None:
         uri = f"vmi://journal/?size=0x8000000&delay=0.0002&path={journal}"
         env = {"MICROVMI_PLUGIN_PATH": str(PLUGINS)}
-        with subprocess.Popen([str(bin_dir / "mem-dump"), "-q", uri], cwd=tmp_path, env=env) as program:
+        command = [*SIGNALLED, str(bin_dir / "mem-dump"), "-q", uri]
+        with subprocess.Popen(command, cwd=tmp_path, env={**env, "PATH": os.defpath}) as program:
             while not list(tmp_path.glob("memory.dump.*")) or not journal.exists():
                 assert program.poll() is None
                 time.sleep(0.01)
@@ -221,7 +229,7 @@ class TestPause:
     def test_ended_by_a_signal_resumes(
         self, bin_dir: Path, journal: Path, number: signal.Signals, options: list[str]
     ) -> None:
-        command = [str(bin_dir / "pause"), *options, f"vmi://journal/?path={journal}"]
+        command = [*SIGNALLED, str(bin_dir / "pause"), *options, f"vmi://journal/?path={journal}"]
         with subprocess.Popen(command, env=ENV, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as program:
             until_paused(program, journal)
             program.send_signal(number)
@@ -229,7 +237,7 @@ class TestPause:
         assert journal.read_text().split() == ["pause", "resume", "close"]
 
     def test_started_to_ignore_a_signal_ignores_it(self, bin_dir: Path, journal: Path) -> None:
-        command = ["nohup", str(bin_dir / "pause"), "-t", "0.5", f"vmi://journal/?path={journal}"]
+        command = [*SIGNALLED, "nohup", str(bin_dir / "pause"), "-t", "0.5", f"vmi://journal/?path={journal}"]
         with subprocess.Popen(command, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as program:
             until_paused(program, journal)
             program.send_signal(signal.SIGHUP)
@@ -250,7 +258,7 @@ class TestPause:
 class TestEvents:
     @pytest.mark.parametrize("number", ENDINGS)
     def test_ended_by_a_signal_ends_as_ever(self, bin_dir: Path, number: signal.Signals) -> None:
-        command = [str(bin_dir / "events"), "vmi://fake/", "cr3"]
+        command = [*SIGNALLED, str(bin_dir / "events"), "vmi://fake/", "cr3"]
         with subprocess.Popen(command, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
             assert program.stdout is not None
             program.stdout.readline()

@@ -10,12 +10,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import _cffi_backend
+import cffi
+import pycparser
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 IGNORED = shutil.ignore_patterns(
     "build", "dist", "__pycache__", ".*_cache", "*.egg-info", "*.so", ".git", "lib", "include"
 )
+PACKAGES = "packages"
 LONG_AGO = 1_000_000_000.0
 
 Make = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -40,6 +44,10 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "include").mkdir()
     shutil.copy2(ROOT / "include" / "libmicrovmi.h", place / "include")
     shutil.copytree(ROOT / "libmicrovmi_py", place / "libmicrovmi_py", ignore=IGNORED)
+    # As a virtual environment in the tree has it: cffi is below the path with spaces, too.
+    for package in (cffi, pycparser):
+        shutil.copytree(Path(package.__file__).parent, place / PACKAGES / package.__name__)
+    shutil.copy2(_cffi_backend.__file__, place / PACKAGES)
     assert _make(place, "lib").returncode == 0
     return place
 
@@ -53,6 +61,7 @@ def make(tree: Path) -> Make:
 def _make(place: Path, *words: str, python: str | None = sys.executable) -> subprocess.CompletedProcess[str]:
     # A make that runs this test must not hand its own jobs and variables on.
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS", "PYTHON"))}
+    clean["PYTHONPATH"] = str(place / PACKAGES)
     chosen = [] if python is None else [f"PY={python}"]
     command = ["make", "--no-print-directory", "CFLAGS=-O0", *chosen, *words]
     return subprocess.run(command, cwd=place, env=clean, capture_output=True, text=True, check=False)

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,14 @@ from .guest import QEMU
 SECONDS = 20.0
 
 _numbers = itertools.count(1)
+
+
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """A directory with a short name that every user can enter and write: pytest closes its own to others."""
+    with tempfile.TemporaryDirectory(prefix="microvmi-") as name:
+        os.chmod(name, 0o777)
+        yield Path(name)
 
 
 def need_qemu() -> str:
@@ -110,8 +120,17 @@ def firmware(
         more = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "cwd": folder, **more}
         guest.process = subprocess.Popen([*command, *options], **more)
         stack.callback(_end, guest.process)
-        wait_for(guest.human_monitor.exists if human else lambda: True, guest.process)
+        if human:
+            wait_for(lambda: _answers(guest), guest.process)
         yield guest
+
+
+def _answers(guest: Firmware) -> bool:
+    """Whether its monitor answers, which it does when all sockets are there."""
+    try:
+        return bool(guest.human("info status"))
+    except (FileNotFoundError, ConnectionRefusedError):
+        return False
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -131,14 +150,13 @@ def wait_for(condition: Callable[[], object], process: subprocess.Popen[bytes] |
 
 
 def free_ports(count: int) -> int:
-    """The first of so many TCP ports in a row that nobody uses at present."""
+    """The first of so many TCP ports in a row that nobody uses at present, and that the system gives to nobody."""
     while True:
-        with closing(socket.create_server(("127.0.0.1", 0))) as server:
-            first: int = server.getsockname()[1]
+        first = random.randrange(20000, 30000)
         try:
             for port in range(first, first + count):
                 socket.create_server(("127.0.0.1", port)).close()
-        except (OSError, OverflowError):
+        except OSError:
             continue
         return first
 

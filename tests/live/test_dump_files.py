@@ -6,7 +6,12 @@ QEMU makes Windows crash dumps of Windows guests only: those, and LiME, are writ
 
 from __future__ import annotations
 
+import re
+import shutil
+import struct
+import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,7 +20,7 @@ from drivers.dump import builders
 
 from . import oracle
 from .capi import Machine
-from .conftest import OpenMachine
+from .conftest import NewGuest, OpenMachine
 from .guest import MIB, VCPUS, Guest
 from .marks import on_one_guest
 
@@ -25,6 +30,10 @@ PAGES_APART = 37
 
 UNKNOWN = ("efer", "msr_efer")
 """QEMU's notes do not have them."""
+
+
+def _backend(name: str, mib: int) -> tuple[str, ...]:
+    return ("-object", f"memory-backend-ram,id={name},size={mib}M,share=on")
 
 
 @pytest.fixture
@@ -81,6 +90,7 @@ def test_dumps_of_every_format_hold_the_guests_memory_and_registers(
         paused.monitor.execute("dump-guest-memory", paging=False, protocol=f"file:{path}", format=form)
         vm, ranges = open_machine(str(path)), oracle.memory_map(paused.monitor)
         assert _without_kinds(vm.memory_map()) == _without_kinds(ranges)
+        assert _behind_1_mib(vm.memory_map()) == _behind_1_mib(ranges)
         assert vm.max_address() == paused.config.size
         assert_same(paused, vm, ranges, scratch)
 
@@ -93,7 +103,112 @@ def test_segments_by_the_guests_page_tables_overlap_and_hold_the_same(
     paused.monitor.execute("dump-guest-memory", paging=True, protocol=f"file:{path}")
     vm = open_machine(str(path))
     assert sum(item.size for item in vm.memory_map()) > paused.config.size - MIB
+    assert vm.max_address() == paused.config.size
     assert_same(paused, vm, vm.memory_map(), scratch)
+
+
+@on_one_guest
+def test_a_part_of_memory_is_dumped_as_ram(paused: Guest, open_machine: OpenMachine, scratch: Path) -> None:
+    path, begin, length = scratch / "dump", 16 * MIB, 5 * MIB
+    paused.monitor.execute("dump-guest-memory", paging=False, protocol=f"file:{path}", begin=begin, length=length)
+    vm = open_machine(str(path))
+    assert vm.memory_map() == [oracle.Range(begin, length, "ram")]
+    assert vm.max_address() == begin + length
+    assert_same(paused, vm, vm.memory_map(), scratch)
+
+
+LARGE = "memory plugged in, and ivshmem above it"
+
+MACHINES: dict[str, tuple[str, ...]] = {
+    "more RAM, ivshmem behind it": (
+        *("-m", "192M", "-M", "q35,max-ram-below-4g=64M", *_backend("shared", 64)),
+        *("-device", "ivshmem-plain,memdev=shared"),
+    ),
+    "memory plugged in": ("-m", "64M,slots=2,maxmem=4G", *_backend("dimm", 128), "-device", "pc-dimm,memdev=dimm"),
+    LARGE: (
+        *("-M", "q35", "-m", "64M,slots=2,maxmem=4G", *_backend("dimm", 128), "-device", "pc-dimm,memdev=dimm"),
+        *(*_backend("shared", 1024), "-device", "ivshmem-plain,memdev=shared"),
+    ),
+    "no video memory": ("-vga", "none"),
+    "no chip set": ("-M", "microvm"),
+}
+"""Arguments for QEMU besides those of a small guest without a kernel."""
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_a_machine_has_the_same_main_memory_and_kinds_live_and_dumped(
+    new_guest: NewGuest, open_machine: OpenMachine, scratch: Path, name: str
+) -> None:
+    guest = new_guest(options=MACHINES[name])
+    _let_the_firmware_run(guest)
+    live = open_machine(guest.uri)
+    for form in ("elf",) if name == LARGE else ("elf", "kdump-zlib"):
+        path = scratch / form
+        guest.monitor.execute("dump-guest-memory", paging=False, protocol=f"file:{path}", format=form)
+        vm = open_machine(str(path))
+        assert vm.max_address() == live.max_address()
+        assert _behind_1_mib(vm.memory_map()) == _behind_1_mib(live.memory_map())
+        assert vm.vcpu_count() == live.vcpu_count()
+        path.unlink()
+
+
+def _let_the_firmware_run(guest: Guest) -> None:
+    """Let a stopped guest run until its memory is as the firmware leaves it: the map is the same for a second."""
+    guest.monitor.execute("cont")
+    seen: list[object] = []
+    deadline = time.monotonic() + 30
+    while len(seen) < 10 or seen[-10:] != seen[-1:] * 10:
+        assert time.monotonic() < deadline, "the guest's memory map never holds still"
+        time.sleep(0.2)
+        seen.append(oracle.memory_map(guest.monitor))
+    guest.monitor.execute("stop")
+
+
+@on_one_guest
+def test_dumps_filtered_by_makedumpfile_end_where_the_machine_does(
+    paused: Guest, open_machine: OpenMachine, scratch: Path
+) -> None:
+    if shutil.which("makedumpfile") is None:
+        pytest.skip("makedumpfile is not installed")
+    whole, notes, path = scratch / "whole", scratch / "vmcoreinfo", scratch / "filtered"
+    paused.monitor.execute("dump-guest-memory", paging=False, protocol=f"file:{whole}")
+    content = whole.read_bytes()
+    told = re.search(rb"OSRELEASE=\d[^\0]*", content)
+    assert told, "a kernel has this text for its dumps"
+    notes.write_bytes(told[0])
+    whole.write_bytes(_with_headers_first(content))
+    for arguments in (("-E", "-d", "31"), ("-c", "-d", "31"), ("-l", "-d", "1")):
+        command = ["makedumpfile", *arguments, "-i", notes, whole, path]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        if ended.returncode:
+            pytest.skip(f"this makedumpfile does not know the guest's kernel: {ended.stdout.strip().splitlines()[-1:]}")
+        vm = open_machine(str(path))
+        found = vm.memory_map()
+        assert vm.max_address() == paused.config.size
+        assert sum(item.size for item in found) < paused.config.size * (0.9 if "31" in arguments else 1)
+        assert {item.kind for item in found if item.end <= paused.config.size} == {"ram"}
+        assert "ram" not in {item.kind for item in found if item.start >= paused.config.size}
+        assert_same(paused, vm, found, scratch)
+        path.unlink()
+
+
+def _with_headers_first(content: bytes) -> bytes:
+    """An ELF core with its program headers right behind its header, where makedumpfile looks for them."""
+    (place,), (count,) = struct.unpack_from("<Q", content, 32), struct.unpack_from("<H", content, 56)
+    rows = [list(row) for row in struct.iter_unpack("<2I6Q", content[place : place + 56 * count])]
+    first = min(row[2] for row in rows)
+    for row in rows:
+        row[2] += 64 + 56 * count - first
+    head = bytearray(content[:64])
+    struct.pack_into("<2Q", head, 32, 64, 0)
+    struct.pack_into("<3H", head, 58, 0, 0, 0)
+    return bytes(head) + b"".join(struct.pack("<2I6Q", *row) for row in rows) + content[first:]
+
+
+def _behind_1_mib(ranges: list[oracle.Range]) -> list[oracle.Range]:
+    """What of the map a dump tells exactly."""
+    cut = (item._replace(start=max(item.start, MIB), size=item.end - max(item.start, MIB)) for item in ranges)
+    return oracle.joined(item for item in cut if item.size > 0)
 
 
 def _without_kinds(ranges: list[oracle.Range]) -> list[oracle.Range]:

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,19 +17,18 @@ from needs import missing
 
 from libmicrovmi_py import DriverUnavailableError, InvalidArgumentError, IoError, Microvmi
 
-from .firmware import firmware, free_ports, listens, need_qemu, need_root, new_name, ports_of, wait_for
+from .firmware import firmware, free_ports, listens, need_qemu, need_root, new_name, open_folder, ports_of, wait_for
+from .monitor import Monitor, MonitorError
 
 MIB = 1 << 20
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A directory with a short name that every user can enter."""
-    for path in (tmp_path, *tmp_path.parents[:3]):
-        with contextlib.suppress(PermissionError):
-            path.chmod(0o755)
-    return tmp_path
+def folder() -> Iterator[Path]:
+    """A directory that every user can enter and write."""
+    with open_folder() as path:
+        yield path
 
 
 def size_of(name: object, **parameters: object) -> int:
@@ -96,12 +95,27 @@ def test_a_qemu_whose_program_has_another_name(folder: Path, environment: dict[s
 
 def test_what_started_a_qemu_is_not_taken_for_it(folder: Path) -> None:
     name = new_name()
-    script = 'trap "kill %1" EXIT; "$@" & wait'
-    with firmware(folder, "-S", *unix(folder / "q"), name=name, around=["sh", "-c", script, "sh"]) as started:
-        assert size_of(name) == 64
-        with pytest.raises(DriverUnavailableError, match=f"another QEMU listens there: {name}"):
-            size_of(started.pid)
-        started.quit()
+    shell = ["sh", "-c", '"$@" & wait', "sh"]
+    with firmware(folder, "-S", *unix(folder / "q"), name=name, around=shell) as started:
+        try:
+            assert size_of(name) == 64
+            with pytest.raises(DriverUnavailableError, match=f"another QEMU listens there: {name}"):
+                size_of(started.pid)
+        finally:
+            started.quit()
+
+
+def test_what_started_a_renamed_qemu_is_not_taken_for_it(folder: Path, environment: dict[str, str]) -> None:
+    name, program = new_name(), folder / "vm-runner"
+    shutil.copy(os.path.realpath(need_qemu()), program)
+    shell = ["sh", "-c", '"$@" & wait', "sh"]
+    data = ("-L", "/usr/share/qemu", "-L", "/usr/share/seabios")
+    options = ("-S", *data, *unix(folder / "q"))
+    with firmware(folder, *options, name=name, around=shell, program=str(program), env=environment) as started:
+        try:
+            assert size_of(name) == 64
+        finally:
+            started.quit()
 
 
 def test_a_process_that_is_no_qemu_is_named(folder: Path) -> None:
@@ -196,6 +210,10 @@ def test_a_debuggers_port_within_the_range_is_left_alone(folder: Path) -> None:
     with firmware(folder, *stub, "-qmp", f"tcp:127.0.0.1:{port},to={port + 1},server=on,wait=off") as guest:
         wait_for(lambda: listens(port) and listens(port + 1), guest.process)
         assert size_of(guest.name) == 64
+        with socket.create_connection(("127.0.0.1", port)) as held:
+            assert held.recv(1) == b"{"
+            with pytest.raises(DriverUnavailableError, match="another client may hold this monitor"):
+                size_of(guest.name, timeout=1)
         assert guest.runs()
 
 
@@ -229,6 +247,30 @@ def test_a_machine_without_memory_is_told_as_such(folder: Path) -> None:
         size_of(guest.name)
 
 
+def test_a_write_during_a_background_snapshot_tells_what_may_be_in_the_way(folder: Path) -> None:
+    with firmware(folder, *unix(folder / "q"), mib=256) as guest:
+        monitor = Monitor(folder / "q")
+        try:
+            wanted = [{"capability": "background-snapshot", "state": True}]
+            monitor.execute("migrate-set-capabilities", capabilities=wanted)
+        except MonitorError as err:
+            missing(f"no background snapshot: {err}; the kernel needs userfaultfd with write protection")
+        monitor.execute("migrate", uri="exec:sleep 10; cat >/dev/null")  # a full pipe holds it up
+        with Microvmi(guest.name, driver="qemu", timeout=5) as machine:
+            errors: list[IoError] = []
+
+            def is_refused() -> bool:
+                try:
+                    machine.write_physical(0x2000000, bytes(8))
+                except IoError as err:
+                    errors.append(err)
+                return bool(errors)
+
+            wait_for(is_refused, guest.process)
+            assert "a background snapshot has yet to save it) at physical address 0x2000000" in str(errors[0])
+            assert machine.read_physical(0x2000000, 8) == bytes(8)
+
+
 def test_libvirts_monitor_is_told_at_once_and_once(folder: Path) -> None:
     need_root("a mount namespace")
     home = folder / "libvirt" / "qemu" / "domain-1-x"
@@ -243,6 +285,20 @@ def test_libvirts_monitor_is_told_at_once_and_once(folder: Path) -> None:
             size_of(guest.name, timeout=10)
         assert time.monotonic() - started < 3
         assert str(caught.value).count("libvirt holds") == 1
+
+
+def test_libvirts_monitor_is_known_by_its_device_wherever_it_is(folder: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as held:
+        server.bind(str(folder / "anywhere"))
+        server.listen(1)
+        device = f"socket,id=charmonitor,fd={server.fileno()},server=on,wait=off"
+        chardev = ("-chardev", device, "-mon", "chardev=charmonitor,mode=control")
+        with firmware(folder, "-S", *chardev, *unix(folder / "q"), pass_fds=[server.fileno()]) as guest:
+            held.connect(str(folder / "anywhere"))
+            assert held.recv(1) == b"{"
+            assert size_of(guest.name) == 64  # by its second monitor
+            with pytest.raises(DriverUnavailableError, match=r"libvirt holds the monitor .*/anywhere"):
+                size_of(guest.name, qmp=folder / "anywhere", timeout=10)
 
 
 def as_another(code: str, *, around: list[str], folder: Path) -> str:

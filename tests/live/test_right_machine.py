@@ -18,20 +18,17 @@ from needs import missing
 
 from libmicrovmi_py import DriverUnavailableError, InvalidArgumentError, Microvmi
 
-from .firmware import Firmware, firmware, free_ports, listens, need_root, new_name, ports_of, wait_for
+from .firmware import Firmware, firmware, free_ports, listens, need_root, new_name, open_folder, ports_of, wait_for
 from .test_finding import MIB, OPENING, as_another, size_of, unix
 
 ABSENT = "no QEMU machine has the name"
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder() -> Iterator[Path]:
     """A directory that every user can enter and write."""
-    for path in (tmp_path, *tmp_path.parents[:3]):
-        with contextlib.suppress(PermissionError):
-            path.chmod(0o755)
-    tmp_path.chmod(0o777)
-    return tmp_path
+    with open_folder() as path:
+        yield path
 
 
 def tcp(port: int, more: str = "") -> tuple[str, str]:

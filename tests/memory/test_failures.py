@@ -8,7 +8,14 @@ from collections.abc import Sequence
 import pytest
 
 from libmicrovmi_py.drivers.fake import FakeDriver
-from libmicrovmi_py.errors import AccessError, InvalidContextError, IoError, NotMappedError
+from libmicrovmi_py.errors import (
+    AccessError,
+    InvalidArgumentError,
+    InvalidContextError,
+    IoError,
+    NotMappedError,
+    ReadOnlyError,
+)
 from libmicrovmi_py.microvmi import Microvmi
 from libmicrovmi_py.model import PAGE_SIZE
 
@@ -160,3 +167,51 @@ def test_nothing_is_read_or_written_once_the_machine_is_closed(size: int) -> Non
     with pytest.raises(ValueError, match="closed"):
         machine.memory.write(buffer)
     assert buffer == NEW * size
+
+
+@pytest.mark.parametrize(("address", "lands"), [(0, True), (1, False), (0x3FFF, False), (0x4000, True)])
+def test_writes_right_beside_read_only_memory_land(address: int, lands: bool) -> None:
+    """It lies from 0x2000 to 0x4000; each write is of two frames."""
+    pieces = {0: bytearray(0x2000), 0x2000: bytearray(0x2000), 0x4000: bytearray(0x2000)}
+    machine = Microvmi.from_driver(FakeDriver(pieces, rom=[0x2000]))
+    if lands:
+        machine.write_physical(address, NEW * 0x2000)
+        assert machine.read_physical(address, 0x2000) == NEW * 0x2000
+    else:
+        with pytest.raises(ReadOnlyError):
+            machine.write_physical(address, NEW * 0x2000)
+        assert machine.read_physical(0, 0x6000) == bytes(0x6000)
+
+
+@pytest.mark.parametrize("address", [-1, -PAGE_SIZE, 1 << 64])
+def test_a_batch_with_an_address_that_cannot_be_reads_nothing(address: int) -> None:
+    buffer = bytearray(NEW * 8)
+    with pytest.raises(InvalidArgumentError, match="64 bits"):
+        Microvmi.from_driver(FakeDriver(memory())).read_physical_batch([(0, buffer), (address, buffer)])
+    assert buffer == NEW * 8
+
+
+class Recording(FakeDriver):
+    """It keeps the numbers of the frames that it was asked for."""
+
+    def __init__(self, pieces: dict[int, bytearray]) -> None:
+        super().__init__(pieces)
+        self.asked: set[int] = set()
+
+    def read_frame(self, frame: int, offset: int, buffer: memoryview) -> None:
+        self.asked.add(frame)
+        super().read_frame(frame, offset, buffer)
+
+
+@pytest.mark.parametrize("address", [(1 << 52) - PAGE_SIZE - 8, (1 << 52) - 1, 1 << 52, 1 << 63, (1 << 64) - 8])
+def test_no_driver_is_asked_for_a_frame_that_no_machine_has(address: int) -> None:
+    driver = Recording(memory())
+    machine, size = Microvmi.from_driver(driver), 4 * PAGE_SIZE
+    buffer = bytearray(NEW * size)
+    assert machine.read_physical_into(address, buffer) == 0
+    machine.read_physical_padded_into(address, buffer)
+    assert buffer == bytes(size)
+    with pytest.raises(NotMappedError):
+        machine.write_physical(address, NEW * size)
+    assert machine.read_physical_batch([(address, buffer)])[0].done == 0
+    assert max(driver.asked, default=0) < 1 << 40

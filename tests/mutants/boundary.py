@@ -50,4 +50,103 @@ MUTANTS = (
         "a struct one byte short is read beyond its end",
         (STRUCTS,),
     ),
+    Mutant(
+        CONVERT,
+        "segment.base, segment.limit, segment.selector = source.base, source.limit, source.selector",
+        "segment.base, segment.limit, segment.selector = source.base, source.selector, source.limit",
+        "told segments: limit and selector swapped",
+        ("tests/capi/test_open.py::test_a_fake_machine_tells_its_registers",),
+    ),
+    Mutant(
+        CONVERT,
+        "values[name] = SystemTableReg(table.base, table.limit)",
+        "values[name] = SystemTableReg(table.base, table.base)",
+        "written tables have another limit",
+        (f"{STRUCTS}::test_every_register_that_is_written_is_read_again",),
+    ),
+    Mutant(
+        CONVERT,
+        'target.struct_size = min(target.struct_size, ffi.sizeof("struct microvmi_event"))',
+        "pass",
+        "an event for a larger struct says that all of it is filled",
+        ("tests/capi/test_event_calls.py::test_an_event_for_a_larger_struct_says_how_much_of_it_is_filled",),
+    ),
+    Mutant(
+        CONVERT,
+        "return Intercept(kind, pointer.number, pointer.address)",
+        "return Intercept(kind, pointer.address, pointer.number)",
+        "number and address of an intercept swapped",
+        ("tests/capi/test_event_calls.py::test_a_thousand_events_are_answered",),
+    ),
+    Mutant(
+        CONVERT,
+        "    if bits > PageAccess.ALL:",
+        "    if bits > PageAccess.ALL + 1:",
+        "an access that there is not is accepted",
+        (f"{STRUCTS}::test_an_access_that_there_is_not_is_refused",),
+    ),
+    Mutant(
+        CONVERT,
+        "None if source == ffi.NULL else registers(source)",
+        "None",
+        "registers of an answer are lost",
+        (f"{STRUCTS}::test_so_is_every_register_of_an_answer",),
+    ),
+    Mutant(
+        "libmicrovmi_py/_capi/entry.py",
+        "row.bytes_read, row.error = done, error.code if error else 0",
+        "row.bytes_read, row.error = done, error.code if not done else 0",
+        "batch: a request that got a part has no error",
+        ("tests/capi/test_batch.py::test_each_request_has_the_result_it_has_alone",),
+    ),
+    Mutant(
+        "libmicrovmi_py/_capi/entry.py",
+        "        done[0] = machine.memory.write(convert.buffer(data, size))\n"
+        "    except AccessError as err:\n        done[0] = err.completed",
+        "        done[0] = machine.memory.write(convert.buffer(data, size))\n"
+        "    except AccessError as err:\n        done[0] = 0",
+        "a stream write that fails in the middle says that nothing was written",
+        (
+            "tests/contract/test_contract_failures.py::"
+            "test_a_write_that_fails_is_seen_as_far_as_it_got[fake-running-True]",
+        ),
+    ),
+    Mutant(
+        "libmicrovmi_py/_capi/entry.py",
+        "        done[0] = _stream(machine, padded).readinto(convert.buffer(buffer, size))\n"
+        "    except AccessError as err:\n        done[0] = err.completed",
+        "        done[0] = _stream(machine, padded).readinto(convert.buffer(buffer, size))\n"
+        "    except AccessError as err:\n        done[0] = 0",
+        "a stream read that fails in the middle says that nothing was read",
+        ("tests/contract/test_contract_failures.py::test_a_stream_moves_by_what_it_read[fake-running-]",),
+    ),
+    Mutant(
+        "libmicrovmi_py/_capi/entry.py",
+        "    except AccessError as err:\n        done[0] = err.completed\n        raise\n    done[0] = size\n",
+        "    except AccessError as err:\n        done[0] = 0\n        raise\n    done[0] = size\n",
+        "a read that fails in the middle says that nothing was read",
+        ("tests/contract/test_contract_failures.py::test_a_read_tells_what_it_has[fake-running-read]",),
+    ),
+    Mutant(
+        "libmicrovmi_py/_capi/entry.py",
+        "    count[0] = len(known)\n",
+        "    count[0] = min(len(known), capacity)\n",
+        "a map that does not fit looks as if it did",
+        ("tests/capi/test_memory.py::test_the_memory_map_comes_whole_or_in_part",),
+    ),
+    Mutant(
+        "libmicrovmi_py/_capi/mapped.py",
+        "        holds.pop()\n",
+        "        holds.clear()\n",
+        "the first of two holds on memory ends both",
+        ("tests/capi/test_map.py::test_an_address_that_was_handed_out_twice_is_given_back_twice",),
+    ),
+    Mutant(
+        "libmicrovmi_py/_capi/mapped.py",
+        "        if not holds:\n            del _held[address]",
+        "",
+        "an entry for each address that was ever mapped",
+        ("tests/capi/test_map.py",),
+        "costs a few bytes for each address, and what is given back twice is still refused",
+    ),
 )

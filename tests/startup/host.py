@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A host that is a Python itself and uses the library through ctypes. Run by any Python 3, silent when it works.
 
-host.py LIBRARY works|refused|locked|leaves URI
+host.py LIBRARY works|refused|locked|leaves URI|interrupted URI
 """
 
 import ctypes
@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 
 FAKE = b"vmi://fake/"
 STARTUP = 13
@@ -122,8 +123,25 @@ def leaves(path: str, uri: str) -> None:
     assert library.microvmi_pause(library.microvmi_open(uri.encode(), None))
 
 
+def interrupted(path: str, uri: str) -> None:
+    """Ctrl-C while a slow call is under way: the call fails, and the program gets its interrupt."""
+    library = load(path)
+    machine = library.microvmi_open(uri.encode(), None)
+    buffer = ctypes.create_string_buffer(1 << 18)
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    try:
+        done = library.microvmi_read_physical(machine, 0, buffer, 1 << 18, None)
+        assert not done
+        time.sleep(5)
+    except KeyboardInterrupt:
+        library.microvmi_destroy(machine)
+        return
+    raise AssertionError("the interrupt was lost")
+
+
 if __name__ == "__main__":
-    if sys.argv[2] == "leaves":
-        leaves(sys.argv[1], sys.argv[3])
+    if sys.argv[2] in ("leaves", "interrupted"):
+        {"leaves": leaves, "interrupted": interrupted}[sys.argv[2]](sys.argv[1], sys.argv[3])
     else:
         {"works": works, "refused": refused, "locked": locked}[sys.argv[2]](sys.argv[1])

@@ -31,6 +31,13 @@ def test_private_ram_stays_out_of_reach_of_a_stray_print(
     programs.run(programs.linked("closed"), closed, start_machine("-fake", "private"))
 
 
+def test_files_of_somebody_else_s_driver_stay_out_of_reach(programs: Programs, tmp_path: Path) -> None:
+    uri = f"vmi://journal/?size=0x1000&path={tmp_path}/journal"
+    env = {"MICROVMI_PLUGIN_PATH": str(HERE.parent / "plugins")}
+    programs.run(programs.linked("closed"), "12", uri, "stops", env=env)
+    assert set((tmp_path / "journal").read_text().split()) == {"pause", "resume", "close"}
+
+
 @pytest.mark.parametrize("closed", COMBINATIONS)
 @pytest.mark.parametrize("kind", ["shared", "private"])
 def test_a_python_program_is_no_worse_off(

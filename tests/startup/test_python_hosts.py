@@ -99,3 +99,21 @@ def test_a_foreign_python_is_refused(
 ) -> None:
     foreign = programs.foreign("foreign-python", linked=linked)
     programs.run(foreign, initialized, library_path, STARTUP, "3.99.1", f"Python {built_for}")
+
+
+@pytest.mark.parametrize("first", ["first", "later"])
+def test_a_sub_interpreter_is_refused_or_served_and_never_waits(
+    programs: Programs, library_path: Path, built_for: str, first: str
+) -> None:
+    for kind, path in pythons().items():
+        if kind.split()[0] == built_for:
+            programs.run(path, HOST.with_name("sub.py"), library_path, first)
+
+
+def test_an_interrupt_during_a_call_reaches_the_program(
+    programs: Programs, library_path: Path, built_for: str, tmp_path: Path
+) -> None:
+    uri = f"vmi://journal/?size=0x100000&delay=0.02&path={tmp_path}/journal"
+    for kind, path in pythons().items():
+        if kind.split()[0] == built_for:
+            programs.run(path, HOST, library_path, "interrupted", uri, env={"MICROVMI_PLUGIN_PATH": str(PLUGINS)})

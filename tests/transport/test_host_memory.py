@@ -149,6 +149,18 @@ def test_pages_that_nobody_may_touch_do_not_make_those_in_front_of_them_read_onl
 # --------------------------------------------------------------------------------------------------- process memory
 
 
+def test_a_page_that_guards_memory_does_not_make_it_read_only() -> None:
+    area = mmap.mmap(-1, 5 * PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(area))
+    libc = ctypes.CDLL(None, use_errno=True)
+    for guard in (address, address + 4 * PAGE):
+        assert libc.mprotect(ctypes.c_void_p(guard), PAGE, 0) == 0
+    vma = next(vma for vma in this_process().mappings() if vma.start == address + PAGE)
+    assert (vma.end, vma.writable) == (address + 4 * PAGE, True)
+    for guard in (address, address + 4 * PAGE):
+        assert libc.mprotect(ctypes.c_void_p(guard), PAGE, mmap.PROT_READ | mmap.PROT_WRITE) == 0
+
+
 def test_process_memory_reads_and_writes_at_addresses() -> None:
     memory = ProcessMemory(this_process())
     with mmap.mmap(-1, 2 * PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as area:

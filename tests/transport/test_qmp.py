@@ -17,6 +17,7 @@ import pytest
 from libmicrovmi_py.errors import TimeoutExpiredError
 from libmicrovmi_py.transport.deadline import Deadline
 from libmicrovmi_py.transport.qmp import (
+    DEEPEST_MESSAGE,
     LARGEST_MESSAGE,
     QmpClient,
     QmpCommandError,
@@ -189,6 +190,45 @@ def test_a_message_beyond_all_limits_is_given_up() -> None:
         client.greet(Deadline(30))
     thread.join()
     far.close()
+
+
+def nested(depth: int) -> bytes:
+    """An answer of objects and lists within each other, and of brackets in texts, which are no such."""
+    inner = b'"[{\\"[\\\\"'
+    for level in range(depth - 1):
+        inner = b"[" + inner + b"]" if level % 2 else b'{"a": ' + inner + b"}"
+    return b'{"id": 2, "return": ' + inner + b"}\n"
+
+
+def test_objects_within_each_other_are_read_to_a_depth() -> None:
+    with connected(answering(nested(DEEPEST_MESSAGE))) as client:
+        assert greeted(client).execute("query-status")
+
+
+WRONG_NESTS = [nested(DEEPEST_MESSAGE + 1), nested(900), b"{" * 2_000_000 + b"}\n", b'{"a": [}}\n']
+
+
+@pytest.mark.parametrize("answer", WRONG_NESTS, ids=["a bit", "much", "never closed", "crossed"])
+def test_deeper_ones_are_refused_before_they_take_stack(answer: bytes) -> None:
+    with connected(answering(answer)) as client, pytest.raises(QmpProtocolError, match="not a QMP server"):
+        greeted(client).execute("query-status")
+
+
+def test_an_answer_takes_memory_and_time_by_its_limit() -> None:
+    program = (
+        "import resource, socket, threading\n"
+        "from libmicrovmi_py.transport.deadline import Deadline\n"
+        "from libmicrovmi_py.transport.qmp import LARGEST_MESSAGE, QmpClient\n"
+        "answer = b'{\"return\": [' + b'{},' * ((LARGEST_MESSAGE - 100) // 3) + b'{}]}\\n'\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (512 << 20, 512 << 20))\n"
+        "near, far = socket.socketpair()\n"
+        "threading.Thread(target=far.sendall, args=(answer,)).start()\n"
+        "print(len(QmpClient(near, Deadline(20)).records('query-memdev')) > 1_000_000)\n"
+    )
+    started = time.monotonic()
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert result.stdout == "True\n", result.stderr
+    assert time.monotonic() - started < 20
 
 
 @pytest.mark.parametrize("sent", [b"", b'{"QMP": '], ids=["at once", "within a line"])

@@ -201,6 +201,19 @@ def test_memory_that_is_mapped_read_only_is_not_forced(this: Process) -> None:
     assert guest.read(0, 16) == before
 
 
+def test_private_memory_beside_a_page_that_nobody_may_touch_is_written(this: Process) -> None:
+    """QEMU has such guards at both ends of its RAM."""
+    with mmap.mmap(-1, 3 * PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as area:
+        libc, start = ctypes.CDLL(None), address_of(area)
+        for page in (0, 2):
+            assert libc.mprotect(ctypes.c_void_p(start + page * PAGE), ctypes.c_size_t(PAGE), 0) == 0
+        guest = Guest(this, start + PAGE, PAGE)
+        assert type(guest.regions()[0].source) is Anonymous
+        guest.write(8, b"written")
+        assert area[PAGE + 8 : PAGE + 15] == b"written"
+        libc.mprotect(ctypes.c_void_p(start), ctypes.c_size_t(3 * PAGE), BOTH)
+
+
 def test_a_mapped_file_with_a_line_end_in_its_name_breaks_no_list_of_mappings(tmp_path: Path, this: Process) -> None:
     path = tmp_path / "with\rand\nin it"
     path.write_bytes(bytes(PAGE))

@@ -15,8 +15,8 @@ def runs(image: Image, offset: int, bits: int) -> Iterator[tuple[int, int]]:
     """(first, one past the last) of the runs of pages in a bitmap of ``bits`` bits in the file, ascending."""
     size = -(-bits // 8)
     image.check(offset, size, "the bitmap of pages")
-    begin = end = 0
-    for position in range(0, size, _CHUNK):
+    begin = end = position = 0
+    while position < size:
         chunk = image.read(offset + position, min(_CHUNK, size - position), "the bitmap of pages")
         for first, last in _runs_of(chunk, position * 8, bits):
             if first != end:
@@ -24,6 +24,7 @@ def runs(image: Image, offset: int, bits: int) -> Iterator[tuple[int, int]]:
                     yield begin, end
                 begin = first
             end = last
+        position = max(position + len(chunk), image.next_data(offset + position + len(chunk)) - offset)
     if begin < end:
         yield begin, end
 

@@ -40,7 +40,7 @@ def told(read: Read) -> list[Span]:
 
 
 def mirrored(read: Read, size: int) -> bool:
-    """Whether the last ``size`` bytes below 1 MiB are the same as those below 4 GiB: the firmware, as the processor starts."""
+    """Whether the last ``size`` bytes below 1 MiB are those below 4 GiB: the firmware, seen twice."""
     low, high = read(_BIOS_END - size, size), read((1 << 32) - size, size)
     return len(low) == size and low == high
 

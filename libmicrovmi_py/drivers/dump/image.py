@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import bisect
+import errno
 import os
 import struct
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ class Image:
 
     @classmethod
     def open(cls, path: str, *, mapped: bool = True) -> Image:
-        """Open a file. Raises ``PermissionDeniedError``, or ``IoError`` for what is no file, or empty.
+        """Open a file or block device. Raises ``PermissionDeniedError``, ``IoError`` for what is neither, or empty.
 
         ``mapped`` is whether memory that lies in it is mapped, or read by system calls.
         """
@@ -38,10 +39,9 @@ class Image:
         return b"".join(self._read(begin, length, what) for begin, length in self.pieces(offset, size))
 
     def _read(self, offset: int, size: int, what: str) -> bytes:
-        reach = self.mapping.reach()
-        assert reach.fd is not None
+        fd = self.mapping.file()
         try:
-            content = os.pread(reach.fd.number, size, offset)
+            content = os.pread(fd.number, size, offset)
         except OSError as err:
             raise IoError(f"{self.path}: {what} cannot be read: {err.strerror}") from err
         if len(content) != size:
@@ -57,6 +57,16 @@ class Image:
     def pieces(self, offset: int, size: int) -> Iterator[tuple[int, int]]:
         """Where in the file those bytes are: (offset, size), in order."""
         yield offset, size
+
+    def next_data(self, offset: int) -> int:
+        """The first byte from ``offset`` on that may be other than 0; the end of the file if there is none.
+
+        A sparse file of 8 KiB can say that it has a bitmap of 128 GiB, which nobody should wait for.
+        """
+        try:
+            return os.lseek(self.mapping.file().number, offset, os.SEEK_DATA)
+        except OSError as err:
+            return self.mapping.size if err.errno == errno.ENXIO else offset
 
     def damaged(self, what: str) -> IoError:
         """The error for a file that is cut short or lies."""
@@ -103,6 +113,14 @@ class FlatImage(Image):
             yield Piece(offset, size, position)
             position += size
             count += 1
+
+    def next_data(self, offset: int) -> int:
+        """As above; a hole of the file within a record is one of the dump."""
+        index = bisect.bisect_right(self._starts, offset) - 1
+        record = self._records[max(index, 0)]
+        if not record.start <= offset < record.end:
+            return offset
+        return min(super().next_data(record.offset + offset - record.start) - record.offset + record.start, record.end)
 
     def pieces(self, offset: int, size: int) -> Iterator[tuple[int, int]]:
         """Where in the file those bytes are. Raises ``IoError`` for bytes that no record has."""

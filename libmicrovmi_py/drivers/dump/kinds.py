@@ -26,7 +26,7 @@ class AllKinds(Protocol):
 
     @property
     def end_of_ram(self) -> int:
-        """One past the last byte of main memory, as far as the dump tells; it need not be in the file. 0 without any."""
+        """One past the last byte of main memory, as far as the dump tells; it may be left out. 0 without any."""
 
     def of(self, start: int, end: int) -> Iterable[MemoryRange]:
         """A range of the dump in pieces, each with its kind."""
@@ -62,7 +62,8 @@ class Kinds:
         if main and not whole:
             spans = joined([*spans, main[0]])
         main = main or (_seen(spans, low) if whole else _possible(low))
-        writable = _firmware_below_1_mib(spans, low, read) if whole else 0
+        self._firmware_at = next((start for start, end in spans if low <= start < _4_GIB <= end), _4_GIB)
+        writable = _firmware_below_1_mib(spans, _4_GIB - self._firmware_at, read) if whole else 0
         self._firmware = MemoryKind.DEVICE if writable else MemoryKind.ROM
         self._main = list(_without(main, _MIB - writable, _MIB))
         self._edges = sorted({edge for span in self._main for edge in span} | {_4_GIB})
@@ -77,7 +78,7 @@ class Kinds:
     def _kind(self, first: int, last: int) -> MemoryKind:
         if any(start <= first < end for start, end in self._main):
             return MemoryKind.RAM
-        return self._firmware if last == _4_GIB else MemoryKind.DEVICE
+        return self._firmware if self._firmware_at <= first < _4_GIB else MemoryKind.DEVICE
 
 
 def _agreed(told: Sequence[Span], low: int, whole: bool) -> list[Span]:
@@ -101,13 +102,12 @@ def _possible(low: int) -> list[Span]:
     return joined([(0, max(low, _HIGHEST_LOW_END)), (_4_GIB, 1 << PHYSICAL_BITS)])
 
 
-def _firmware_below_1_mib(spans: Sequence[Span], low: int, read: Read) -> int:
+def _firmware_below_1_mib(spans: Sequence[Span], size: int, read: Read) -> int:
     """How many bytes below 1 MiB are the firmware's, on a machine without a chip set that could put RAM in their place.
 
     Such a machine (microvm) has no room for video memory either, nor is its firmware read-only.
     """
-    firmware = next((start for start, end in spans if low <= start < _4_GIB <= end), _4_GIB)
-    size = min(_4_GIB - firmware, _LOW_FIRMWARE)
+    size = min(size, _LOW_FIRMWARE)
     return size if size and _covers(spans, *_VIDEO) and mirrored(read, size) else 0
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What files that are no memory image begin with, so that none of them is taken for raw memory.
 
-docs/drivers/dump.md shows this table: ``python tests/drivers/dump/first_bytes.py`` writes it there.
+docs/drivers/dump.md shows this table: tests/drivers/dump/first_bytes.py writes it there.
 """
 
 from __future__ import annotations
@@ -78,7 +78,11 @@ KNOWN = (
             *(b"\xd0\xbe\xd2\xbe", b"\xd1\xbe\xd2\xbe", b"\xd3\xbe\xd2\xbe"),
         )
     ),
-    Known(b"\x7fVirtualBox SavedState V", "a saved machine of VirtualBox", "make a core: VBoxManage debugvm NAME dumpvmcore"),
+    Known(
+        b"\x7fVirtualBox SavedState V",
+        "a saved machine of VirtualBox",
+        "make a core: VBoxManage debugvm NAME dumpvmcore",
+    ),
     Known(b"\x64\x86\x84\x19\x10\x07", "the state of a Firecracker machine", "name its memory file", 2),
     Known(b"\xaa\xaa\x84\x19\x10\x07", "the state of a Firecracker machine", "name its memory file", 2),
     # Disks, which may have a saved machine in them.
@@ -86,7 +90,12 @@ KNOWN = (
     Known(b"QED\0", "a qed image of a disk", MEMORY),
     Known(b"vhdxfile", "a vhdx image of a disk", MEMORY),
     Known(b"conectix", "a vhd image of a disk", MEMORY),
-    Known(b"conectix", "a vhd image of a disk", "name the file with the machine's memory, or cut off its last 512 bytes", -512),
+    Known(
+        b"conectix",
+        "a vhd image of a disk",
+        "name the file with the machine's memory, or cut off its last 512 bytes",
+        -512,
+    ),
     Known(b"KDMV", "a vmdk image of a disk", MEMORY),
     Known(b"COWD", "a vmdk image of a disk", MEMORY),
     Known(b"# Disk DescriptorFile", "a vmdk image of a disk", MEMORY),
@@ -100,7 +109,13 @@ KNOWN = (
     Known(b"sadump\0\0", "a dump of sadump", "convert it: makedumpfile -E"),
     *(
         Known(magic, "a Mach-O file", "convert the core to raw or ELF")
-        for magic in (b"\xcf\xfa\xed\xfe", b"\xce\xfa\xed\xfe", b"\xfe\xed\xfa\xcf", b"\xfe\xed\xfa\xce", b"\xca\xfe\xba\xbe")
+        for magic in (
+            b"\xcf\xfa\xed\xfe",
+            b"\xce\xfa\xed\xfe",
+            b"\xfe\xed\xfa\xcf",
+            b"\xfe\xed\xfa\xce",
+            b"\xca\xfe\xba\xbe",
+        )
     ),
     # Texts.
     Known(b"#!/", "a script", MEMORY),

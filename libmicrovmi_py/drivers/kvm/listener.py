@@ -26,6 +26,7 @@ from libmicrovmi_py.errors import (
 )
 from libmicrovmi_py.transport.fds import StandardStreamsHeld
 from libmicrovmi_py.transport.foreign import Foreign
+from libmicrovmi_py.transport.processes import names_in
 
 connections: set[int] = set()
 """The descriptors of machines that are open, which the end of a wait for another one must leave alone."""
@@ -109,7 +110,7 @@ def check_path(path: str) -> None:
 
 def _is_listened_to(path: str) -> bool:
     """Whether a socket is bound to ``path``; asked with another type, so that its owner does not notice."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+    with StandardStreamsHeld(), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
         return probe.connect_ex(path) not in (errno.ECONNREFUSED, errno.ENOENT, errno.EACCES)
 
 
@@ -134,7 +135,7 @@ def _stop_listening(foreign: Foreign, listener: Any, path: str) -> None:
 
 def _sockets_at(path: str, listening: bool) -> Iterator[tuple[int, socket.socket]]:
     """This process's sockets bound to ``path``, those that listen or the others: number, and a duplicate."""
-    for number in map(int, os.listdir("/proc/self/fd")):
+    for number in map(int, names_in("/proc/self/fd")):
         sock = _duplicate(number)
         if sock is None:
             continue

@@ -36,6 +36,9 @@ from libmicrovmi_py.transport.deadline import Deadline
 _SLICE = 0.05
 """Seconds after which a wait looks at what other threads have read from the connection."""
 
+_FAILED = 0.5
+"""Seconds for which vCPUs are awaited that may have stopped for a pause that failed."""
+
 _LARGEST_COUNT = 0xFFFE
 """vCPUs; above, a hypervisor does not tell the truth."""
 
@@ -86,6 +89,7 @@ class Vcpus:
             except MicrovmiError:
                 self._go_on()
                 self._owed.clear()
+                self._let_go_of(count)
                 raise
 
     def resume(self) -> None:
@@ -101,6 +105,13 @@ class Vcpus:
             held, self._held = self._held, []
             for stop in held:
                 self._release(stop)
+
+    def _let_go_of(self, count: int) -> None:
+        """Answer what comes of a pause that failed: some of the vCPUs may have stopped for it."""
+        deadline = Deadline(_FAILED)
+        with suppress(MicrovmiError):
+            for _ in range(count):
+                self._look(min(deadline.remaining, _SLICE))
 
     def _release(self, stop: Stop) -> None:
         """Answer an event of a pause, or one that nobody asked for."""

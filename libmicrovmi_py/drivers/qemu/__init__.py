@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from libmicrovmi_py.drivers.base import Driver, Region, RunState
 from libmicrovmi_py.drivers.qemu import control
 from libmicrovmi_py.drivers.qemu.discovery import parse_endpoint, resolve
+from libmicrovmi_py.drivers.qemu.files import SharedFiles
 from libmicrovmi_py.drivers.qemu.memory import HostMemory, is_filled, read_pieces
 from libmicrovmi_py.drivers.qemu.monitor import Monitor
 from libmicrovmi_py.errors import (
     InvalidArgumentError,
     InvalidContextError,
     MicrovmiError,
+    PermissionDeniedError,
     about_a_machine,
     logger,
 )
@@ -57,7 +59,7 @@ class QemuDriver(Driver):
     def __init__(self, process: Process, monitor: Monitor, *, mapped: bool = True) -> None:
         """``mapped`` is whether shared RAM is mapped. Raises ``PermissionDeniedError`` or ``VmGoneError``."""
         self._monitor = monitor
-        self._memory = HostMemory(process, mapped=mapped)
+        self._memory = _memory_of(process, mapped)
         self._regions: tuple[Region, ...] = ()
         self._max_addr = 0
         self._closed = False
@@ -158,9 +160,20 @@ class QemuDriver(Driver):
         with self._session() as client:
             control.run_state(client)
             filled = is_filled(client)
-            regions = self._memory.regions(read_pieces(client), filled=filled)
+            pieces = read_pieces(client)
+            if isinstance(self._memory, SharedFiles):
+                self._memory.ask(client, pieces)
+            regions = self._memory.regions(pieces, filled=filled)
             self._max_addr = max((item.end for item in regions if item.kind is MemoryKind.RAM), default=0)
             self._regions = regions
+
+
+def _memory_of(process: Process, mapped: bool) -> HostMemory | SharedFiles:
+    """The memory of a process, through the process or else through its files."""
+    try:
+        return HostMemory(process, mapped=mapped)
+    except PermissionDeniedError as err:
+        return SharedFiles(process, err, mapped=mapped)
 
 
 DRIVER = QemuDriver

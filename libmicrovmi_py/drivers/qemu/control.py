@@ -60,15 +60,11 @@ _NO_MIGRATION = ("none", "cancelled", "failed", "completed")
 
 def run_state(client: QmpClient) -> RunState:
     """The run state. Raises ``VmGoneError`` for a machine that was migrated away."""
-    word = _status(client)
+    word = text(client.record("query-status").get("status"), "the machine's state")
     if word == "postmigrate":
         raise VmGoneError("the machine was migrated away (postmigrate): it goes on where it was migrated to")
     unknown = f"QEMU tells a state that is not known here ({word})"
     return _STATES.get(word) or RunState(Phase.HALTED, unknown, unknown)
-
-
-def _status(client: QmpClient) -> str:
-    return text(client.record("query-status").get("status"), "the machine's state")
 
 
 def stop(client: QmpClient) -> None:

@@ -13,6 +13,7 @@ from libmicrovmi_py.drivers.qemu.machines import (
     find_all,
     find_any,
     find_renamed,
+    in_order,
     listing,
     nearest,
     process_as_qemu,
@@ -81,7 +82,7 @@ def _only(text: str, matches: list[Qemu]) -> Qemu:
     if len(matches) == 1:
         return matches[0]
     count = f"{len(matches)} QEMU machines are named {text!r}"
-    raise InvalidArgumentError(f"{count}: give a process id instead; running: {listing(matches, text)}")
+    raise InvalidArgumentError(f"{count}: give a process id instead; running: {in_order(matches)}")
 
 
 def _no_match(text: str, running: list[Qemu]) -> str:

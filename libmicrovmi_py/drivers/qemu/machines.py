@@ -19,6 +19,7 @@ from libmicrovmi_py.drivers.qemu.commandline import (
     qmp_sockets,
 )
 from libmicrovmi_py.errors import listed
+from libmicrovmi_py.transport.fds import OwnedFd
 from libmicrovmi_py.transport.processes import Process
 from libmicrovmi_py.transport.sockets import same_namespace, tcp_sockets, unix_sockets_of
 
@@ -129,12 +130,11 @@ def _content(process: Process, name: str) -> str:
 
 def _regular(path: str) -> str:
     """The text of a regular file of moderate size. Raises ``OSError`` and ``ValueError``."""
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    with open(fd, "rb") as file:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST_CONFIG:
-            raise ValueError("not a text file")
-        return file.read(_LARGEST_CONFIG).decode(errors="surrogateescape")
+    fd = OwnedFd.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    status = os.fstat(fd.number)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST_CONFIG:
+        raise ValueError("not a text file")
+    return os.pread(fd.number, _LARGEST_CONFIG, 0).decode(errors="surrogateescape")
 
 
 def file_places(process: Process, name: str) -> list[str]:
@@ -168,9 +168,21 @@ def nearest(machines: Sequence[Qemu]) -> list[Qemu]:
 
 
 def listing(machines: Iterable[Qemu], text: str = "") -> str:
-    """Machines for an error: name, process and user of eight at the most, those that ``text`` may mean first."""
-    ordered = sorted(machines, key=lambda qemu: (_unlike(qemu.name, text), qemu.distance(), qemu.process.pid))
-    return listed([str(qemu) + _user(qemu.process) for qemu in ordered]) + ("" if ordered else _blind())
+    """As :func:`in_order`, those that ``text`` may mean first, and why there are none.
+
+    Among those that are as likely the nearest user's come first, and then those that were started last.
+    """
+    ordered = sorted(machines, key=lambda qemu: _likely(qemu, text))
+    return in_order(ordered) + ("" if ordered else _blind())
+
+
+def in_order(machines: Iterable[Qemu]) -> str:
+    """Machines for an error, the first eight of them: name, process and user."""
+    return listed([str(qemu) + _user(qemu.process) for qemu in machines])
+
+
+def _likely(qemu: Qemu, text: str) -> tuple[int, int, int]:
+    return _unlike(qemu.name, text), qemu.distance(), -qemu.process.start_time
 
 
 def _unlike(name: str, text: str) -> int:

@@ -32,8 +32,8 @@ _RANGE = re.compile(
 _HOST = re.compile(r"Host virtual address for 0x[0-9a-f]+ \((.*)\) is 0x([0-9a-f]+)\s*")
 _ATTEMPTS = 5
 
-_FILES = 1024
-"""Files of one QEMU that are mapped: it has at most 256 DIMMs, and some files more."""
+_FILES = 288
+"""Files of one QEMU that are mapped: it has 256 DIMMs at the most. Each takes a descriptor of the host."""
 
 _PARTS = 1 << 16
 """Mappings of QEMU's that the guest's memory may lie in: some of each RAM block's."""
@@ -161,7 +161,6 @@ def _bytes(device: dict[str, object], *names: str) -> int:
     """The first of these values that a memory device has, 0 if it has none."""
     value = next((device[name] for name in names if name in device), 0)
     return integer(value, f"{names[0]} of a memory device", 0, (1 << 64) - 1)
-
 
 
 def _piece(item: FlatRange, main: set[str], plugged: Sequence[tuple[int, int]], host: int) -> Piece:

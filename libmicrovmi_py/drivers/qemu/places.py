@@ -83,6 +83,14 @@ def _places(process: Process, item: QmpSocket) -> list[Endpoint]:
     return _of_path(process, "@" + item.path if item.abstract else item.path)
 
 
+def _known(process: Process, item: QmpSocket) -> list[Endpoint]:
+    """As :func:`_places`, nothing for a monitor that cannot be reached."""
+    try:
+        return _places(process, item)
+    except _NowhereError:
+        return []
+
+
 def _of_descriptor(process: Process, fd: int) -> list[Endpoint]:
     """The socket that somebody else made and handed over."""
     target = process.link(f"fd/{fd}")
@@ -177,11 +185,7 @@ def bound_name(qemu: Qemu, path: str) -> str:
     """The name that QEMU gave the socket at ``path``, as its command line has it."""
     status = _status(path)
     for item in qemu.sockets():
-        try:
-            places = _places(qemu.process, item)
-        except _NowhereError:
-            continue
-        for place in places:
+        for place in _known(qemu.process, item):
             other = _status(place.path) if isinstance(place, UnixEndpoint) else None
             if status and other and os.path.samestat(status, other) and isinstance(place, UnixEndpoint):
                 return place.bound
@@ -199,5 +203,5 @@ def is_libvirts(qemu: Qemu, endpoint: Endpoint) -> bool:
     """Whether that monitor is the one that libvirt made for itself and keeps."""
     if not isinstance(endpoint, UnixEndpoint):
         return False
-    named = {item.path for item in qemu.sockets() if item.ident == "charmonitor"}
-    return endpoint.bound in named or bool(_LIBVIRT.fullmatch(endpoint.bound))
+    own = (item for item in qemu.sockets() if item.ident == "charmonitor")
+    return bool(_LIBVIRT.fullmatch(endpoint.bound)) or any(endpoint in _known(qemu.process, item) for item in own)

@@ -36,7 +36,7 @@ class VirtualBoxDriver(Driver):
         name = params.vm_name
         if not name:
             raise InvalidArgumentError("VirtualBox driver requires a VM name parameter (vm_name)")
-        open_objects(name)
+        open_objects(name, named=params.driver is not None)
         from libmicrovmi_py.drivers.virtualbox.driver import OpenMachine
 
         with about_a_machine():

@@ -20,7 +20,8 @@ from libmicrovmi_py.drivers.virtualbox.abi import (
     REQUEST_PRESENT,
     STATE_LOCK,
 )
-from libmicrovmi_py.errors import DriverUnavailableError, InvalidArgumentError, PermissionDeniedError
+from libmicrovmi_py.drivers.virtualbox.owner import check_owner
+from libmicrovmi_py.errors import DriverUnavailableError, InvalidArgumentError, MicrovmiError, PermissionDeniedError
 from libmicrovmi_py.transport.deadline import Deadline
 from libmicrovmi_py.transport.fds import OwnedFd, StandardStreamsHeld
 
@@ -38,7 +39,7 @@ class Channel:
 
         Nothing is written, and nothing that is no such object is opened.
         """
-        fd = open_objects(name)
+        fd = open_objects(name, named=True)
         status = os.fstat(fd.number)
         self.key = (status.st_dev, status.st_ino)
         with StandardStreamsHeld():
@@ -102,11 +103,14 @@ class Channel:
         self._bytes.close()
 
 
-def open_objects(name: str) -> OwnedFd:
-    """The channel of a machine, after a look at both of its objects; raises as ``Channel``."""
+def open_objects(name: str, *, named: bool) -> OwnedFd:
+    """The channel of a machine, after a look at both of its objects; raises as ``Channel``.
+
+    ``named`` is whether the user named the driver, else the name may be that of another hypervisor's machine.
+    """
     check_name(name)
-    fd = _check_object(name, CHANNEL_SIZE)
-    _check_object(f"CPU_{name}", CPU_SIZE)
+    fd = _check_object(name, CHANNEL_SIZE, named)
+    _check_object(f"CPU_{name}", CPU_SIZE, named)
     return fd
 
 
@@ -116,16 +120,19 @@ def check_name(name: str) -> None:
         raise InvalidArgumentError(f"{name[:80]!r} cannot be the name of a VirtualBox machine with FDP")
 
 
-def _check_object(name: str, size: int) -> OwnedFd:
+def _check_object(name: str, size: int, named: bool) -> OwnedFd:
     path = f"{_FOLDER}/{name}"
     try:
-        fd = OwnedFd.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+        found = OwnedFd.open(path, os.O_PATH | os.O_NOFOLLOW)
+        status = os.fstat(found.number)
+        if not stat.S_ISREG(status.st_mode) or status.st_size != size:
+            raise DriverUnavailableError(f"{path} is no shared memory of FDP: {status.st_size} bytes, not {size}")
+        check_owner(path, status, named=named)
+        return OwnedFd.open(f"/proc/self/fd/{found.number}", os.O_RDWR)
+    except MicrovmiError:
+        raise
     except PermissionError as err:
         raise PermissionDeniedError(f"{path}: {err.strerror}; run as the user who runs VirtualBox") from err
     except OSError as err:
         reason = f"no machine of that name with FDP: {path}: {err.strerror}"
         raise DriverUnavailableError(f"{reason}; start it with a VirtualBox that has FDP") from err
-    status = os.fstat(fd.number)
-    if not stat.S_ISREG(status.st_mode) or status.st_size != size:
-        raise DriverUnavailableError(f"{path} is no shared memory of FDP: {status.st_size} bytes, not {size}")
-    return fd

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import functools
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from libmicrovmi_py.environment import variable
 from libmicrovmi_py.transport.foreign import Foreign, load
+from libmicrovmi_py.transport.shape import decimal
 
 CONTROL = """
 struct xc_interface_core *xc_interface_open(void *log, void *builder_log, unsigned flags);
@@ -123,4 +123,4 @@ def _installed(folders: tuple[str, ...]) -> Iterator[Path]:
 
 def _minor(path: Path) -> int:
     digits = path.name.split(".")[3]
-    return int(digits) if digits.isdigit() else 0
+    return decimal(digits, 1 << 31) or 0

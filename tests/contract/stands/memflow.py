@@ -27,7 +27,8 @@ def failing(folder: Path) -> Iterator[Failing]:
 
 def _uri(**arguments: int) -> str:
     items = quote(",".join(f"{key}={value:#x}" for key, value in arguments.items()))
-    return f"vmi://memflow/?memflow_connector_name=played&memflow_connector_args={items}&package={PACKAGES}"
+    found = f"package={PACKAGES}&plugins={PACKAGES}"
+    return f"vmi://memflow/?memflow_connector_name=played&memflow_connector_args={items}&{found}"
 
 
 def _numbered(size: int) -> bytes:

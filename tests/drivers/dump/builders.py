@@ -28,17 +28,29 @@ def lime(memory: Memory) -> bytes:
 
 
 def elf(
-    memory: Memory, notes: bytes = b"", *, bits: int = 64, machine: int = 62, many: bool = False, order: str = "<"
+    memory: Memory,
+    notes: bytes = b"",
+    *,
+    bits: int = 64,
+    machine: int = 62,
+    many: bool = False,
+    order: str = "<",
+    sizes: Mapping[int, int] | None = None,
+    virtual: int | None = None,
 ) -> bytes:
-    """An ELF core: the notes, then all memory; ``many`` counts the segments in a section header, as PN_XNUM says."""
+    """An ELF core: the notes, then all memory; ``many`` counts the segments in a section header, as PN_XNUM says.
+
+    ``sizes`` are those in memory (p_memsz) of segments that are longer there, ``virtual`` is added to p_vaddr.
+    """
     header, entry, section = (64, 56, 64) if bits == 64 else (52, 32, 40)
     count = len(memory) + 1
     table = header + (section if many else 0)
     data = table + count * entry
-    segments = [(4, data, 0, len(notes))]
+    segments = [(4, data, 0, 0, len(notes), len(notes))]
     offset = data + len(notes)
     for start, content in memory.items():
-        segments.append((1, offset, start, len(content)))
+        place = 0 if virtual is None else start + virtual
+        segments.append((1, offset, place, start, len(content), (sizes or {}).get(start, len(content))))
         offset += len(content)
     number = 0xFFFF if many else count
     ident = b"\x7fELF" + bytes([bits // 32, 1 if order == "<" else 2, 1]) + bytes(9)
@@ -51,10 +63,10 @@ def elf(
     return ident + head + extra + rows + notes + b"".join(memory.values())
 
 
-def _segment(bits: int, order: str, kind: int, offset: int, address: int, size: int) -> bytes:
+def _segment(bits: int, order: str, kind: int, *words: int) -> bytes:
     if bits == 64:
-        return struct.pack(order + "IIQQQQQQ", kind, 0, offset, 0, address, size, size, 0)
-    return struct.pack(order + "8I", kind, offset, 0, address, size, size, 0, 0)
+        return struct.pack(order + "IIQQQQQQ", kind, 0, *words, 0)
+    return struct.pack(order + "8I", kind, *words, 0, 0)
 
 
 def _section(bits: int, order: str, info: int) -> bytes:
@@ -142,6 +154,57 @@ def _selector(segment: tuple[int, ...]) -> bytes:
     return struct.pack("<QIIHHI", base, limit, 0xA09B, selector, 0, 0)
 
 
+# ------------------------------------------------------------------------------------------------------------- firmware
+
+
+def smbios(ranges: Sequence[tuple[int, int]], *, wide: bool = False, place: int = 0xF5000) -> Memory:
+    """What a PC's firmware leaves below 1 MiB: the entry point, and structures of which those of type 19 are memory.
+
+    ``ranges`` are (start, size) of main memory; ``place`` is the address of a page for both.
+    """
+    table = struct.pack("<2BH", 1, 27, 0x100) + bytes(23) + b"A machine\0\0"
+    for index, (start, size) in enumerate(ranges):
+        first, last = start >> 10, (start + size - 1) >> 10
+        words = (first, last) if last < 0xFFFFFFFF else (0xFFFFFFFF, 0xFFFFFFFF)
+        exact = (0, 0) if last < 0xFFFFFFFF else (start, start + size - 1)
+        table += struct.pack("<2BH2IHB2Q", 19, 31, 0x1300 + index, *words, 0x1000, 1, *exact) + b"\0\0"
+    table += struct.pack("<2BH", 127, 4, 0x7F00) + b"\0\0"
+    if wide:
+        entry = _summed(struct.pack("<5sBBBBBBxIQ", b"_SM3_", 0, 24, 3, 0, 0, 1, len(table), place + 64), 5)
+    else:
+        entry = struct.pack(
+            "<4sBBBBHB5s5sBHIHB", b"_SM_", 0, 31, 2, 8, 99, 0, bytes(5), b"_DMI_", 0, len(table), place + 64, 3, 0
+        )
+        entry = _summed(entry, 4)
+    return {place: (entry.ljust(64, b"\0") + table).ljust(PAGE, b"\0")}
+
+
+def acpi(ranges: Sequence[tuple[int, int]], *, flags: int = 1, place: int = 0xF6000) -> Memory:
+    """RSDP, RSDT and SRAT in one page; ``ranges`` are (start, size) of the memory affinity structures."""
+    rows = struct.pack("<2B14x", 0, 16)
+    rows += b"".join(struct.pack("<2BI2xQQ4xI8x", 1, 40, 0, start, size, flags) for start, size in ranges)
+    srat = _acpi_table(b"SRAT", bytes(12) + rows)
+    rsdt = _acpi_table(b"RSDT", struct.pack("<2I", place + 0x400, place + 0x200))
+    other = _acpi_table(b"APIC", bytes(8))
+    rsdp = _summed(struct.pack("<8sB6sBI", b"RSD PTR ", 0, b"MAKER ", 0, place + 0x100), 8)
+    page = bytearray(PAGE)
+    for offset, content in ((0, rsdp), (0x100, rsdt), (0x200, srat), (0x400, other)):
+        assert len(content) <= 0x200
+        page[offset : offset + len(content)] = content
+    return {place: bytes(page)}
+
+
+def _acpi_table(name: bytes, content: bytes) -> bytes:
+    return _summed(
+        struct.pack("<4sIBB6s8sI4sI", name, 36 + len(content), 1, 0, b"MAKER ", b"MACHINE ", 1, b"ABCD", 1) + content, 9
+    )
+
+
+def _summed(content: bytes, place: int) -> bytes:
+    """The content with such a byte at ``place``, which was 0, that all add up to 0."""
+    return content[:place] + bytes([-sum(content) % 256]) + content[place + 1 :]
+
+
 # -------------------------------------------------------------------------------------------------------------- Windows
 
 
@@ -200,20 +263,25 @@ def kdump(
     version: int = 6,
     status: int = 1,
     split: int = 0,
+    machine: bytes = b"x86_64",
+    exists: Sequence[tuple[int, int]] | None = None,
 ) -> bytes:
     """A kdump-compressed file; pages that become no shorter, and every fifth one, are laid down as they are.
 
-    By its first bitmap all pages exist: those that are not in ``memory`` were left out of the dump.
+    ``exists`` is (start, size) of the memory of the first bitmap; by default all pages: those that are not in
+    ``memory`` were left out of the dump. ``machine`` is what the header says; QEMU 10 says Unknown, whatever it is.
     """
     pages = [content[at : at + block] for content in memory.values() for at in range(0, len(content), block)]
     runs = [(start // block, -(-len(content) // block)) for start, content in memory.items()]
-    last = max(first + count for first, count in runs)
+    known = None if exists is None else [(start // block, size // block) for start, size in exists]
+    last = max(first + count for first, count in [*runs, *(known or [])])
     bitmap = _bitmap(runs, last)
     bitmap = bitmap.ljust(-(-len(bitmap) // block) * block, b"\0")
-    head = _header(bits, version, status, block, 2 * len(bitmap) // block, last).ljust(block, b"\0")
+    first_bitmap = b"\xff" * len(bitmap) if known is None else _bitmap(known, last).ljust(len(bitmap), b"\0")
+    head = _header(bits, version, status, block, 2 * len(bitmap) // block, last, machine).ljust(block, b"\0")
     sub = _sub_header(bits, 2 * block - len(notes) if notes else 0, len(notes), last, split)
     sub = sub if version >= 6 else sub[: 80 if bits == 64 else 56]
-    before = head + sub.ljust(block - len(notes), b"\0") + notes + b"\xff" * len(bitmap) + bitmap
+    before = head + sub.ljust(block - len(notes), b"\0") + notes + first_bitmap + bitmap
     return before + _packed(pages, len(before), pack, flag, block)
 
 
@@ -230,9 +298,9 @@ def _packed(pages: Sequence[bytes], start: int, pack: Pack, flag: int, block: in
     return b"".join([*rows, *data])
 
 
-def _header(bits: int, version: int, status: int, block: int, blocks: int, last: int) -> bytes:
+def _header(bits: int, version: int, status: int, block: int, blocks: int, last: int, machine: bytes) -> bytes:
     """struct disk_dump_header: a 64-bit program aligns the time to 8 bytes and has 16 of it."""
-    utsname = b"".join(text.ljust(65, b"\0") for text in (b"Linux", b"host", b"6.1.0", b"#1", b"x86_64", b"(none)"))
+    utsname = b"".join(text.ljust(65, b"\0") for text in (b"Linux", b"host", b"6.1.0", b"#1", machine, b"(none)"))
     time = bytes(6 + 16 if bits == 64 else 2 + 8)
     return (
         struct.pack("<8si", b"KDUMP   ", version)

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import struct
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,8 @@ from drivers.dump import builders
 from drivers.dump.builders import PAGE, values
 
 from libmicrovmi_py import DriverUnavailableError, InvalidArgumentError, IoError, Microvmi, MicrovmiError
+from libmicrovmi_py.drivers.dump.bitmap import runs
+from libmicrovmi_py.drivers.dump.image import Image
 
 MEMORY = {0: bytes(3 * PAGE), 0x10000: bytes(range(256)) * 64, 0x100000: b"\x11" * PAGE}
 NOTES = builders.qemu_note(values(0)) + builders.virtualbox_notes([values(1)])
@@ -59,6 +63,8 @@ LIES = {
     "no LiME range": (LIME + b"something else that is long enough for a header", "no LiME range at"),
     "ELF class": (changed(ELF, 4, "B", 3), "no ELF header of 32 or 64 bits"),
     "ELF program header size": (changed(ELF, 54, "H", 55), "program headers have 55 bytes"),
+    "ELF unfinished": (changed(ELF, 48, "I", 1), "not finished"),
+    "ELF of 32 bits unfinished": (changed(ELF_32, 36, "I", 1), "not finished"),
     "ELF table beyond the end": (changed(ELF, 32, "Q", len(ELF) - 50), "4 program headers"),
     "ELF table overflow": (changed(ELF, 32, "Q", (1 << 64) - 16), "4 program headers"),
     "ELF segment beyond the end": (changed(ELF, segment(3, 1), "Q", len(ELF)), "memory from 0x100000 on"),
@@ -112,6 +118,13 @@ def test_a_lie_is_an_error_that_names_the_file_what_is_wrong_and_the_way_out(tmp
     assert message.endswith("; copy it again, or make the dump anew")
     assert "\n" not in message
     opened(tmp_path, content, format="raw").close()
+
+
+@pytest.mark.parametrize("content", [LIME, ELF, ELF_32, FULL], ids=["lime", "elf", "elf-32", "full"])
+def test_a_file_that_is_cut_says_how_many_bytes_are_missing(tmp_path: Path, content: bytes) -> None:
+    for missing in (1, 77):
+        with pytest.raises(IoError, match=f": {missing} bytes are missing; copy it again, or make the dump anew"):
+            opened(tmp_path, content[:-missing])
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -203,6 +216,33 @@ def test_a_packed_dump_that_is_cut_while_it_is_open_is_an_error(tmp_path: Path) 
         (tmp_path / "the dump").write_bytes(KDUMP[:TABLE])
         with pytest.raises(IoError, match="became shorter while it was open"):
             machine.read_physical(0, PAGE)
+
+
+def test_a_sparse_file_of_a_huge_machine_is_opened_at_once(tmp_path: Path) -> None:
+    content = bytearray(KDUMP[: 2 * PAGE])
+    struct.pack_into("<I", content, 436, 2 * (1 << 40) // 8 // PAGE)  # bitmaps of 128 GiB each, all of them a hole
+    struct.pack_into("<Q", content, PAGE + 96, 1 << 40)
+    record = builders.flattened(b"")[:PAGE] + struct.pack(">qq", 0, 1 << 39)
+    for written in (content, record + content):
+        path = tmp_path / "sparse"
+        path.write_bytes(written)
+        os.truncate(path, 1 << 42)
+        started = time.monotonic()
+        with pytest.raises(IoError, match="is cut short or damaged"):
+            Microvmi(driver="dump", path=path)
+        assert time.monotonic() - started < 3, "a hole is not read"
+
+
+def test_what_a_sparse_bitmap_has_is_found(tmp_path: Path) -> None:
+    path, places = tmp_path / "bitmap", (1 << 30, (1 << 34) + 5)
+    path.write_bytes(bytes(PAGE) + b"\x0c")
+    with path.open("r+b") as file:
+        for place in places:
+            file.seek(PAGE + place)
+            file.write(b"\x81")
+    image = Image.open(str(path))
+    expected = [(2, 4), *((8 * place + bit, 8 * place + bit + 1) for place in places for bit in (0, 7))]
+    assert list(runs(image, PAGE, 8 * (image.size - PAGE))) == expected
 
 
 # ----------------------------------------------------------------------------------------------------------------- fuzz

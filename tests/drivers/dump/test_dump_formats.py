@@ -175,6 +175,16 @@ def test_segments_of_an_elf_core_may_overlap_and_be_in_any_order(tmp_path: Path)
         assert machine.read_physical(0x1000, 10 * PAGE) == first + second[2 * PAGE :]
 
 
+def test_a_lime_range_may_have_one_byte(tmp_path: Path) -> None:
+    memory = {0: b"a", 0x1000: b"b", 0x1FFF: b"c", 0x100000: b"d"}
+    with Microvmi.open(str(write(tmp_path, builders.lime(memory)))) as machine:
+        assert machine.memory_map() == tuple(MemoryRange(start, 1) for start in memory)
+        assert machine.max_addr == 0x100001
+        for start, content in memory.items():
+            assert machine.read_physical(start, 1) == content
+            assert machine.read_physical_into(start, bytearray(2)) == 1
+
+
 def test_what_an_elf_core_left_out_does_not_exist(tmp_path: Path) -> None:
     content = bytearray(builders.elf({0x1000: _content(2, 1), 0x10000: _content(1, 2)}))
     struct.pack_into("<Q", content, 64 + 56 + 40, 9 * PAGE)  # p_memsz, beyond p_filesz

@@ -144,6 +144,8 @@ def test_without_notes_there_are_no_vcpus(tmp_path: Path, content: bytes) -> Non
     [
         (builders.qemu_note(VCPUS[0], version=2), "the note of QEMU has version 2"),
         (builders.note(b"QEMU", 0, bytes(100)), "the note of QEMU has 100 bytes, not 432"),
+        (builders.qemu_note(VCPUS[0] | {"cs": (0, 0, 0x10000)}), "0x10000 for the selector cs"),
+        (builders.qemu_note(VCPUS[0] | {"tr": (0, 0, 0xFFFFFFFF)}), "0xffffffff for the selector tr"),
         (QEMU[:-8], "bytes long"),
         (builders.note(b"CORE", 1, bytes(327)), "an NT_PRSTATUS has 327 bytes"),
         (builders.virtualbox_notes([]), "0 vCPUs"),
@@ -156,3 +158,8 @@ def test_notes_that_lie_are_an_error(tmp_path: Path, notes: bytes, text: str) ->
     for content in (builders.elf(MEMORY, notes), builders.kdump(MEMORY, notes)):
         with pytest.raises(IoError, match=f"{tmp_path}.* is cut short or damaged.*{text}"):
             opened(tmp_path, content)
+
+
+def test_more_notes_than_any_machine_has_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(IoError, match="more than 8192 notes are more than any machine's"):
+        opened(tmp_path, builders.elf(MEMORY, builders.note(b"ANY", 1, b"") * 8193))

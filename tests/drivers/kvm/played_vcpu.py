@@ -99,7 +99,8 @@ class Vcpu:
     def _write(self, kind: int, registers: dict[int, int], number: int, value: int) -> int:
         old = registers.get(number, 0)
         if kind in self.events and number in self.numbers[kind]:
-            answer = self.event(kind, wire.REGISTER_WRITE.pack(number, 0, old, value), tail=8)
+            told = number | 0xA5A50000 if kind == wire.CR else number  # of a CR the upper half is padding
+            answer = self.event(kind, wire.REGISTER_WRITE.pack(told, 0xA5A5A5A5, old, value), tail=8)
             value = int.from_bytes(answer[1], "little") if answer[1] else value
         registers[number] = value
         self.state.general["rip"] += 3

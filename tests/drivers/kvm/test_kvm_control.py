@@ -15,7 +15,7 @@ from drivers.kvm.simulator import Simulator
 from drivers.kvm.watching import stopped, until
 
 from libmicrovmi_py import Microvmi
-from libmicrovmi_py.errors import InvalidArgumentError, IoError, NotSupportedError, TimeoutExpiredError
+from libmicrovmi_py.errors import InvalidArgumentError, IoError, MicrovmiError, NotSupportedError, TimeoutExpiredError
 from libmicrovmi_py.events import EventKind, Intercept, Reply, ReplyAction
 from libmicrovmi_py.model import SegmentReg, SystemTableReg
 
@@ -58,6 +58,15 @@ def test_pausing_again_stops_nothing_twice(machine: Microvmi, played: Simulator)
     machine.resume()
     machine.resume()
     until(lambda: played.seen.count(wire.EVENT_REPLY) == 2)
+
+
+def test_a_driver_that_is_told_twice_to_stop_stops_nothing_twice(machine: Microvmi, played: Simulator) -> None:
+    """As by two contexts that share the machine, at the same moment."""
+    machine.driver.stop()  # type: ignore[attr-defined]
+    machine.driver.stop()  # type: ignore[attr-defined]
+    assert played.seen.count(wire.PAUSE_VCPU) == 2
+    machine.driver.run(whoever=True)  # type: ignore[attr-defined]
+    until(lambda: not any(stopped(played)))
 
 
 def test_a_resume_without_a_pause_asks_nothing(machine: Microvmi, played: Simulator) -> None:
@@ -120,6 +129,25 @@ def test_a_vcpu_stays_paused_whose_event_is_answered_meanwhile(machine: Microvmi
     assert not step.done()
     machine.resume()
     step.result(5)
+
+
+def test_after_a_pause_that_failed_the_vcpus_run(machine: Microvmi, played: Simulator) -> None:
+    def refuse_the_last(command: int, seq: int, body: bytes) -> bytes | None:
+        if command != wire.CONTROL_CMD_RESPONSE or not body[0]:
+            return None
+        played.meddle = lambda command, seq, body: None
+        played._replies = True
+        return wire.HEADER.pack(command, len(refused), seq) + refused
+
+    refused = wire.ERROR.pack(-1)
+    played.meddle = refuse_the_last
+    with pytest.raises(MicrovmiError):
+        machine.pause()
+    steps = [vcpu.step() for vcpu in played.vcpus]
+    for step in steps:
+        step.result(5)
+    machine.pause()
+    machine.close()
 
 
 def test_a_pause_is_no_event_for_the_listener(machine: Microvmi, played: Simulator) -> None:

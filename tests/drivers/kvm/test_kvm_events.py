@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from drivers.kvm import wire
 from drivers.kvm.library import library
 from drivers.kvm.simulator import Simulator
 from drivers.kvm.watching import heard
@@ -14,6 +15,7 @@ from drivers.kvm.watching import heard
 from libmicrovmi_py import Microvmi
 from libmicrovmi_py.errors import (
     InvalidArgumentError,
+    IoError,
     NotMappedError,
     NotSupportedError,
 )
@@ -85,6 +87,53 @@ def test_an_msr_that_kvm_does_not_watch_is_refused_and_leaves_nothing_on(machine
     assert [vcpu.events for vcpu in played.vcpus] == [set(), set()]
     with pytest.raises(InvalidArgumentError, match="32 bits"):
         machine.toggle_intercept(Intercept(EventKind.MSR, 1 << 32))
+
+
+def refuse(played: Simulator, refused: int, vcpu: int) -> None:
+    """From now on the hypervisor refuses a command that is about a vCPU."""
+
+    def meddle(command: int, seq: int, body: bytes) -> bytes | None:
+        if command != refused or wire.VCPU.unpack_from(body)[0] != vcpu:
+            return None
+        return wire.HEADER.pack(command, wire.ERROR.size, seq) + wire.ERROR.pack(-wire.EINVAL)
+
+    played.meddle = meddle
+
+
+def test_an_intercept_that_one_vcpu_refuses_is_on_for_none(machine: Microvmi, played: Simulator) -> None:
+    refuse(played, wire.CONTROL_CR, 1)
+    with pytest.raises(NotSupportedError):
+        machine.toggle_intercept(Intercept(EventKind.CR, 3))
+    assert [(vcpu.events, vcpu.numbers[wire.CR]) for vcpu in played.vcpus] == [(set(), set())] * 2
+    played.meddle = lambda command, seq, body: None
+    machine.toggle_intercept(Intercept(EventKind.CR, 3))
+    assert [vcpu.numbers[wire.CR] for vcpu in played.vcpus] == [{3}, {3}]
+
+
+def test_of_two_control_registers_one_is_left_when_the_other_goes(machine: Microvmi, played: Simulator) -> None:
+    for number in (3, 4):
+        machine.toggle_intercept(Intercept(EventKind.CR, number))
+    machine.toggle_intercept(Intercept(EventKind.CR, 3), False)
+    write = played.vcpus[0].write_cr(4, 0x406F1)
+    event = heard(machine)
+    assert (event.number, event.new_value) == (4, 0x406F1)
+    machine.reply_event(event)
+    assert write.result(5) == 0x406F1
+    machine.toggle_intercept(Intercept(EventKind.CR, 4), False)
+    assert played.vcpus[0].events == set()
+
+
+def test_an_event_whose_answer_fails_stays_open(machine: Microvmi, played: Simulator) -> None:
+    machine.toggle_intercept(Intercept(EventKind.CR, 3))
+    write = played.vcpus[0].write_cr(3, 0x7000)
+    event = heard(machine)
+    refuse(played, wire.SET_REGISTERS, 0)
+    with pytest.raises(IoError):
+        machine.reply_event(event, Reply(ReplyAction.CONTINUE, machine.read_registers(0)))
+    assert not write.done()
+    played.meddle = lambda command, seq, body: None
+    machine.reply_event(event, Reply(ReplyAction.CONTINUE, machine.read_registers(0)))
+    assert write.result(5) == 0x7000
 
 
 # --------------------------------------------------------------------------------------------- breakpoints, single-step

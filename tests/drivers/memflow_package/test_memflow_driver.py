@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -37,7 +38,7 @@ def package() -> Iterator[None]:
 
 
 def opened(connector: str | None, arguments: str = "", **parameters: object) -> Microvmi:
-    values = {"package": PACKAGES, "memflow_connector_args": arguments, **parameters}
+    values = {"package": PACKAGES, "plugins": PACKAGES, "memflow_connector_args": arguments, **parameters}
     return Microvmi(driver="memflow", memflow_connector_name=connector, **values)
 
 
@@ -100,6 +101,22 @@ def test_importing_leaves_the_path_alone() -> None:
 def test_errors_of_the_package_reach_the_user(connector: str, reason: str) -> None:
     with pytest.raises(DriverUnavailableError, match=f"memflow cannot make the connector {connector}: {reason}$"):
         opened(connector)
+
+
+def test_plugins_are_looked_for_where_they_are_said_to_be(tmp_path: Path) -> None:
+    with pytest.raises(DriverUnavailableError, match="inventory: plugin not found"):
+        opened("played", plugins=tmp_path)
+    with pytest.raises(DriverUnavailableError, match="invalid path argument"):
+        opened("played", plugins=tmp_path / "missing")
+
+
+def test_the_working_directory_is_never_looked_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "huge").touch()
+    os.truncate(tmp_path / "huge", 1 << 40)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DriverUnavailableError) as caught:
+        opened("played", plugins=None)
+    assert "working directory" not in str(caught.value)
 
 
 def test_a_connector_without_memory_is_refused() -> None:
@@ -167,6 +184,20 @@ def test_a_connector_that_fails_is_no_hole() -> None:
         assert buffer == b"\xa5" * 0x3000
         with pytest.raises(IoError, match="unable to"):
             machine.write_physical(0, b"x")
+
+
+@pytest.mark.parametrize("behind", [0, 5, 0x1000])
+def test_a_large_read_that_fails_tells_what_it_has(behind: int) -> None:
+    """A call reads 1 MiB: what the calls before the one that failed have read is valid."""
+    unreadable = 0x280000
+    with opened("played", f"size=0x400000,unreadable={unreadable:#x}") as machine:
+        buffer = bytearray(0x300000)
+        with pytest.raises(IoError) as caught:
+            machine.read_physical_into(behind, buffer)
+        error = caught.value
+        assert (error.completed, error.requested) == (0x200000, len(buffer))
+        assert error.address == behind + 0x200000
+        assert buffer[:0x200000] == addresses(0, 0x202000)[behind : behind + 0x200000]
 
 
 def test_threads_take_turns() -> None:

@@ -99,9 +99,9 @@ static bool execute(bool stepping)
         return hit();
     switch (physical(cpu->rip)) {
     case CODE + 1:
-        if (!stepping && stops(MSR_BREAKPOINT, cpu->rcx))
+        if (!stepping && stops(MSR_BREAKPOINT, (uint32_t)cpu->rcx))
             return hit();
-        msr(cpu->rcx)->value[0] = cpu->rdx << 32 | (cpu->rax & 0xffffffff);
+        msr((uint32_t)cpu->rcx)->value[0] = cpu->rdx << 32 | (cpu->rax & 0xffffffff);
         cpu->rip += 2;
         break;
     case CODE + 3:
@@ -244,10 +244,16 @@ static bool write_msr(void *user, uint32_t vcpu, uint64_t id, uint64_t value)
 static int set_breakpoint(void *user, uint32_t vcpu, uint16_t type, int id, uint16_t access, uint16_t address_type,
                           uint64_t address, uint64_t length, uint64_t cr3)
 {
+    struct breakpoint wanted = {true, type, type == SOFT_BREAKPOINT ? physical(address) : address};
+    for (int at = 0; at < BREAKPOINTS; at++) { /* as VirtualBox does: one a place, whatever its virtual address */
+        struct breakpoint *one = &breakpoints[at];
+        if (one->active && one->type == type && one->address == wanted.address)
+            return FIRST_ID + at;
+    }
     for (int at = 0; at < BREAKPOINTS; at++) {
         if (breakpoints[at].active)
             continue;
-        breakpoints[at] = (struct breakpoint){true, type, type == SOFT_BREAKPOINT ? physical(address) : address};
+        breakpoints[at] = wanted;
         return FIRST_ID + at;
     }
     return -1;

@@ -75,6 +75,16 @@ class Played:
         self.fdp.FDP_ReadMsr(handle, ctypes.c_uint32(vcpu), ctypes.c_uint64(number), ctypes.byref(found))
         return found.value
 
+    def register(self, number: int) -> int:
+        """A register of the first vCPU by libFDP's number, as another client reads it."""
+        found = ctypes.c_uint64()
+        self.fdp.FDP_ReadRegister(self.handle(), 0, ctypes.c_uint16(number), ctypes.byref(found))
+        return found.value
+
+    def set_register(self, number: int, value: int) -> None:
+        """Another client writes a register of the first vCPU."""
+        self.fdp.FDP_WriteRegister(self.handle(), 0, ctypes.c_uint16(number), ctypes.c_uint64(value))
+
     def state(self) -> int:
         """The bits of FDP's state: 1 paused, 2 at a breakpoint."""
         found = ctypes.c_uint16()

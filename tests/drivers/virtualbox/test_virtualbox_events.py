@@ -143,6 +143,21 @@ def test_without_its_breakpoint_the_guest_is_not_stopped(vm: Played, machine: Mi
     assert runs(machine)
 
 
+def test_a_place_with_two_addresses_is_a_breakpoint_until_the_last_of_them_goes(machine: Microvmi) -> None:
+    other = Intercept(EventKind.BREAKPOINT, address=VIRTUAL + MOV_CR3)
+    for first, last in ((BREAKPOINT, other), (other, BREAKPOINT)):
+        machine.pause()
+        machine.toggle_intercept(first)
+        machine.toggle_intercept(last)
+        machine.toggle_intercept(first, False)
+        machine.resume()
+        event = expect(machine)
+        assert event.physical_address == MOV_CR3
+        machine.toggle_intercept(last, False)
+        machine.reply_event(event)
+        assert machine.listen(0.03) is None
+
+
 def test_retrying_stops_at_the_same_place_unless_the_cause_went(machine: Microvmi) -> None:
     machine.toggle_intercept(BREAKPOINT)
     first = expect(machine)
@@ -189,6 +204,17 @@ def test_a_write_to_an_msr_is_told_before_it_is_done(vm: Played, machine: Microv
     assert (event.new_value, event.instruction_length) == (0x1D0000ABCD, 2)
     machine.reply_event(event)
     assert expect(machine).old_value == 0x1D0000ABCD
+
+
+def test_the_value_of_an_msr_is_the_lower_halves_of_two_registers(machine: Microvmi) -> None:
+    machine.pause()
+    registers = machine.read_registers()
+    registers.rax, registers.rdx, registers.rcx = 0xDEADBEEF0000001A, 0xFEEDFACE0000001D, 0xABCDEF01 << 32 | LSTAR
+    machine.write_registers(registers)
+    machine.toggle_intercept(MSR)
+    machine.resume()
+    event = expect(machine)
+    assert (event.number, event.new_value) == (LSTAR, 0x1D0000001A)
 
 
 def test_a_write_to_an_msr_can_be_denied(vm: Played, machine: Microvmi) -> None:

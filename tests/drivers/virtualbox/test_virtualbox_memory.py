@@ -11,7 +11,7 @@ from drivers.virtualbox.conftest import HOLE, SIZE
 from drivers.virtualbox.played import READS, Played, addresses, played
 
 from libmicrovmi_py import Microvmi
-from libmicrovmi_py.errors import NotMappedError
+from libmicrovmi_py.errors import IoError, NotMappedError
 
 UNTOUCHED = 0xA5
 
@@ -121,6 +121,19 @@ def test_a_write_into_what_does_not_exist_writes_nothing(machine: Microvmi, addr
         machine.write_physical(address, bytes(0x200002))
     assert machine.read_physical(0x4000, HOLE - 0x4000) == before
     assert machine.read_physical(SIZE - 8, 8) == addresses(SIZE - 8, 8)
+
+
+def test_a_write_that_is_refused_after_a_part_says_how_much_was_written(library: Path) -> None:
+    """A write is a request for each MiB."""
+    with played(library, {0: 0x400000}, unwritable=0x250000) as vm, Microvmi.open(vm.uri) as machine:
+        machine.memory.seek(0x20000)
+        with pytest.raises(IoError, match="refused to write") as caught:
+            machine.memory.write(bytes(0x300000))
+        error = caught.value
+        assert (error.address, error.requested, error.completed) == (0x220000, 0x300000, 0x200000)
+        assert machine.memory.tell() == 0x220000
+        assert machine.read_physical(0x20000, 0x200000) == bytes(0x200000)
+        assert machine.read_physical(0x220000, 0x40000) == addresses(0x220000, 0x40000)
 
 
 def test_other_clients_see_a_write(vm: Played, machine: Microvmi) -> None:

@@ -14,9 +14,14 @@ from drivers.virtualbox.played import VIRTUAL, Played, played
 
 from libmicrovmi_py import Microvmi
 from libmicrovmi_py.errors import InvalidArgumentError, NotSupportedError
-from libmicrovmi_py.model import X86_GENERAL, SegmentReg, SystemTableReg
+from libmicrovmi_py.model import X86_GENERAL, SegmentReg, SystemTableReg, X86Registers
 
 LONG_MODE = 0x500
+FDP_NAMES = (
+    *("rax", "rbx", "rcx", "rdx", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"),
+    *("rsp", "rbp", "rsi", "rdi", "rip", "rflags", "cr0", "cr2", "cr3", "cr4"),
+)
+"""In the order in which libFDP numbers them."""
 GDT, LDT = 0x125, 0x12F
 """Where registers 37 and 47 of the first vCPU say that the descriptor tables are."""
 
@@ -148,3 +153,70 @@ def test_other_vcpus_and_running_machines_are_not_written(paused: Microvmi) -> N
 def test_there_is_no_other_vcpu(paused: Microvmi, vcpu: int) -> None:
     with pytest.raises(InvalidArgumentError, match="no vCPU"):
         paused.read_registers(vcpu)
+
+
+# ---------------------------------------------------------------------------------------------------- all of them
+
+NUMBERS = dict(zip(FDP_NAMES, [*range(17), 35, *range(41, 45)], strict=True))
+"""libFDP's numbers of general and control registers."""
+
+SELECTORS = {"cs": 29, "ds": 30, "es": 31, "fs": 32, "gs": 33, "ss": 34, "ldt": 46, "tr": 49}
+MSRS = {
+    "sysenter_cs": 0x174,
+    "sysenter_esp": 0x175,
+    "sysenter_eip": 0x176,
+    "msr_efer": 0xC0000080,
+    "msr_star": 0xC0000081,
+    "msr_lstar": 0xC0000082,
+    "apic_base": 0x1B,
+}
+GDT_BASE, GDT_LIMIT, IDT_BASE, IDT_LIMIT, LDT_BASE, LDT_LIMIT = 37, 38, 39, 40, 47, 48
+
+
+def test_no_register_is_told_for_another(vm: Played, paused: Microvmi) -> None:
+    expected = X86Registers(cr2=0xC2)
+    for place, name in enumerate(name for name in FDP_NAMES if name not in ("rflags", "cr0", "cr2")):
+        setattr(expected, name, 0x8123456789AB0000 + place)
+    expected.rflags, expected.cr0 = 0x246, 0x80050033
+    for name, number in NUMBERS.items():
+        if name != "cr2":
+            vm.set_register(number, getattr(expected, name))
+    for place, (name, number) in enumerate(MSRS.items()):
+        value = 0x1123456789AB0000 + place if name != "msr_efer" else 0x801
+        setattr(expected, name, value)
+        vm.msr(number, 0, value)
+    expected.efer = expected.msr_efer
+    last = 8 * len(SELECTORS) + 7  # the GDT ends with the last descriptor
+    expected.gdt, expected.idt = SystemTableReg(0x4000, last), SystemTableReg(0x4800, 0xFFE)
+    for number, value in ((GDT_BASE, 0x4000), (GDT_LIMIT, last), (IDT_BASE, 0x4800), (IDT_LIMIT, 0xFFE)):
+        vm.set_register(number, value)
+    for place, (name, number) in enumerate(SELECTORS.items()):
+        segment = SegmentReg(0x11110000 * (place + 1), 0x1000 + place, 8 * (place + 1))
+        setattr(expected, name, segment)
+        vm.set_register(number, segment.selector)
+        paused.write_physical(0x4000 + segment.selector, descriptor(segment.base, segment.limit))
+    vm.set_register(LDT_BASE, expected.ldt.base)
+    vm.set_register(LDT_LIMIT, expected.ldt.limit)
+    found = paused.read_registers()
+    different = [field for field in X86Registers.__slots__ if getattr(found, field) != getattr(expected, field)]
+    assert different == []
+
+
+def test_no_register_is_written_for_another(vm: Played, paused: Microvmi) -> None:
+    wanted = paused.read_registers()
+    names = [name for name in FDP_NAMES if name != "cr2"]
+    for place, name in enumerate(names):
+        setattr(wanted, name, 0x8123456789AB0001 + 2 * place)
+    for place, name in enumerate(MSRS):
+        setattr(wanted, name, 0x1123456789AB0000 + place)
+    paused.write_registers(wanted)
+    assert {name: vm.register(NUMBERS[name]) for name in names} == {name: getattr(wanted, name) for name in names}
+    assert {name: vm.msr(number) for name, number in MSRS.items()} == {name: getattr(wanted, name) for name in MSRS}
+
+
+def test_limits_and_selectors_have_the_width_that_the_processor_has(vm: Played, paused: Microvmi) -> None:
+    garbage = 0x7777777700000000
+    for number, value in ((GDT_LIMIT, 0x7F), (IDT_LIMIT, 0x8FF), (LDT_LIMIT, 0xFFFFF), (SELECTORS["cs"], 0x1B)):
+        vm.set_register(number, garbage | value)
+    found = paused.read_registers()
+    assert (found.gdt.limit, found.idt.limit, found.ldt.limit, found.cs.selector) == (0x7F, 0x8FF, 0xFFFFF, 0x1B)

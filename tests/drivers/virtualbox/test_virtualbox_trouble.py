@@ -9,19 +9,22 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from drivers.virtualbox.conftest import SIZE
 from drivers.virtualbox.played import SHM, Played, addresses
+from needs import missing
 
 from libmicrovmi_py import Microvmi
 from libmicrovmi_py.errors import (
     DriverUnavailableError,
     InvalidArgumentError,
+    InvalidContextError,
     MicrovmiError,
     NoDriverError,
+    PermissionDeniedError,
     TimeoutExpiredError,
 )
 from libmicrovmi_py.events import EventKind, Intercept
@@ -81,6 +84,43 @@ def test_shared_memory_of_another_size_is_not_touched(library: Path, name: str, 
     with pytest.raises(DriverUnavailableError, match=f"no shared memory of FDP: {size} bytes"):
         opened(name, library)
     assert (SHM / name).read_bytes() == b"\x5a" * size
+
+
+@pytest.mark.parametrize("mode", [0o666, 0o602])
+def test_shared_memory_that_others_can_write_is_not_touched(library: Path, name: str, mode: int) -> None:
+    for path, size in ((SHM / name, CHANNEL_SIZE), (SHM / f"CPU_{name}", CPU_SIZE)):
+        path.write_bytes(b"\x5a" * size)
+        path.chmod(mode)
+    with pytest.raises(PermissionDeniedError, match="chmod go-w"):
+        opened(name, library)
+    assert (SHM / name).read_bytes() == b"\x5a" * CHANNEL_SIZE
+
+
+def test_shared_memory_of_a_user_without_such_a_machine_is_not_touched(library: Path, name: str) -> None:
+    if os.getuid() != 0:
+        missing("makes another user's files; to enable: run as root")
+    for path, size in ((SHM / name, CHANNEL_SIZE), (SHM / f"CPU_{name}", CPU_SIZE)):
+        path.write_bytes(b"\x5a" * size)
+        os.chown(path, 65534, 65534)
+    with pytest.raises(DriverUnavailableError, match="no process of user 65534 has it mapped"):
+        opened(name, library)
+    with pytest.raises(NoDriverError, match=f"virtualbox: /dev/shm/{name} is user 65534's"):
+        Microvmi(name)
+    assert (SHM / name).read_bytes() == b"\x5a" * CHANNEL_SIZE
+
+
+def test_a_bare_name_touches_no_shared_memory_that_no_machine_has(name: str) -> None:
+    """It may be a file of another program, for a machine of QEMU's: those are asked later."""
+    for path, size in ((SHM / name, CHANNEL_SIZE), (SHM / f"CPU_{name}", CPU_SIZE)):
+        path.write_bytes(b"\x5a" * size)
+    with pytest.raises(NoDriverError, match=r"virtualbox: .* no process of user .* has it mapped"):
+        Microvmi(name)
+    assert (SHM / name).read_bytes() == b"\x5a" * CHANNEL_SIZE
+
+
+def test_a_bare_name_opens_a_machine_that_runs(vm: Played, library: Path) -> None:
+    with Microvmi(vm.name, library=library) as machine:
+        assert machine.driver.name == "virtualbox"
 
 
 def test_a_machine_without_registers_is_not_touched(library: Path, name: str) -> None:
@@ -148,6 +188,31 @@ def test_a_machine_that_hangs_can_be_opened_again_when_it_goes_on(vm: Played, li
     machine.close()
     with opened(vm.name, library, timeout=5) as again:
         assert again.read_physical(0x4000, 0x4000) == addresses(0x4000, 0x4000)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda machine: machine.read_physical(0x4000, 8),
+        lambda machine: machine.read_physical_padded_into(0x4000, bytearray(8)),
+        lambda machine: machine.write_physical(0x4000, b"x"),
+        lambda machine: machine.driver.write_frame(4, 0, memoryview(b"x")),
+        lambda machine: machine.read_registers(),
+        lambda machine: machine.pause(),
+        lambda machine: machine.toggle_intercept(Intercept(EventKind.BREAKPOINT, address=0x6000)),
+    ],
+    ids=["read", "padded", "write", "frame", "registers", "pause", "intercept"],
+)
+def test_the_first_call_without_an_answer_says_so(
+    vm: Played, library: Path, call: Callable[[Microvmi], object]
+) -> None:
+    """What ends the wait is an answer of ours, which says no, of one byte: nobody may take it for the machine's."""
+    machine = opened(vm.name, library)
+    vm.process.send_signal(signal.SIGSTOP)
+    with pytest.raises(TimeoutExpiredError, match="did not answer in time"):
+        call(machine)
+    vm.process.send_signal(signal.SIGCONT)
+    machine.close()
 
 
 def poke(vm: Played, *values: tuple[int, int]) -> None:
@@ -225,6 +290,26 @@ def test_two_openings_are_independent(vm: Played) -> None:
     second.close()
     with pytest.raises(MicrovmiError, match="closed"):
         second.read_physical(0x4000, 8)
+
+
+def test_a_driver_that_is_closed_twice_leaves_other_openings_alone(vm: Played, library: Path) -> None:
+    first, second = opened(vm.name, library), opened(vm.name, library)
+    first.driver.close()
+    first.driver.close()
+    with pytest.raises(InvalidContextError, match="closed"):
+        first.driver.read_frame(4, 0, memoryview(bytearray(8)))  # type: ignore[attr-defined]
+    vm.process.send_signal(signal.SIGSTOP)
+    with pytest.raises(TimeoutExpiredError):  # there is still a thread that ends its wait
+        second.read_physical(0x4000, 8)
+    vm.process.send_signal(signal.SIGCONT)
+    second.close()
+
+
+def test_a_machine_that_is_left_alone_for_longer_than_its_limit_is_well(vm: Played, library: Path) -> None:
+    with opened(vm.name, library, timeout=0.1) as machine:
+        for _ in range(2):
+            assert machine.read_physical(0x4000, 16) == addresses(0x4000, 16)
+            time.sleep(0.4)
 
 
 def test_many_threads_share_a_machine(vm: Played) -> None:

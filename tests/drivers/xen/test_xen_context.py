@@ -125,3 +125,39 @@ def test_only_the_header_and_one_vcpu_are_loaded_again() -> None:
 def test_a_state_without_the_vcpu_is_an_error(state: bytes) -> None:
     with pytest.raises(IoError):
         context.only(state, 0)
+
+
+CPU_QUADS = (
+    *("rax", "rbx", "rcx", "rdx", "rbp", "rsi", "rdi", "rsp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"),
+    *("rip", "rflags", "cr0", "cr2", "cr3", "cr4"),
+)
+"""Of ``struct hvm_hw_cpu``, from byte 512 on, 8 bytes each."""
+
+SEGMENT_ORDER = ("cs", "ds", "es", "fs", "gs", "ss", "tr", "ldt", "idt", "gdt")
+"""Selectors from byte 736 on, but of the tables; limits from 768, bases from 808."""
+
+
+def test_no_register_of_the_record_is_told_for_another() -> None:
+    content = bytearray(context.CPU_SIZE)
+    expected = Registers()
+    for place, name in enumerate(CPU_QUADS):
+        struct.pack_into("<Q", content, 512 + 8 * place, 0x8123456789AB0000 + place)
+        setattr(expected, name, 0x8123456789AB0000 + place)
+    for place, name in enumerate(SEGMENT_ORDER):
+        base, limit = 0xFFFF800000000000 + place, 0x1000 + place
+        struct.pack_into("<I", content, 768 + 4 * place, limit)
+        struct.pack_into("<Q", content, 808 + 8 * place, base)
+        if name in ("idt", "gdt"):
+            setattr(expected, name, SystemTableReg(base, limit))
+        else:
+            struct.pack_into("<I", content, 736 + 4 * place, 8 * place + 3)
+            setattr(expected, name, SegmentReg(base, limit, 8 * place + 3))
+    for name, offset in {**SYSTEM, "sysenter_esp": 928}.items():
+        struct.pack_into("<Q", content, offset, 0x1123456789AB0000 + offset)
+        setattr(expected, name, 0x1123456789AB0000 + offset)
+    expected.efer, expected.apic_base = expected.msr_efer, 0xFEE00900
+    found = context.registers(bytes(content), apic_base=0xFEE00900)
+    different = [
+        field.name for field in fields(Registers) if getattr(found, field.name) != getattr(expected, field.name)
+    ]
+    assert different == []

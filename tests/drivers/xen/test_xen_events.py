@@ -379,6 +379,24 @@ def test_pauses_are_counted_by_xen_and_ours_is_one(xen: StandIn) -> None:
     assert xen.get("paused") == 0
 
 
+def test_a_pause_that_somebody_else_added_stays(xen: StandIn) -> None:
+    machine = xen.open()
+    machine.pause()
+    xen.set("paused", 2)
+    machine.close()
+    assert xen.get("paused") == 1
+
+
+def test_a_pause_of_ours_that_somebody_took_back_is_not_taken_back_again(xen: StandIn) -> None:
+    machine = xen.open()
+    machine.pause()
+    xen.set("paused", 0)
+    machine.memory_map()
+    xen.set("paused", 1)
+    machine.close()
+    assert xen.get("paused") == 1
+
+
 def test_a_pause_of_somebody_else_is_left_alone(xen: StandIn) -> None:
     xen.set("paused", 1)
     machine = xen.open()

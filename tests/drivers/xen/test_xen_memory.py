@@ -110,6 +110,28 @@ def test_mappings_are_kept_while_the_domain_is_paused_and_no_longer(xen: StandIn
     assert xen.get("maps") - before == 1
     machine.resume()
     assert xen.get("mapped") == 0
+    before = xen.get("maps")
+    for _ in range(3):
+        assert machine.read_physical(0x40 << 12, 8) == (0x40).to_bytes(8, "little")
+    assert xen.get("maps") - before == 3
+    assert xen.get("mapped") == 0
+
+
+def test_no_mapping_is_kept_of_a_domain_that_somebody_else_paused(xen: StandIn, machine: Microvmi) -> None:
+    xen.set("paused", 1)
+    machine.pause()
+    machine.read_physical(0x5000, 8)
+    assert xen.get("mapped") == 0
+    xen.set("paused", 0)
+
+
+def test_no_mapping_is_kept_once_somebody_let_the_domain_run(xen: StandIn, machine: Microvmi) -> None:
+    machine.pause()
+    machine.read_physical(0x5000, 8)
+    xen.set("paused", 0)
+    machine.memory_map()
+    machine.read_physical(0x5000, 8)
+    assert xen.get("mapped") == 0
 
 
 def test_the_mappings_that_are_kept_are_bounded(xen: StandIn, machine: Microvmi) -> None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import pkgutil
 from collections.abc import Mapping
@@ -12,10 +11,20 @@ from libmicrovmi_py.drivers.dump.contents import Format
 from libmicrovmi_py.drivers.dump.image import FlatImage, Image
 from libmicrovmi_py.drivers.dump.known import KNOWN, Known
 from libmicrovmi_py.errors import InvalidArgumentError
+from libmicrovmi_py.transport.processes import names_in
 
-@functools.cache
+_found: dict[str, Format] = {}
+
+
 def formats() -> Mapping[str, Format]:
-    """All formats by name; those with the longest first bytes come first."""
+    """All formats by name; those with the longest first bytes come first. Looked up once they are all there."""
+    if not _found:
+        _found.update(_look_up())
+    return _found
+
+
+def _look_up() -> dict[str, Format]:
+    names_in(__path__[0])  # what cannot be listed would count as empty below
     modules = [importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__)]
     found: list[Format] = [module.FORMAT for module in modules]
     return {item.name: item for item in sorted(found, key=lambda item: (-len(item.magic), item.name))}

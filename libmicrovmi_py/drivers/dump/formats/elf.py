@@ -17,6 +17,8 @@ from libmicrovmi_py.drivers.dump.layout import Piece, laid_out
 from libmicrovmi_py.model import PHYSICAL_BITS
 
 _ET_CORE, _PT_LOAD, _PT_NOTE, _PN_XNUM = 4, 1, 4, 0xFFFF
+_INCOMPLETE = 1
+"""What makedumpfile sets among the header's flags, of which x86 has none of its own, when the disk is full."""
 _WAY_OUT = "name the dump of the machine's memory"
 _X86 = (3, 62)  # EM_386, EM_X86_64
 
@@ -32,9 +34,11 @@ class _Class(NamedTuple):
 
 
 _CLASSES = {
-    1: _Class(False, struct.Struct("<16x2H4x4x2I4x2x2H"), struct.Struct("<28xI8x"), struct.Struct("<8I"), (0, 1, 2, 3, 4, 5)),
+    1: _Class(
+        False, struct.Struct("<16x2H4x4x3I2x2H"), struct.Struct("<28xI8x"), struct.Struct("<8I"), (0, 1, 2, 3, 4, 5)
+    ),
     2: _Class(
-        True, struct.Struct("<16x2H4x8x2Q4x2x2H"), struct.Struct("<44xI16x"), struct.Struct("<2I6Q"), (0, 2, 3, 4, 5, 6)
+        True, struct.Struct("<16x2H4x8x2QI2x2H"), struct.Struct("<44xI16x"), struct.Struct("<2I6Q"), (0, 2, 3, 4, 5, 6)
     ),
 }
 """By EI_CLASS; ``order`` is where p_type, p_offset, p_vaddr, p_paddr, p_filesz and p_memsz are."""
@@ -62,17 +66,20 @@ def _read(image: Image) -> Contents:
     pieces = laid_out(Piece(load.address, load.size, load.offset) for load in loads)
     if processors.hypervisor and any(load.virtual not in (0, load.address) for load in loads):
         return Contents(pieces, processors, whole=False)
-    exists = [(load.address, min(load.address + max(load.size, load.in_memory), 1 << PHYSICAL_BITS)) for load in loads]
+    exists = [(load.address, load.address + max(load.size, load.in_memory)) for load in loads]
+    believed = all(end <= 1 << PHYSICAL_BITS for _, end in exists)
     whole = all(load.in_memory <= load.size for load in loads)
-    return Contents(pieces, processors, exists, whole)
+    return Contents(pieces, processors, exists if believed else None, whole)
 
 
 def _segments(image: Image, layout: _Class) -> tuple[int, list[_Segment]]:
     """The machine that the file is of, and its program headers."""
     content = image.read(0, layout.header.size, "the ELF header")
-    kind, machine, table, sections, entry, count = layout.header.unpack(content)
+    kind, machine, table, sections, flags, entry, count = layout.header.unpack(content)
     if kind != _ET_CORE:
         raise image.refused("an ELF file but no core (a program or a library)", _WAY_OUT)
+    if machine in _X86 and flags & _INCOMPLETE:
+        raise image.damaged("it says that it was not finished")
     if count == _PN_XNUM:
         (count,) = layout.section.unpack(image.read(sections, layout.section.size, "the number of segments"))
     if count and entry != layout.segment.size:
@@ -87,7 +94,9 @@ def _loads(image: Image, segments: list[_Segment]) -> list[_Segment]:
     """The segments with memory in the file; what exceeds that (p_memsz) was left out of the dump."""
     loads = [segment for segment in segments if segment.kind == _PT_LOAD and segment.size]
     if not segments:
-        raise image.refused("an ELF core without segments (xl dump-core writes such)", _WAY_OUT)
+        raise image.refused(
+            "an ELF core without segments (xl dump-core writes such)", "open the domain itself, or dump it otherwise"
+        )
     if not loads:
         raise image.refused("an ELF core without memory", _WAY_OUT)
     if len(loads) > 1 and all(load.address == 0 for load in loads):

@@ -111,7 +111,7 @@ class Pages:
         self._starts, self._ends, self._before = array("Q"), array("Q"), array("Q")
         count = self._find_runs(runs(image, bitmaps + half, header.pages))
         self.exists = self._bytes(runs(image, bitmaps, header.pages))
-        """(start, end) of the memory that the machine had: the first bitmap has the pages that were left out as well."""
+        """(start, end) of the memory that the machine had: the first bitmap has what was left out as well."""
         self._codecs = self._load(self._check_descriptors(count))
 
     def _find_runs(self, found: Iterator[tuple[int, int]]) -> int:

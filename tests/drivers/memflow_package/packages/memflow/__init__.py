@@ -9,6 +9,7 @@ zeros for what does not exist, and a write there does nothing. It has three conn
 
 from __future__ import annotations
 
+import os
 import struct
 from typing import Any
 
@@ -52,12 +53,19 @@ class Inventory:
 
     last_arguments: str | None = None
 
+    def __init__(self, path: str | None = None) -> None:
+        if path is None:
+            raise PanicException("every file of the working directory would be read")
+        if not os.path.isdir(path):
+            raise Exception("invalid path argument")
+        self._empty = not os.path.exists(os.path.join(path, "memflow"))
+
     def create_connector(self, name: str, input: object = None, args: str | None = None) -> Connector:
         Inventory.last_arguments = args
         options = dict(item.split("=") for item in (args or ":").split(":")[1].split(",") if item)
         if name == "panicking":
             raise PanicException("index out of bounds:\n  the len is 0")
-        if name not in ("played", "failing"):
+        if self._empty or name not in ("played", "failing"):
             raise Exception("inventory: plugin not found")
         made = Connector(int(options.get("size", "0x10000"), 0), options.get("readonly") == "1", name == "failing")
         made.unreadable, made.unwritable = (int(options.get(key, "-1"), 0) for key in ("unreadable", "unwritable"))

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bugs of the VirtualBox driver."""
+
+from mutants.mutant import Mutant
+
+HERE = "libmicrovmi_py/drivers/virtualbox"
+TESTS = "tests/drivers/virtualbox/test_virtualbox"
+REGISTERS, EVENTS, MEMORY, TROUBLE = (f"{TESTS}_{name}.py" for name in ("registers", "events", "memory", "trouble"))
+TOLD = f"{REGISTERS}::test_no_register_is_told_for_another"
+WRITTEN = f"{REGISTERS}::test_no_register_is_written_for_another"
+FIRST_CALL = f"{TROUBLE}::test_the_first_call_without_an_answer_says_so"
+FAILURES = "tests/contract/test_contract_failures.py"
+KEPT = f"{FAILURES}::test_an_error_that_is_kept_in_a_cycle_harms_nothing_when_it_is_collected"
+
+MUTANTS = (
+    Mutant(
+        f"{HERE}/abi.py", '"rsi": 14,\n    "rdi": 15,', '"rsi": 15,\n    "rdi": 14,', "rsi and rdi swapped", (TOLD,)
+    ),
+    Mutant(
+        f"{HERE}/abi.py", '"rsi": 14,\n    "rdi": 15,', '"rsi": 15,\n    "rdi": 14,', "the same, written", (WRITTEN,)
+    ),
+    Mutant(f"{HERE}/abi.py", '"r10": 6,\n    "r11": 7,', '"r10": 7,\n    "r11": 6,', "r10 and r11 swapped", (TOLD,)),
+    Mutant(f"{HERE}/abi.py", '"es": 31, "fs": 32', '"es": 32, "fs": 31', "es and fs swapped", (TOLD,)),
+    Mutant(f"{HERE}/abi.py", '"idt": (39, 40)', '"idt": (40, 39)', "base and limit of the IDT swapped", (TOLD,)),
+    Mutant(f"{HERE}/abi.py", '"msr_lstar": 0xC0000082', '"msr_lstar": 0xC0000083', "CSTAR told for LSTAR", (TOLD,)),
+    Mutant(
+        f"{HERE}/abi.py",
+        '"sysenter_esp": 0x175',
+        '"sysenter_esp": 0x176',
+        "SYSENTER_EIP written for ESP",
+        (WRITTEN,),
+    ),
+    Mutant(
+        f"{HERE}/hits.py",
+        '& 0xFFFFFFFF for name in ("rax", "rdx")',
+        '& 0xFFFFFFFFFFFFFFFF for name in ("rax", "rdx")',
+        "MSR value with garbage of the upper halves",
+        (f"{EVENTS}::test_the_value_of_an_msr_is_the_lower_halves_of_two_registers",),
+    ),
+    Mutant(
+        f"{HERE}/hits.py",
+        'machine.register(0, abi.REGISTERS["rcx"]) & 0xFFFFFFFF',
+        'machine.register(0, abi.REGISTERS["rcx"])',
+        "an MSR whose number has garbage above is not told",
+        (f"{EVENTS}::test_the_value_of_an_msr_is_the_lower_halves_of_two_registers",),
+    ),
+    Mutant(
+        f"{HERE}/hits.py",
+        "high << 32 | low",
+        "low << 32 | high",
+        "halves of an MSR's value swapped",
+        (EVENTS,),
+    ),
+    Mutant(
+        f"{HERE}/link.py",
+        "        if self._broken:\n            self._check()\n        return result",
+        "        return result",
+        "a call that was given up returns the made-up answer",
+        (FIRST_CALL,),
+    ),
+    Mutant(
+        f"{HERE}/link.py",
+        "            self._end = 0.0\n            self._lock.release()",
+        "            self._lock.release()",
+        "a call that was answered is given up later",
+        (f"{TROUBLE}::test_a_machine_that_is_left_alone_for_longer_than_its_limit_is_well",),
+    ),
+    Mutant(
+        f"{HERE}/link.py",
+        "            if self._users == 0:\n                self._left.set()",
+        "            if self._users < 0:\n                self._left.set()",
+        "a thread for each machine that was ever open",
+        (f"{TROUBLE}::test_opening_and_closing_leaves_nothing",),
+    ),
+    Mutant(
+        f"{HERE}/memory.py",
+        "            if not written:\n                self._refused(address, done, len(data))",
+        "",
+        "refused write is a success",
+        (f"{FAILURES}::test_writes_of_python_tell_how_much_was_written[virtualbox-running]",),
+    ),
+    Mutant(
+        f"{HERE}/memory.py",
+        'with self._machine.ffi.from_buffer("uint8_t[]", piece) as source:\n                written = ',
+        'source = self._machine.ffi.from_buffer("uint8_t[]", piece)\n            if True:\n                written = ',
+        "a refused write whose error is kept crashes the host",
+        (f"{KEPT}[virtualbox-running]", f"{KEPT}[virtualbox-paused]"),
+    ),
+    Mutant(
+        f"{HERE}/memory.py",
+        "requested=size, completed=done)",
+        "requested=size, completed=0)",
+        "a write refused in the middle says that nothing was written",
+        (f"{MEMORY}::test_a_write_that_is_refused_after_a_part_says_how_much_was_written",),
+    ),
+    Mutant(
+        f"{HERE}/memory.py",
+        "if done == 0 and not self.read(",
+        "if not self.read(",
+        "a write refused behind a part that was written may be told as nothing written",
+        (MEMORY,),
+        "what is refused exists, as the write was checked before; only a range that vanishes meanwhile differs",
+    ),
+    Mutant(
+        f"{HERE}/memory.py",
+        "            if not done:\n                buffer[0] = before",
+        "            pass",
+        "a read that fails leaves a byte of libFDP's",
+        (f"{MEMORY}::test_a_read_ends_at_a_hole_and_leaves_the_rest_alone",),
+    ),
+    Mutant(
+        f"{HERE}/memory.py",
+        "            else:\n                step //= 2",
+        "            else:\n                break",
+        "memory in front of a hole is missing",
+        (f"{MEMORY}::test_a_read_ends_at_a_hole_and_leaves_the_rest_alone",),
+    ),
+    Mutant(
+        f"{HERE}/memory.py",
+        "size > _BELOW_HOLE and",
+        "size > 2 * _BELOW_HOLE and",
+        "memory above 4 GiB is missing",
+        (f"{MEMORY}::test_memory_above_the_hole_below_4_gib_counts",),
+    ),
+    Mutant(
+        f"{HERE}/registers.py",
+        "& 0xFFFF)\n        setattr(registers, name, table)",
+        ")\n        setattr(registers, name, table)",
+        "limits with garbage",
+        (f"{REGISTERS}::test_limits_and_selectors_have_the_width_that_the_processor_has",),
+    ),
+    Mutant(
+        f"{HERE}/registers.py",
+        "machine.register(vcpu, number) & 0xFFFF for name, number in abi.SELECTORS",
+        "machine.register(vcpu, number) for name, number in abi.SELECTORS",
+        "selectors with garbage",
+        (f"{REGISTERS}::test_limits_and_selectors_have_the_width_that_the_processor_has",),
+    ),
+    Mutant(
+        f"{HERE}/registers.py",
+        "if offset + size - 1 > table.limit:",
+        "if offset + size > table.limit:",
+        "the last descriptor of a table is not read",
+        (TOLD,),
+    ),
+    Mutant(
+        f"{HERE}/registers.py",
+        "limit << 12 | 0xFFF if",
+        "limit << 12 if",
+        "limits in pages lose their last 4095 bytes",
+        (f"{REGISTERS}::test_segments_are_those_of_the_descriptors_in_memory",),
+    ),
+    Mutant(
+        f"{HERE}/registers.py",
+        'changed |= {"cr3"} if "cr2" in changed else set()',
+        "pass",
+        "CR3 takes the value of CR2",
+        (f"{REGISTERS}::test_cr3_stays_when_cr2_is_written",),
+    ),
+    Mutant(
+        f"{HERE}/registers.py",
+        "            value = registers.efer\n",
+        "            value = before.msr_efer\n",
+        "a change of efer is lost",
+        (f"{REGISTERS}::test_registers_that_are_written_are_read_again",),
+    ),
+    Mutant(
+        f"{HERE}/driver.py",
+        "        if not self._machine.state() & abi.PAUSED:\n            raise NotSupportedError(",
+        "        if False:\n            raise NotSupportedError(",
+        "registers of a running machine are written",
+        (f"{REGISTERS}::test_other_vcpus_and_running_machines_are_not_written",),
+    ),
+    Mutant(
+        f"{HERE}/events.py",
+        "                for intercept in list(self._armed):\n                    self._remove(intercept)",
+        "                self._armed.clear()",
+        "breakpoints stay in the machine after the close",
+        (f"{EVENTS}::test_closing_undoes_everything",),
+    ),
+    Mutant(
+        f"{HERE}/events.py",
+        "        if number >= 0 and number not in self._armed.values():",
+        "        if number >= 0:",
+        "a breakpoint goes with the first of two addresses",
+        (f"{EVENTS}::test_a_place_with_two_addresses_is_a_breakpoint_until_the_last_of_them_goes",),
+    ),
+    Mutant(
+        f"{HERE}/events.py",
+        "self._step_over = stays and reply.action is ReplyAction.CONTINUE",
+        "self._step_over = False",
+        "the guest stays at a breakpoint for ever",
+        (f"{EVENTS}::test_a_breakpoint_stops_the_guest_each_time_it_comes_by",),
+    ),
+    Mutant(
+        f"{HERE}/channel.py",
+        "not stat.S_ISREG(status.st_mode) or status.st_size != size",
+        "not stat.S_ISREG(status.st_mode) or status.st_size < size",
+        "shared memory that is larger is taken for a machine's",
+        (f"{TROUBLE}::test_shared_memory_of_another_size_is_not_touched",),
+    ),
+    Mutant(
+        f"{HERE}/channel.py",
+        "os.O_PATH | os.O_NOFOLLOW",
+        "os.O_PATH",
+        "links are followed",
+        (f"{TROUBLE}::test_links_folders_and_pipes_are_not_followed",),
+    ),
+    Mutant(
+        f"{HERE}/machine.py",
+        "        link, self._link = self._link, None\n        if link is not None:\n            link.leave()",
+        "        if self._link is not None:\n            self._link.leave()",
+        "a machine closed twice takes the link from another",
+        (f"{TROUBLE}::test_a_driver_that_is_closed_twice_leaves_other_openings_alone",),
+    ),
+)
