@@ -168,7 +168,8 @@ def crowded() -> Iterator[tuple[Process, int]]:
 
 def test_many_ranges_in_a_process_of_many_mappings_take_no_time(crowded: tuple[Process, int]) -> None:
     process, place = crowded
-    pieces = [Piece(at << 13, 0x1000, MemoryKind.RAM, "ram", 0, place + 0x1000 + (at << 13)) for at in range(4000)]
+    last = place + 0x1000 + ((MAPPINGS - 4000) << 13)
+    pieces = [Piece(at << 13, 0x1000, MemoryKind.RAM, "ram", 0, last + (at << 13)) for at in range(4000)]
     memory, started = HostMemory(process), time.monotonic()
     assert len(memory.regions(pieces, filled=True)) == 4000
     assert time.monotonic() - started < 5
