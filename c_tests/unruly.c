@@ -24,6 +24,14 @@ static void fails_at_open(const char *way)
     rs_cstring_free((char *)error);
 }
 
+/* A number that cannot be is the driver's lie, and told as such; any other trouble of it is a defect. */
+static enum microvmi_error expected_of_a_count(const char *way)
+{
+    bool lies = strcmp(way, "text") == 0 || strcmp(way, "negative") == 0 || strcmp(way, "huge") == 0;
+
+    return lies ? MICROVMI_ERROR_IO : MICROVMI_ERROR_INTERNAL;
+}
+
 static void fails_later(const char *way)
 {
     struct microvmi_memory_range range;
@@ -42,7 +50,7 @@ static void fails_later(const char *way)
     CHECK_INTERNAL(microvmi_read(vm, buffer, sizeof(buffer), &count));
     CHECK_INTERNAL(microvmi_padded_read(vm, buffer, sizeof(buffer), &count));
     CHECK_INTERNAL(microvmi_write_physical(vm, 0, buffer, sizeof(buffer)));
-    CHECK_INTERNAL(microvmi_get_vcpu_count(vm, &vcpus));
+    CHECK(!microvmi_get_vcpu_count(vm, &vcpus) && microvmi_last_error_code() == expected_of_a_count(way));
     CHECK(vcpus == 77);
     CHECK(!microvmi_read_registers(vm, 0, &registers) && microvmi_last_error()[0] != '\0'); /* a bad count counts too */
     CHECK_INTERNAL(microvmi_get_memory_map(vm, &range, 1, &known));

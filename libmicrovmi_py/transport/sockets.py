@@ -89,6 +89,12 @@ def peer_inode(sock: socket.socket) -> int:
         return kernel.peer(os.fstat(sock.fileno()).st_ino)
 
 
+def was_left(inode: int) -> bool:
+    """Whether whoever was connected to that UNIX socket has hung up; ``False`` if that is not told."""
+    with _Diagnosis() as kernel:
+        return kernel.was_left(inode)
+
+
 def same_namespace(process: Process, kind: str) -> bool:
     """Whether a process is in our namespace of that kind (``net``, ``mnt``); ``True`` if the system does not tell."""
     own = Process.find(os.getpid())
@@ -145,6 +151,11 @@ class _Diagnosis:
         """The inode of the socket that the one with ``inode`` is connected to, 0 if there is none."""
         peer = self._attributes(inode, _SHOW_PEER)[1].get(_PEER, b"")
         return int.from_bytes(peer, "little" if struct.pack("=H", 1)[0] else "big") if len(peer) == 4 else 0
+
+    def was_left(self, inode: int) -> bool:
+        """Whether it is connected to a socket that has been closed: the kernel tells inode 0 of such a one."""
+        state, attributes = self._attributes(inode, _SHOW_PEER)
+        return state == _CONNECTED and not any(attributes.get(_PEER, b""))
 
     def unix_row(self, inode: int) -> UnixRow | None:
         """That socket, its name ``""`` if it has none; ``None`` if it is none of ours, or no UNIX socket."""

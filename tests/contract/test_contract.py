@@ -99,6 +99,11 @@ def tree() -> list[str]:
     return [name for name in names if not name.startswith(others) and (ROOT / name).is_file()]
 
 
+def _without_tests(path: Path) -> str:
+    """The text of a file, but for the paths of tests in it."""
+    return re.sub(r"\btests/\S+", "", path.read_text(errors="replace"))
+
+
 @each_of_the_tree
 def test_nothing_else_in_the_tree_names_a_driver(name: str) -> None:
     driver = drivers()[name]
@@ -106,7 +111,5 @@ def test_nothing_else_in_the_tree_names_a_driver(name: str) -> None:
     place = module.replace(".", "/")
     own = (f"{place}.py", f"{place}/", f"docs/drivers/{name}.md")
     names = re.compile(rf"\b(?:{driver.__name__}|drivers[./]{module.rpartition('.')[2]})\b(?!\.md)")
-    found = [
-        path for path in tree() if not path.startswith(own) and names.search((ROOT / path).read_text(errors="replace"))
-    ]
+    found = [path for path in tree() if not path.startswith(own) and names.search(_without_tests(ROOT / path))]
     assert found == [], f"{driver.__name__} or its module"

@@ -15,7 +15,7 @@ import pytest
 from libmicrovmi_py.errors import DriverUnavailableError, TimeoutExpiredError
 from libmicrovmi_py.transport.deadline import Deadline
 from libmicrovmi_py.transport.peers import credentials
-from libmicrovmi_py.transport.sockets import UnixRow, unix_sockets
+from libmicrovmi_py.transport.sockets import UnixRow, unix_sockets, was_left
 from libmicrovmi_py.transport.unixsock import TcpEndpoint, UnixEndpoint
 
 
@@ -132,3 +132,16 @@ def test_a_path_as_long_as_an_address_and_a_byte_more(
         server.bind("s")
         server.listen(1)
         UnixEndpoint(path, path).connect(Deadline(5)).close()
+
+
+def test_who_has_hung_up_is_told_from_who_is_connected(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as client:
+        server.bind(str(tmp_path / "s"))
+        server.listen()
+        client.connect(str(tmp_path / "s"))
+        with server.accept()[0] as accepted:
+            inode = os.fstat(accepted.fileno()).st_ino
+            assert not was_left(inode)
+            client.close()
+            assert was_left(inode)
+        assert not was_left(os.fstat(server.fileno()).st_ino)

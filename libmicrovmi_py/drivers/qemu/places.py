@@ -16,7 +16,7 @@ from libmicrovmi_py.drivers.qemu.commandline import HUMAN, QmpSocket, other_moni
 from libmicrovmi_py.drivers.qemu.machines import Qemu, file_places, roots
 from libmicrovmi_py.errors import DriverUnavailableError
 from libmicrovmi_py.transport.processes import DELETED, Process
-from libmicrovmi_py.transport.sockets import TcpRow, same_namespace, tcp_sockets, unix_sockets_of
+from libmicrovmi_py.transport.sockets import TcpRow, same_namespace, tcp_sockets, unix_sockets_of, was_left
 from libmicrovmi_py.transport.unixsock import Endpoint, TcpEndpoint, UnixEndpoint
 
 _SOCKET = re.compile(r"socket:\[(\d+)\]")
@@ -193,10 +193,14 @@ def bound_name(qemu: Qemu, path: str) -> str:
 
 
 def held_by_another(process: Process, endpoint: Endpoint) -> bool:
-    """Whether somebody is connected to that monitor, as far as the system tells: a guess."""
+    """Whether somebody is connected to that monitor, as far as the system tells: a guess.
+
+    Who has hung up does not count, though QEMU may not have seen it yet.
+    """
     if not isinstance(endpoint, UnixEndpoint):
         return False
-    return any(row.connected and row.path == endpoint.bound for row in unix_sockets_of(process))
+    rows = [row for row in unix_sockets_of(process) if row.connected and row.path == endpoint.bound]
+    return any(not was_left(row.inode) for row in rows)
 
 
 def is_libvirts(qemu: Qemu, endpoint: Endpoint) -> bool:
