@@ -318,7 +318,7 @@ def test_c_is_told_what_could_not_be_undone(library_path: Path, tmp_path: Path) 
     body = f"vm = opened('vmi://journal/?path={tmp_path}/journal')\nassert lib.microvmi_pause(vm)\n"
     body += f"os.remove({str(tmp_path / 'journal')!r}); os.mkdir({str(tmp_path / 'journal')!r})\n"
     body += "assert not lib.microvmi_release_all(1000)\n"
-    body += "print(lib.microvmi_last_error_code(), lib.microvmi_last_error().decode())\nos._exit(0)\n"
+    body += "print(lib.microvmi_last_error_code(), lib.microvmi_last_error().decode(), flush=True)\nos._exit(0)\n"
     done = c_program(body, library_path)
     assert done.stdout.startswith("14 IsADirectoryError: "), done.stderr
 

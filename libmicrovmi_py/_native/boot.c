@@ -152,7 +152,7 @@ static bool mvi_configure(PyConfig *config)
 #define MVI_ROOM_DESCRIPTORS 8
 #define MVI_ROOM_MEMORY (96u << 20)
 
-static bool mvi_has_room(void)
+bool mvi_has_room(void)
 {
     int taken[MVI_ROOM_DESCRIPTORS], count, failed = 0;
     void *memory;

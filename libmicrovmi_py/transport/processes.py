@@ -198,7 +198,8 @@ def denied(path: str) -> PermissionDeniedError:
     if _not_dumpable(path):
         return PermissionDeniedError(
             f"{path}: the operating system refused: that process changed its user or its rights after it was started "
-            "(QEMU with -runas does) and is not dumpable, so that CAP_SYS_PTRACE is needed whoever looks into it"
+            "(QEMU with -runas or -run-with user= does) and is not dumpable, so that CAP_SYS_PTRACE is needed whoever "
+            "looks into it"
         )
     return PermissionDeniedError(
         f"{path}: the operating system refused: run as the user of that process or with CAP_SYS_PTRACE, "

@@ -115,7 +115,7 @@ class Machine:
     def lose(self, *_: object) -> None:
         """Memory of the machine vanishes from this process."""
         libc.munmap(ctypes.c_void_p(self.place_to_lose()), 4096)
-        print("lost", flush=True)
+        os.write(1, b"lost\n")  # a signal may come in the middle of a print
 
     def find(self, *_: object) -> None:
         """It is there again."""
@@ -123,7 +123,7 @@ class Machine:
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x10  # MAP_FIXED
         libc.mmap(ctypes.c_void_p(place), ctypes.c_size_t(4096), 3, flags, -1, ctypes.c_long(0))
         ctypes.memset(place, (place - self.ranges[0][3].address) // 4096 % 251, 4096)
-        print("found", flush=True)
+        os.write(1, b"found\n")
 
     def place_to_lose(self) -> int:
         offset = next(int(text.partition("=")[2], 0) for text in self.fakes if text.startswith("lose="))

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import random
+import re
 import shutil
 import socket
 import subprocess
@@ -37,6 +39,15 @@ def open_folder() -> Iterator[Path]:
 def need_qemu() -> str:
     """The path of QEMU; without one the test ends here."""
     return shutil.which(QEMU) or missing(f"no firmware guest: {QEMU} is not installed: apt-get install qemu-system-x86")
+
+
+@functools.cache
+def qemu_version() -> tuple[int, int]:
+    """Major and minor."""
+    text = subprocess.run([need_qemu(), "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"version ([0-9]+)\.([0-9]+)", text)
+    assert found, text
+    return int(found[1]), int(found[2])
 
 
 def need_root(what: str) -> None:

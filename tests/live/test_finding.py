@@ -17,7 +17,18 @@ from needs import missing
 
 from libmicrovmi_py import DriverUnavailableError, InvalidArgumentError, IoError, Microvmi
 
-from .firmware import firmware, free_ports, listens, need_qemu, need_root, new_name, open_folder, ports_of, wait_for
+from .firmware import (
+    firmware,
+    free_ports,
+    listens,
+    need_qemu,
+    need_root,
+    new_name,
+    open_folder,
+    ports_of,
+    qemu_version,
+    wait_for,
+)
 from .monitor import Monitor, MonitorError
 
 MIB = 1 << 20
@@ -180,13 +191,14 @@ def test_a_machine_with_the_human_monitor_alone_is_told_as_such(folder: Path) ->
     ("options", "told"),
     [
         (("-qmp", "stdio"), "its QMP monitor is on stdio"),
-        (("-qmp", "unix:{}/none,reconnect=5"), "its QMP monitor connects out to .*/none"),
+        (("-qmp", "unix:{}/none,{reconnect}"), "its QMP monitor connects out to .*/none"),
         (("-qmp", "websocket:127.0.0.1:0,server=on,wait=off"), "wrapped in a websocket"),
     ],
     ids=["stdio", "reconnect", "websocket"],
 )
 def test_a_monitor_that_cannot_be_called_is_told_as_such(folder: Path, options: tuple[str, ...], told: str) -> None:
-    words = [word.format(folder) for word in options]
+    reconnect = "reconnect-ms=5000" if qemu_version() >= (9, 2) else "reconnect=5"
+    words = [word.format(folder, reconnect=reconnect) for word in options]
     with firmware(folder, "-S", *words, human=False) as guest:
         time.sleep(0.3)
         with pytest.raises(DriverUnavailableError, match=f"{told}.*: start QEMU with -qmp unix:"):
@@ -336,7 +348,8 @@ def test_a_qemu_that_changed_its_user_is_told_to_take_a_capability(folder: Path)
     if not shutil.which("setpriv"):
         missing("no setpriv: apt-get install util-linux")
     nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
-    with firmware(folder, "-S", *unix(folder / "q"), "-runas", "nobody") as guest:
+    as_nobody = ("-run-with", "user=nobody") if qemu_version() >= (9, 1) else ("-runas", "nobody")
+    with firmware(folder, "-S", *unix(folder / "q"), *as_nobody) as guest:
         wait_for((folder / "q").exists, guest.process)
         (folder / "q").chmod(0o777)
         told = as_another(OPENING.format(guest.name), around=nobody, folder=folder)

@@ -211,6 +211,8 @@ def cells(request: pytest.FixtureRequest, boot: Boot, folder: Path) -> Iterator[
     asked = [
         item.callspec.params["state"] for item in request.session.items if "cells" in getattr(item, "fixturenames", ())
     ]
+    with played_qemu(folder):
+        pass  # its program is there now: one that is being written cannot be started
     with ThreadPoolExecutor(AT_ONCE) as pool:
         yield {
             (name_of(state), operation): pool.submit(seen, state, operation, folder)
@@ -250,7 +252,7 @@ try:
     elif way == "release":
         release_all(2)
 except MicrovmiError as err:
-    print(err)
+    print(err, flush=True)
 if way != "exit":
     os._exit(0)
 """

@@ -103,7 +103,7 @@ class Tree(Place):
 
     def clone(self, name: str) -> str:
         """A fresh clone of our tree in the copy; returns its path in there."""
-        inside = f"/root/{name}"
+        inside = f"/srv/{name}"  # other users can look into it, as tests want
         target = f"{self.work}{inside}"
         self.must("a fresh clone", "clone", ["git", "clone", "-q", "--no-hardlinks", str(ROOT), target])
         return inside
