@@ -152,7 +152,7 @@ static bool mvi_configure(PyConfig *config)
 #define MVI_ROOM_DESCRIPTORS 8
 #define MVI_ROOM_MEMORY (96u << 20)
 
-bool mvi_has_room(void)
+static bool mvi_has_room(void)
 {
     int taken[MVI_ROOM_DESCRIPTORS], count, failed = 0;
     void *memory;
@@ -201,8 +201,6 @@ static bool mvi_initialize_python(void)
                       ", or build libmicrovmi for the Python that is there");
         return false;
     }
-    if (!mvi_has_room())
-        return false;
     PyPreConfig_InitIsolatedConfig(&before);
     before.utf8_mode = 1;
     status = Py_PreInitialize(&before);
@@ -350,12 +348,13 @@ static bool mvi_import(bool ours)
 static void *mvi_boot_thread(void *unused)
 {
     static bool ours;
+    bool running = mvi_python_find(false) && Py_IsInitialized();
     PyGILState_STATE gil;
 
     (void)unused;
-    if (!mvi_find_private() || !mvi_python_find(true))
+    if (!mvi_find_private() || !(running || mvi_has_room()) || !mvi_python_find(true))
         return NULL;
-    if (!Py_IsInitialized()) {
+    if (!running) {
         if (!mvi_initialize_python())
             return NULL;
         ours = true;

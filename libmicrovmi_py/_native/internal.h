@@ -24,8 +24,6 @@ bool mvi_is_up(void);
 /* boot.c: why start-up failed: for good, or for a reason that may pass. The first one counts. */
 enum mvi_how { MVI_FOR_GOOD, MVI_FOR_NOW };
 void mvi_boot_fail(enum mvi_how how, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* boot.c: whether this process has what Python needs to start; else the reason is kept. */
-bool mvi_has_room(void);
 /* boot.c: let go of Python's lock if this thread has it; what is returned goes to PyEval_RestoreThread(). */
 PyThreadState *mvi_drop_gil(void);
 /* boot.c: a variable of the environment; NULL, too, if the process has more rights than the user who started it. */

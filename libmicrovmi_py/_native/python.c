@@ -99,8 +99,6 @@ static bool mvi_python_load(void)
     void *python = NULL;
     size_t index;
 
-    if (!mvi_has_room()) /* which the linker would tell in words of its own */
-        return false;
     snprintf(beside, sizeof beside, "%s/" MVI_PYTHON_SONAME, mvi_private);
     for (index = 0; python == NULL && index < sizeof paths / sizeof *paths; index++)
         if ((python = dlopen(paths[index], RTLD_NOW | RTLD_GLOBAL)) == NULL)

@@ -193,8 +193,8 @@ MUTANTS = (
     ),
     Mutant(
         f"{_NATIVE}/boot.c",
-        "    if (!mvi_has_room())\n        return false;\n",
-        "",
+        "!(running || mvi_has_room())",
+        "false",
         "a start without memory ends the process, prints, or is never tried again",
         (f"{_SHORTAGE}test_the_library_starts_when_there_is_memory_again",),
     ),

@@ -95,7 +95,7 @@ class Tree:
             raise DoesNotBuildError(err.msg) from None
 
     def _make(self) -> None:
-        command = ["make", "-s", "lib", f"PY={sys.executable}", "CFLAGS=-O0 -g"]
+        command = ["make", "-s", "lib", f"PY={sys.executable}", "CFLAGS=-O1 -g"]
         done = subprocess.run(command, cwd=self.root, capture_output=True, text=True, timeout=BUILD_LIMIT, check=False)
         if done.returncode:
             raise DoesNotBuildError(done.stderr.strip()[-500:])
