@@ -13,10 +13,19 @@ import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 PROGRAM = Path(__file__).with_name("drivers") / "qemu_program.py"
 
 _numbers = itertools.count()
+
+
+class Started(NamedTuple):
+    """One that runs: its process, its machine's name, and the path of its monitor."""
+
+    process: subprocess.Popen[str]
+    name: str
+    socket: Path
 
 
 class StandIns:
@@ -25,7 +34,9 @@ class StandIns:
     def __init__(self, folder: Path) -> None:
         """``folder`` is for the executable and the sockets."""
         self._folder = folder
-        self._binary = shutil.copy(os.path.realpath(sys.executable), folder / "qemu-system-x86_64")
+        self._binary = folder / "qemu-system-x86_64"
+        if not self._binary.exists():
+            shutil.copy(os.path.realpath(sys.executable), self._binary)
         home = f"{sys.base_prefix}:{sys.base_exec_prefix}"
         libraries = str(sysconfig.get_config_var("LIBDIR"))
         inherited = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}  # a checker's
@@ -39,15 +50,19 @@ class StandIns:
 
     def start(self, *options: str) -> str:
         """Start one and return its machine's URI, once it serves."""
+        return f"vmi://qemu/?vm_name={self.launch(*options).name}&timeout=30"
+
+    def launch(self, *options: str) -> Started:
+        """Start one, and wait until it serves."""
         number = next(_numbers)
-        name = f"stand-in-{os.getpid()}-{number}"
-        socket = f"unix:{self._folder}/{number}.sock,server=on,wait=off"
-        command = [str(self._binary), str(PROGRAM), "-name", name, "-qmp", socket, *options]
+        name, path = f"stand-in-{os.getpid()}-{number}", self._folder / f"{number}.sock"
+        monitor = f"unix:{path},server=on,wait=off"
+        command = [str(self._binary), str(PROGRAM), "-name", name, "-qmp", monitor, *options]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=self._environment)
         self._running.append(process)
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        return f"vmi://qemu/?vm_name={name}&timeout=30"
+        return Started(process, name, path)
 
     @contextmanager
     def memory_lost(self) -> Iterator[None]:

@@ -3,22 +3,15 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import os
-import shutil
 import socket
 import subprocess
-import sys
-import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-PROGRAM = Path(__file__).with_name("qemu_program.py")
-
-_numbers = itertools.count()
+from stand_ins import StandIns
 
 
 class PlayedQemu:
@@ -53,22 +46,5 @@ class PlayedQemu:
 @contextmanager
 def played_qemu(folder: Path, *options: str) -> Iterator[PlayedQemu]:
     """A machine of a name of its own, with a monitor in ``folder``."""
-    binary = folder / "qemu-system-x86_64"
-    if not binary.exists():
-        shutil.copy(os.path.realpath(sys.executable), binary)
-    name = f"played-{os.getpid()}-{next(_numbers)}"
-    path = folder / f"{name}.sock"
-    environment = {
-        **os.environ,
-        "PYTHONHOME": f"{sys.base_prefix}:{sys.base_exec_prefix}",
-        "LD_LIBRARY_PATH": str(sysconfig.get_config_var("LIBDIR")),
-    }
-    command = [str(binary), str(PROGRAM), "-name", name, "-qmp", f"unix:{path},server=on,wait=off", *options]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        yield PlayedQemu(process, name, path)
-    finally:
-        process.kill()
-        process.communicate()
+    with StandIns(folder) as machines:
+        yield PlayedQemu(*machines.launch(*options))
