@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from _libmicrovmi import ffi, lib
 
-from libmicrovmi_py.errors import InvalidContextError
+from libmicrovmi_py.errors import InvalidContextError, VmGoneError
 from libmicrovmi_py.memory.direct import Table
 from libmicrovmi_py.memory.io import Cursor
 from libmicrovmi_py.memory.native import native
@@ -92,6 +92,9 @@ def using(context: int) -> Iterator[Microvmi]:
     try:
         yield handle.machine
         handle.publish()
+    except VmGoneError:
+        handle.publish()  # of a machine that was migrated away C may read nothing any more
+        raise
     finally:
         with _lock:
             handle.users -= 1

@@ -334,7 +334,7 @@ void mvi_describe(int32_t code, uint64_t address, size_t size, uint64_t done, ch
         cause = "the operating system refused access";
         break;
     case MICROVMI_ERROR_VM_GONE:
-        cause = "the process of the machine ended";
+        cause = "the machine ended or was migrated away";
         break;
     default:
         break;

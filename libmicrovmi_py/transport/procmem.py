@@ -126,6 +126,23 @@ class DeniedMemory:
         raise denied(self._process.path("mem"))
 
 
+class Departed:
+    """The memory of a machine that goes on somewhere else: it exists, and every access says that the machine is gone."""
+
+    def __init__(self, process: Process, reason: str) -> None:
+        self._process = process
+        self._reason = reason
+        self._nothing = OwnedFd.open("/dev/null", os.O_RDONLY)
+
+    def reach(self) -> Reach:
+        """Where nothing is read, which is how the memory of a process reads that ended."""
+        return Reach(fd=self._nothing, pid=self._process.pid, arriving=True)
+
+    def open_for_writing(self) -> None:
+        """Raises ``VmGoneError``."""
+        raise VmGoneError(self._reason)
+
+
 class Anonymous(_Part):
     """A part of a process's memory of which untouched pages need not be read; see :meth:`ProcessMemory.anonymous`."""
 

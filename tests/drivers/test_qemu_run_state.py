@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from ctypes import POINTER, byref, c_uint8, c_uint64, cast, create_string_buffer
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,38 @@ def test_a_machine_that_was_migrated_away_says_so(qemu: PlayedQemu) -> None:
     with pytest.raises(MicrovmiError, match="migrated away"):
         Microvmi.open(qemu.uri)
     assert qemu.status() == "postmigrate"
+
+
+ADDRESSES = (0x1000, 0x100000, 0xFD000000)
+"""In shared or private RAM, and in private memory of a device."""
+
+
+@pytest.mark.parametrize("options", [(), ("-fake", "private")], ids=["shared", "private"])
+def test_memory_of_a_machine_that_was_migrated_away_says_so_from_then_on(
+    tmp_path: Path, lib: Any, opened: Callable[[str], int], options: tuple[str, ...]
+) -> None:
+    buffer, count = create_string_buffer(8), c_uint64()
+    with played_qemu(tmp_path, *options) as qemu, Microvmi.open(qemu.uri) as machine:
+        context = opened(qemu.uri)
+        kept = machine.read_physical(0x1000, 8)
+        assert lib.microvmi_read_physical(context, 0x1000, cast(buffer, POINTER(c_uint8)), 8, byref(count))
+        qemu.execute("play-state", status="postmigrate")
+        with pytest.raises(VmGoneError):
+            machine.vcpu_count()
+        assert not lib.microvmi_pause(context)
+        for address in ADDRESSES:
+            for size in (8, 64 << 10):
+                with pytest.raises(VmGoneError, match="migrated away"):
+                    machine.read_physical(address, size)
+            with pytest.raises(VmGoneError, match="migrated away"):
+                machine.write_physical(address, b"12345678")
+            assert not lib.microvmi_read_physical(context, address, cast(buffer, POINTER(c_uint8)), 8, byref(count))
+            assert (lib.microvmi_last_error_code(), count.value) == (VmGoneError.code, 0)
+        with pytest.raises(VmGoneError):
+            machine.memory.read(8)
+        qemu.execute("play-state", status="running")  # its user took it back
+        machine.memory_map()
+        assert machine.read_physical(0x1000, 8) == kept
 
 
 @pytest.mark.parametrize("status", [*NEVER, "prelaunch", "io-error", "watchdog", "guest-panicked"])

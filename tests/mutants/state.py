@@ -281,4 +281,18 @@ MUTANTS = (
         (f"{XEN_EVENTS}::test_a_pause_of_ours_that_somebody_took_back_is_not_taken_back_again",),
         why="the books above know it as well, and order nothing",
     ),
+    Mutant(
+        "libmicrovmi_py/drivers/qemu/__init__.py",
+        "self._regions = tuple(replace(region, source=away) for region in self._regions)",
+        "pass",
+        "a machine that was migrated away is read on as if alive",
+        ("tests/drivers/test_qemu_run_state.py::test_memory_of_a_machine_that_was_migrated_away_says_so_from_then_on",),
+    ),
+    Mutant(
+        "libmicrovmi_py/_capi/handles.py",
+        "        handle.publish()  # of a machine that was migrated away C may read nothing any more\n",
+        "",
+        "C reads on in a machine that was migrated away",
+        ("tests/drivers/test_qemu_run_state.py::test_memory_of_a_machine_that_was_migrated_away_says_so_from_then_on",),
+    ),
 )

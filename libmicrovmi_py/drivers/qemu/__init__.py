@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from libmicrovmi_py.drivers.base import Driver, Region, RunState
 from libmicrovmi_py.drivers.qemu import control
@@ -17,6 +18,7 @@ from libmicrovmi_py.errors import (
     InvalidContextError,
     MicrovmiError,
     PermissionDeniedError,
+    VmGoneError,
     about_a_machine,
     logger,
 )
@@ -24,6 +26,7 @@ from libmicrovmi_py.model import DriverType, MemoryKind, MemoryRange, Registers
 from libmicrovmi_py.params import Parameters
 from libmicrovmi_py.transport.deadline import Deadline
 from libmicrovmi_py.transport.processes import Process
+from libmicrovmi_py.transport.procmem import Departed
 from libmicrovmi_py.transport.qmp import QmpClient
 
 _log = logger(__name__)
@@ -41,7 +44,7 @@ class QemuDriver(Driver):
     Main memory is RAM, memory that the guest cannot write at present (firmware, shadowed BIOS) is ROM, video memory
     and memory shared through ivshmem is DEVICE. Registers of devices, passed-through ones included, do not exist.
     The map is read at open, by :meth:`memory_map` and by :meth:`stop`. A machine that was migrated away is gone:
-    whatever asks QEMU says so.
+    whatever asks QEMU says so, and from then on its memory too.
 
     QEMU does not notice writes from outside. Under TCG, code that it has translated already goes on as it was until
     the guest itself writes to that page or QEMU drops the translation. A live migration or a snapshot that is under
@@ -58,6 +61,7 @@ class QemuDriver(Driver):
 
     def __init__(self, process: Process, monitor: Monitor, *, mapped: bool = True) -> None:
         """``mapped`` is whether shared RAM is mapped. Raises ``PermissionDeniedError`` or ``VmGoneError``."""
+        self._process = process
         self._monitor = monitor
         self._memory = _memory_of(process, mapped)
         self._regions: tuple[Region, ...] = ()
@@ -108,7 +112,7 @@ class QemuDriver(Driver):
     def run_state(self) -> RunState:
         """What QEMU's ``query-status`` tells."""
         with self._session() as client:
-            return control.run_state(client)
+            return self._look(client)
 
     def stop(self) -> None:
         """Stop all vCPUs. A map that cannot be read then stays the old one."""
@@ -135,13 +139,13 @@ class QemuDriver(Driver):
     def vcpu_count(self) -> int:
         """The number of vCPUs."""
         with self._session() as client:
-            control.run_state(client)
+            self._look(client)
             return len(control.vcpu_indexes(client))
 
     def read_registers(self, vcpu: int) -> Registers:
         """The registers that ``info registers`` shows; see ``registers.py`` for those it does not."""
         with self._session() as client:
-            control.run_state(client)
+            self._look(client)
             return control.registers(client, vcpu)
 
     def close(self) -> None:
@@ -156,9 +160,18 @@ class QemuDriver(Driver):
         with self._monitor.session() as client:
             yield client
 
+    def _look(self, client: QmpClient) -> RunState:
+        """The run state; a machine that was migrated away has no memory here any more."""
+        try:
+            return control.run_state(client)
+        except VmGoneError as err:
+            away = Departed(self._process, str(err))
+            self._regions = tuple(replace(region, source=away) for region in self._regions)
+            raise
+
     def _read_map(self) -> None:
         with self._session() as client:
-            control.run_state(client)
+            self._look(client)
             filled = is_filled(client)
             pieces = read_pieces(client)
             if isinstance(self._memory, SharedFiles):
