@@ -127,7 +127,7 @@ class DeniedMemory:
 
 
 class Departed:
-    """The memory of a machine that goes on somewhere else: it exists, and every access says that the machine is gone."""
+    """The memory of a machine that goes on somewhere else: every access says that the machine is gone."""
 
     def __init__(self, process: Process, reason: str) -> None:
         self._process = process
