@@ -230,13 +230,16 @@ def test_the_end_of_the_process_releases_events() -> None:
 
 
 class Deliberate(FakeDriver):
-    """It takes its time to answer, and counts the answers."""
+    """It counts the answers, and gives a second one the time to come before the first is over."""
 
     answers = 0
+    again = threading.Event()
 
     def reply_event(self, event: Event, reply: Reply) -> None:
-        time.sleep(0.05)
         self.answers += 1
+        if self.answers > 1:
+            self.again.set()
+        self.again.wait(0.5)
         super().reply_event(event, reply)
 
 
