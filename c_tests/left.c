@@ -303,9 +303,13 @@ static void *read_what_never_comes(void *unused)
 {
     uint64_t count = 77;
 
-    CHECK(!microvmi_read_physical(vm, 0, buffers[0], 64u << 10, &count));
-    CHECK_SAYS(microvmi_last_error_code() == MICROVMI_ERROR_VM_GONE, "%s", microvmi_last_error());
-    CHECK(count == 0);
+    /* A process that is killed stops withholding its memory a moment before it has ended: either may come first. */
+    if (microvmi_read_physical(vm, 0, buffers[0], 64u << 10, &count)) {
+        CHECK(count == 64u << 10);
+    } else {
+        CHECK_SAYS(microvmi_last_error_code() == MICROVMI_ERROR_VM_GONE, "%s", microvmi_last_error());
+        CHECK(count == 0);
+    }
     atomic_store(&over, true);
     return unused;
 }

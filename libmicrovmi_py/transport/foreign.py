@@ -33,7 +33,7 @@ def load(names: Sequence[str], declarations: str) -> Foreign:
     for name in names:
         try:
             _cffi_backend.load_library(name)  # cheap: a library that is not there costs no parsing
-        except OSError as err:
+        except (OSError, ValueError) as err:  # a name that is no UTF-8 is a ValueError
             reasons.append(str(err).removeprefix(f"cannot load library '{name}': "))
             continue
         return _declare(name, declarations)

@@ -31,6 +31,11 @@ def test_one_that_is_not_there_is_named_with_the_reason_once() -> None:
     assert "\n" not in text
 
 
+def test_a_name_that_is_no_text_is_one_that_is_not_there() -> None:
+    with pytest.raises(DriverUnavailableError, match="cannot load"):
+        load(("/no\udc80where/lib.so",), "int f(void);")
+
+
 def test_loading_imports_nothing_that_takes_signals() -> None:
     """In a Python that has not imported ``signal`` yet, as an embedded one."""
     paths = [path for path in sys.path if path] + [str(ROOT)]
