@@ -13,6 +13,7 @@ mount --rbind /dev "$tree/dev"
 mount -t tmpfs tmpfs "$tree/dev/shm"
 mount --bind "$cache/archives" "$tree/var/cache/apt/archives"
 mount --bind "$cache/home" "$tree/root/.cache"
+[ -e "$tree/etc/hosts" ] || echo "127.0.0.1 localhost" > "$tree/etc/hosts" # an installer makes it
 cp -L /etc/resolv.conf "$tree/etc/resolv.conf"
 # A proxy with a certificate of its own is trusted in there as it is here.
 certificates=/etc/ssl/certs/ca-certificates.crt
