@@ -127,11 +127,11 @@ def interrupted(path: str, uri: str) -> None:
     """Ctrl-C while a slow call is under way: the call fails, and the program gets its interrupt."""
     library = load(path)
     machine = library.microvmi_open(uri.encode(), None)
-    buffer = ctypes.create_string_buffer(1 << 18)
+    buffer = ctypes.create_string_buffer(1 << 20)  # five seconds, if nothing comes between
     timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     try:
-        done = library.microvmi_read_physical(machine, 0, buffer, 1 << 18, None)
+        done = library.microvmi_read_physical(machine, 0, buffer, 1 << 20, None)
         assert not done
         time.sleep(5)
     except KeyboardInterrupt:

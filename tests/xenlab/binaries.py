@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sysconfig
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -33,3 +34,8 @@ def stack_unwinder() -> Path:
     command = ["cc", "-print-file-name=libgcc_s.so.1"]
     told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
     return Path(os.path.normpath(told))
+
+
+def shared_python() -> Path:
+    """libpython: our library loads it by itself, and names it nowhere."""
+    return Path(sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var("INSTSONAME"))

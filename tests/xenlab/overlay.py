@@ -13,7 +13,7 @@ from live.cpio import Archive
 
 from . import guests
 from .base import Base
-from .binaries import is_elf, libraries
+from .binaries import is_elf, libraries, shared_python
 
 INSIDE = guests.HERE / "inside"
 RUN_PATH = "/lab/lib"
@@ -52,7 +52,8 @@ def _library(archive: Archive, base: Base, library: Path) -> None:
     _tree(archive, private, "/lab/python")
     for module in direct:
         archive.copy(module, f"/lab/python/libmicrovmi_py/{module.name}")
-    for path in libraries([library, *direct, *(path for path in private.glob("*.so") if is_elf(path))]):
+    loaded = [library, *direct, *(path for path in private.glob("*.so") if is_elf(path)), shared_python()]
+    for path in [*libraries(loaded), shared_python()]:
         if not base.has(path):
             archive.copy(path)
 
