@@ -145,8 +145,7 @@ static inline bool mvi_context_read_word(void *context, uint64_t address, uint8_
         __builtin_expect(hit < table->count, 1)) {
         word = &table->words[hit];
         offset = address - word->start;
-        if (__builtin_expect(offset < word->span, 1) &&
-            (__builtin_expect(word->dense == NULL, 1) || mvi_may_touch(word->dense, offset, 8))) {
+        if (__builtin_expect(offset < word->span, 1)) {
             memcpy(buffer, word->bytes + offset, 8);
             __atomic_store_n(&reader->used, NULL, __ATOMIC_RELEASE);
             return true;

@@ -40,7 +40,7 @@ struct mvi_word {
     uint64_t start;
     uint64_t span;
     const uint8_t *bytes;
-    const uint8_t *dense; /* of an image, which chunks may be touched; NULL: all. (32 bytes: the index is a shift.) */
+    uint64_t unused; /* 32 bytes: the index is a shift */
 };
 
 /* What is known of a file's holes is known by chunks of this size (as a power of two). */

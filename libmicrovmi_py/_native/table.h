@@ -33,9 +33,9 @@ static bool mvi_make_words(struct mvi_table *table)
     for (index = 0; table->words != NULL && index < table->count; index++) {
         region = &table->regions[index];
         table->words[index].start = region->start;
-        table->words[index].span = region->bytes != NULL && region->size >= 8 ? region->size - 7 : 0;
+        /* Not those of an image: which of its chunks may be touched would have to be looked up for each. */
+        table->words[index].span = region->bytes != NULL && !region->image && region->size >= 8 ? region->size - 7 : 0;
         table->words[index].bytes = region->bytes;
-        table->words[index].dense = region->image ? table->dense[index] : NULL;
     }
     return table->words != NULL;
 }

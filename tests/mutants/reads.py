@@ -319,9 +319,9 @@ MUTANTS = (
         (_SPARSE + "test_small_reads_of_an_image_allocate_nothing",),
     ),
     Mutant(
-        _N + "context.c",
-        "(__builtin_expect(word->dense == NULL, 1) || mvi_may_touch(word->dense, offset, 8))",
-        "true",
+        _N + "table.h",
+        "region->bytes != NULL && !region->image && region->size >= 8 ?",
+        "region->bytes != NULL && region->size >= 8 ?",
         "words of an image's holes are touched",
         (_SPARSE + "test_an_image_with_holes_is_read_on_a_file_system_that_is_full", _CUT),
     ),
