@@ -14,13 +14,13 @@ READY := $(if $(filter $(VENV)/%,$(PY)),$(VENV)/.ready)
 # Given by the user, it replaces the Python of an earlier build; else that one stays.
 CHOSEN := $(if $(filter file,$(origin PYTHON)),,$(PYTHON))
 LIB := $(BUILD)/lib/libmicrovmi.so
-MODULE := libmicrovmi_py/_hot.abi3.so
+MODULE := libmicrovmi_py/_direct.abi3.so
 PRIVATE := $(BUILD)/lib/libmicrovmi
 NEXT := $(BUILD)/lib/libmicrovmi.next
 NATIVE := libmicrovmi_py/_native
 
 C_SOURCES := $(wildcard $(NATIVE)/*.c $(NATIVE)/*.h) $(NATIVE)/exports.map include/libmicrovmi.h
-GENERATOR := build_embed.py $(addprefix libmicrovmi_py/,header.py version.py _native/pythonflags.py _native/pythonnames.py)
+GENERATOR := build_embed.py $(addprefix libmicrovmi_py/,header.py version.py _native/pythonflags.py _native/pythonnames.py _native/units.py)
 PY_SOURCES := $(sort $(shell find libmicrovmi_py -name '*.py'))
 WARNINGS := -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers
 # A linker that binds everything at once and write-protects what it wrote; canaries, checked copies, and where the
@@ -30,13 +30,13 @@ BRANCHES := $(if $(filter x86_64,$(PROCESSOR)),-fcf-protection=full)$(if $(filte
 FORTIFY := $(if $(filter -O0,$(CFLAGS)),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
 HARDENED := -fstack-protector-strong $(FORTIFY) $(BRANCHES)
 HARD_LINK := -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack
-LIB_CFLAGS := $(HARDENED) -std=gnu11 -fPIC -fvisibility=hidden -ftls-model=initial-exec -pthread $(WARNINGS) -Iinclude -I$(NATIVE)
+LIB_CFLAGS := $(HARDENED) -std=gnu11 -D_GNU_SOURCE -fPIC -fvisibility=hidden -ftls-model=initial-exec -pthread $(WARNINGS) -Iinclude -I$(NATIVE) -I$(BUILD)
 LIB_LDFLAGS := -shared $(HARD_LINK) -Wl,-z,nodelete -Wl,--no-undefined -Wl,--version-script=$(NATIVE)/exports.map
 
 MUTANTS ?=
-JOBS ?= 2
+JOBS ?=
 
-.PHONY: help demo lib test test-xen test-systems mutants sanitize sanitize-memory fuzz bench check lint install uninstall clean
+.PHONY: help demo lib test test-xen test-systems mutants sanitize sanitize-memory fuzz bench check lint format install uninstall clean
 
 help: ## show this help
 	@echo "libmicrovmi: look into a running virtual machine from outside."
@@ -50,8 +50,8 @@ demo: lib ## build, then look into a memory image, a made-up machine and (with Q
 
 lib: $(LIB) $(MODULE) $(PRIVATE)/.ready ## build build/lib/libmicrovmi.so
 
-test: lib ## build and run all tests but those of test-xen
-	@"$(PY)" -m pytest
+test: lib ## build and run all tests but those of test-xen; JOBS=2 is how many at once
+	@$(if $(filter-out 1,$(JOBS)),"$(PY)" tests/parallel/run.py $(JOBS),"$(PY)" -m pytest)
 
 test-xen: lib ## boot Xen under QEMU and run the checks of tests/xenlab in its dom0; three minutes
 	@"$(PY)" -m pytest -v tests/xenlab
@@ -60,7 +60,7 @@ test-systems: ## demo and tests in Debian 12, 13 and sid, which debootstrap make
 	@.ci/setup "$(PYTHON)" && PYTHONPATH=tests PYTHONDONTWRITEBYTECODE=1 "$(PYTHON)" -m systems
 
 mutants: lib ## plant the bugs of tests/mutants one by one and see that tests fail; MUTANTS=list JOBS=2
-	@PYTHONPATH=tests MUTANTS='$(MUTANTS)' JOBS='$(JOBS)' "$(PY)" -m mutants.run
+	@PYTHONPATH=tests MUTANTS='$(MUTANTS)' JOBS='$(or $(JOBS),2)' "$(PY)" -m mutants.run
 
 sanitize: lib ## run the thread tests under ThreadSanitizer and valgrind, which have to be there
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/tsan PY="$(PY)" CFLAGS='-O1 -g -fsanitize=thread -Wno-tsan' \
@@ -77,7 +77,7 @@ sanitize-memory: lib ## run the memory tests under AddressSanitizer and UBSan, w
 	@$(MAKE) --no-print-directory BUILD=$(ASAN) PY="$(PY)" CFLAGS='$(ASAN_CFLAGS)' \
 	    $(ASAN)/lib/libmicrovmi.so $(ASAN)/lib/libmicrovmi/.ready
 	@$(MAKE) --no-print-directory BUILD=$(ASAN) PY="$(PY)" CFLAGS='$(ASAN_CFLAGS)' \
-	    MODULE=$(ASAN)/lib/libmicrovmi/libmicrovmi_py/_hot.abi3.so $(ASAN)/lib/libmicrovmi/libmicrovmi_py/_hot.abi3.so
+	    MODULE=$(ASAN)/lib/libmicrovmi/libmicrovmi_py/_direct.abi3.so $(ASAN)/lib/libmicrovmi/libmicrovmi_py/_direct.abi3.so
 	@LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
 	    ASAN_OPTIONS=detect_leaks=0:handle_sigbus=0 MICROVMI_CHECKER=address \
 	    MICROVMI_LIBRARY=$(abspath $(ASAN))/lib/libmicrovmi.so PYTHONPATH=$(abspath $(ASAN))/lib/libmicrovmi \
@@ -89,7 +89,13 @@ bench: lib ## measure against memcpy and the system calls; writes docs/benchmark
 
 check: test lint ## test, lint and types
 
-lint: $(VENV)/.lint ## lint and types, of the generated ctypes stubs as well
+# Every C file alone: what it uses it includes. With the analyzer where the compiler has one.
+UNITS := $(sort $(wildcard $(NATIVE)/*.c))
+ANALYZER = $(shell $(CC) -fanalyzer -Werror -E -x c /dev/null > /dev/null 2>&1 && echo -fanalyzer)
+UNIT_CFLAGS = -Werror -Wmissing-prototypes -Wstrict-prototypes $(ANALYZER)
+C_STYLE := $(NATIVE)/*.[ch] include/*.h c_tests/*.[ch] c_tests/*/*.[ch]
+
+lint: $(VENV)/.lint $(BUILD)/embed.c ## lint and types, of the generated ctypes stubs and of C as well
 	@"$(PY)" -m ruff check .
 	@"$(PY)" -m ruff format --check .
 	@"$(PY)" -m mypy
@@ -97,6 +103,13 @@ lint: $(VENV)/.lint ## lint and types, of the generated ctypes stubs as well
 	@"$(PY)" -m ruff check --no-cache $(BUILD)/microvmi_ctypes.py
 	@"$(PY)" -m ruff format --no-cache --check $(BUILD)/microvmi_ctypes.py
 	@"$(PY)" -m mypy --strict --config-file= $(BUILD)/microvmi_ctypes.py
+	@flags=$$("$(PY)" $(NATIVE)/pythonflags.py) && for unit in $(UNITS); do \
+	    $(CC) $(CPPFLAGS) $(CFLAGS) $(LIB_CFLAGS) $(UNIT_CFLAGS) $$flags -c -o /dev/null $$unit || exit 1; done
+	@"$(dir $(PY))clang-format" --dry-run -Werror --ferror-limit=3 $(C_STYLE)
+
+format: $(VENV)/.lint ## write Python and C files as lint wants them to look
+	@"$(PY)" -m ruff format -q .
+	@"$(dir $(PY))clang-format" -i $(C_STYLE)
 
 install: lib ## install into DESTDIR/PREFIX
 	install -d "$(DESTDIR)$(LIBDIR)" "$(DESTDIR)$(INCLUDEDIR)" "$(DESTDIR)$(LIBDIR)/pkgconfig"
@@ -118,12 +131,12 @@ clean: ## remove build/
 
 # Made again when another Python was chosen, or what it needs has changed.
 $(VENV)/.ready: FORCE
-	@chosen="$(CHOSEN)"; test -e $@ && test ! .ci/setup -nt $@ && { test -z "$$chosen" || test "$$chosen" = "$$(cat $@ 2>/dev/null)"; } || { \
+	@chosen="$(CHOSEN)"; test -e $@ && test ! .ci/setup -nt $@ && test ! .ci/tools -nt $@ && { test -z "$$chosen" || test "$$chosen" = "$$(cat $@ 2>/dev/null)"; } || { \
 	    .ci/setup "$(PYTHON)" && echo "setting up $(VENV)" >&2 && "$(PYTHON)" -m venv --clear $(VENV) && \
-	    $(VENV)/bin/python -m pip install -q --disable-pip-version-check 'cffi>=2.0' pytest && echo "$(PYTHON)" > $@; }
+	    $(VENV)/bin/python -m pip install -q --disable-pip-version-check -c .ci/tools 'cffi>=2.0' pytest && echo "$(PYTHON)" > $@; }
 
-$(VENV)/.lint: $(READY)
-	@"$(PY)" -m pip install -q --disable-pip-version-check mypy==2.4.1 ruff==0.17.6
+$(VENV)/.lint: .ci/tools $(READY)
+	@"$(PY)" -m pip install -q --disable-pip-version-check -c .ci/tools mypy ruff clang-format
 	@touch $@
 
 # What a build is made from: our flags and the sums of its sources. It changes when they do, whatever their dates are.
@@ -138,7 +151,7 @@ $(BUILD)/%.inputs: FORCE
 FORCE:
 
 $(BUILD)/embed.c: $(BUILD)/native.inputs $(READY)
-	"$(PY)" build_embed.py $@ $(BUILD)/hot_module.c
+	"$(PY)" build_embed.py $(BUILD)
 	@touch $@
 
 $(BUILD)/embed.o: $(BUILD)/embed.c
@@ -155,7 +168,7 @@ $(LIB): $(BUILD)/embed.o $(BUILD)/python_table.c
 # The same C functions for Python programs that use the package without the library.
 $(MODULE): $(BUILD)/embed.c
 	flags=$$("$(PY)" $(NATIVE)/pythonflags.py) && \
-	    $(CC) $(CPPFLAGS) $(CFLAGS) $(LIB_CFLAGS) -o $@ $(BUILD)/hot_module.c $(LDFLAGS) -shared $(HARD_LINK) $$flags
+	    $(CC) $(CPPFLAGS) $(CFLAGS) $(LIB_CFLAGS) -o $@ $(BUILD)/direct_module.c $(LDFLAGS) -shared $(HARD_LINK) $$flags
 
 # Our Python modules and cffi, as the library finds them: nothing of this tree or the venv is needed at run time.
 # Made aside and put in place at once, for programs that start meanwhile.
@@ -165,7 +178,7 @@ $(PRIVATE)/.ready: $(BUILD)/python.inputs $(READY)
 	cp -R libmicrovmi_py $(NEXT)/
 	"$(PY)" -c 'import cffi, pycparser, _cffi_backend; from os.path import dirname; \
 	    print(dirname(cffi.__file__), dirname(pycparser.__file__), _cffi_backend.__file__, sep="\n")' | xargs -d '\n' cp -R -t $(NEXT)
-	@rm -rf $(addprefix $(NEXT)/libmicrovmi_py/,_native lib include _hot.abi3.so)
+	@rm -rf $(addprefix $(NEXT)/libmicrovmi_py/,_native lib include _direct.abi3.so)
 	@find $(NEXT) -name __pycache__ -prune -exec rm -rf {} +
 	"$(PY)" -m compileall -q -d libmicrovmi --invalidation-mode unchecked-hash $(NEXT)
 	@touch $(NEXT)/.ready

@@ -14,11 +14,13 @@
 
 #ifdef BY_DLOPEN
 
+/* clang-format off */
 #define FUNCTIONS(X) \
     X(microvmi_init) X(microvmi_open) X(microvmi_destroy) X(microvmi_pause) X(microvmi_resume) \
     X(microvmi_read_physical) X(microvmi_get_max_physical_addr) X(microvmi_get_driver_type) X(rs_cstring_free) \
     X(microvmi_version) X(microvmi_build_info) X(microvmi_last_error) X(microvmi_last_error_code) \
     X(microvmi_get_driver_name) X(microvmi_envlogger_init)
+/* clang-format on */
 
 #define DECLARE(name) static __typeof__(&name) api_##name;
 FUNCTIONS(DECLARE)

@@ -297,7 +297,7 @@ static void positions_and_numbers(void *vm)
 /* Sizes and addresses whose sum does not fit: the buffer is one frame, and only what exists is written. */
 static void sums_that_overflow(void *vm)
 {
-    static const uint64_t beyond[] = {0x100000, 0x100001, UINT64_C(1) << 63, UINT64_C(0xffffffff80000000),
+    static const uint64_t beyond[] = {0x100000,          0x100001,  UINT64_C(1) << 63, UINT64_C(0xffffffff80000000),
                                       UINT64_MAX - 4094, UINT64_MAX};
     uint8_t buffer[PAGE_SIZE];
     uint64_t count;
@@ -306,8 +306,7 @@ static void sums_that_overflow(void *vm)
     memset(buffer, 0x5a, sizeof(buffer));
     for (i = 0; i < sizeof(beyond) / sizeof(beyond[0]); i++) {
         count = 77;
-        CHECK_ERROR(MICROVMI_ERROR_NOT_MAPPED,
-                    microvmi_read_physical(vm, beyond[i], buffer, sizeof(buffer), &count));
+        CHECK_ERROR(MICROVMI_ERROR_NOT_MAPPED, microvmi_read_physical(vm, beyond[i], buffer, sizeof(buffer), &count));
         CHECK(count == 0);
         CHECK_ERROR(MICROVMI_ERROR_NOT_MAPPED, microvmi_write_physical(vm, beyond[i], buffer, sizeof(buffer)));
     }

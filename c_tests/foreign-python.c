@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * foreign-python INITIALIZED LIBRARY CODE TEXT...: a stand-in for a host that is another Python. Linked with -rdynamic
+ * foreign-python INITIALIZED LIBRARY CODE TEXT...: a simulator of a host that is another Python. Linked with -rdynamic
  * it defines the real symbols by which a Python is told, so that they take the place of libpython's, as those of a
  * statically linked python3.99 would. Any call but these two would be a call into a Python of another layout.
  */
@@ -16,7 +16,7 @@ int Py_IsInitialized(void)
 
 const char *Py_GetVersion(void)
 {
-    return "3.99.1 (main, Jan  1 2099, 00:00:00) [a stand-in]";
+    return "3.99.1 (main, Jan  1 2099, 00:00:00) [a simulator]";
 }
 
 #define main expect_error_main

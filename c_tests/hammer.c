@@ -4,6 +4,7 @@
  * error, an error belongs to its thread, and threads that read a stream together get every byte once.
  *   fake      URI is vmi://fake/?size=0x200000&holes=0x180000-0x190000
  *   image     URI is the path of a file that this program makes: 4 MiB with holes
+ *   virtualbox  URI names a machine of tests/drivers/virtualbox/machine.c, with that memory
  *   process   URI names a machine of tests/drivers/qemu_program.py
  */
 #define _GNU_SOURCE
@@ -54,9 +55,18 @@ static uint8_t process_byte(uint64_t address)
     return (uint8_t)(offset / PAGE_SIZE % 251);
 }
 
+/* Words are their own addresses, but for the program that the guest executes. */
+static uint8_t virtualbox_byte(uint64_t address)
+{
+    static const uint8_t code[] = {0x90, 0x0f, 0x30, 0x0f, 0x22, 0xd8, 0xeb, 0xf8};
+
+    return address - 0x2000 < sizeof code ? code[address - 0x2000] : word_byte(address / 8 * 8, address);
+}
+
 static const struct kind kinds[] = {
     {"fake", 0x200000, 0x180000, 0x190000, {0x100000, 0x110000}, true, fake_byte},
     {"image", MAX_SIZE, MAX_SIZE, MAX_SIZE, {0, 0}, false, image_byte},
+    {"virtualbox", 0x200000, 0x180000, 0x190000, {0x100000, 0x110000}, true, virtualbox_byte},
     {"process", 0x180000, 0x80000, 0x100000, {0xfd000000, 0x8000000000}, true, process_byte},
 };
 static const struct kind *kind;
@@ -220,9 +230,9 @@ static void use_streams(struct worker *worker, void *vm)
     uint64_t position = 0, count = 0;
     bool padded = random_below(worker, 2) == 0;
 
-    if (!(padded ? microvmi_padded_seek : microvmi_seek)(
-            vm, (int64_t)random_below(worker, 2 * kind->max_address) - (int64_t)kind->max_address,
-            (int)random_below(worker, 3), &position)) {
+    if (!(padded ? microvmi_padded_seek
+                 : microvmi_seek)(vm, (int64_t)random_below(worker, 2 * kind->max_address) - (int64_t)kind->max_address,
+                                  (int)random_below(worker, 3), &position)) {
         CHECK(was_destroyed(MICROVMI_OK));
         return;
     }
@@ -422,8 +432,8 @@ static void *read_together(void *argument)
 
     for (;;) {
         size_t size = (random_size(worker) + 7) / 8 * 8;
-        bool read = (together_padded ? microvmi_padded_read : microvmi_read)(
-            atomic_load(&current), worker->buffer, size < LARGEST ? size : LARGEST, &count);
+        bool read = (together_padded ? microvmi_padded_read : microvmi_read)(atomic_load(&current), worker->buffer,
+                                                                             size < LARGEST ? size : LARGEST, &count);
 
         if (!read) {
             CHECK(microvmi_last_error_code() == MICROVMI_ERROR_NOT_MAPPED && count == 0 && !together_padded);

@@ -100,9 +100,10 @@ static void *read_for_ever(void *number)
     for (;;) {
         bool read = way % 4 == 0   ? microvmi_read_physical(vm, 0x1000, buffers[way], 8, &count)
                     : way % 4 == 1 ? microvmi_read_physical(vm, 0, buffers[way], 64u << 10, &count)
-                    : way % 4 == 2 ? microvmi_seek(vm, 0, SEEK_SET, NULL) && microvmi_read(vm, buffers[way], 4096, &count)
-                                   : microvmi_padded_seek(vm, 0, SEEK_SET, NULL) &&
-                                         microvmi_padded_read(vm, buffers[way], 64u << 10, &count);
+                    : way % 4 == 2
+                        ? microvmi_seek(vm, 0, SEEK_SET, NULL) && microvmi_read(vm, buffers[way], 4096, &count)
+                        : microvmi_padded_seek(vm, 0, SEEK_SET, NULL) &&
+                              microvmi_padded_read(vm, buffers[way], 64u << 10, &count);
 
         CHECK_SAYS(read, "way %d: %s", way, microvmi_last_error());
         pthread_testcancel();

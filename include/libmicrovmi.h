@@ -55,6 +55,14 @@
  * VERSIONS
  *   The part headed "frozen" is the ABI of libmicrovmi 0.4.0, which never changes. Everything else carries a "since".
  *
+ * CONVENTIONS of the part that is not frozen
+ *   A struct that may grow starts with `struct_size`, in bytes: start from its initializer, MICROVMI_..._INIT. A caller
+ *   that knows less than the library gets, and is asked for, what it knows; one that knows more finds in `struct_size`
+ *   how much was filled. Other structs are final. A list is filled into the caller's array as microvmi_get_memory_map()
+ *   does: as much as there is room for, and how much there is. A text is an array in a struct, ends with a zero byte and
+ *   is cut at a whole character; or it is the caller's, freed with rs_cstring_free(). Kinds, bits and codes may be
+ *   added: a program leaves out those it does not know. What a context can is told by microvmi_get_abilities().
+ *
  * The environment: MICROVMI_URI (see microvmi_init), MICROVMI_PLUGIN_PATH (directories with further drivers, see
  * docs/drivers.md), RUST_LOG (see microvmi_envlogger_init). All of them are ignored in a program that was started with
  * more rights than its user has (setuid, setgid, file capabilities), also when it has given them up since.
@@ -123,9 +131,10 @@ enum MemflowConnectorParamsFFI_Tag {
 };
 typedef enum MemflowConnectorParamsFFI_Tag MemflowConnectorParamsFFI_Tag;
 
-/* Which member of Registers is in use: the architecture of the vCPU. */
+/* Which member of Registers is in use: the architecture of the vCPU. New ones follow with prefixed names. */
 enum Registers_Tag {
-    X86 = 0
+    X86 = 0,
+    MICROVMI_REGISTERS_AARCH64 = 1
 };
 typedef enum Registers_Tag Registers_Tag;
 
@@ -241,13 +250,72 @@ struct X86Registers {
 };
 typedef struct X86Registers X86Registers;
 
-/* The registers of one vCPU; `tag` says which member is valid. */
+/*
+ * The registers of one AArch64 vCPU. They fill the room that the frozen union has: this layout is final. A register that
+ * the hypervisor does not tell is 0. No driver of this version has such machines, but one from elsewhere may. Since 0.5.0.
+ */
+struct microvmi_aarch64_registers {
+    uint64_t x0;
+    uint64_t x1;
+    uint64_t x2;
+    uint64_t x3;
+    uint64_t x4;
+    uint64_t x5;
+    uint64_t x6;
+    uint64_t x7;
+    uint64_t x8;
+    uint64_t x9;
+    uint64_t x10;
+    uint64_t x11;
+    uint64_t x12;
+    uint64_t x13;
+    uint64_t x14;
+    uint64_t x15;
+    uint64_t x16;
+    uint64_t x17;
+    uint64_t x18;
+    uint64_t x19;
+    uint64_t x20;
+    uint64_t x21;
+    uint64_t x22;
+    uint64_t x23;
+    uint64_t x24;
+    uint64_t x25;
+    uint64_t x26;
+    uint64_t x27;
+    uint64_t x28;
+    uint64_t x29;
+    uint64_t x30;
+    uint64_t pc;
+    uint64_t pstate; /* laid out as SPSR_EL1 is */
+    uint64_t sp_el0;
+    uint64_t sp_el1;
+    uint64_t ttbr0_el1;
+    uint64_t ttbr1_el1;
+    uint64_t tcr_el1;
+    uint64_t sctlr_el1;
+    uint64_t mair_el1;
+    uint64_t vbar_el1;
+    uint64_t esr_el1;
+    uint64_t far_el1;
+    uint64_t elr_el1;
+    uint64_t spsr_el1;
+    uint64_t tpidr_el0;
+    uint64_t tpidr_el1;
+    uint64_t contextidr_el1;
+    uint64_t midr_el1;         /* which processor it is */
+    uint64_t id_aa64mmfr0_el1; /* which sizes of pages and addresses it has */
+};
+typedef struct microvmi_aarch64_registers microvmi_aarch64_registers;
+
+/* The registers of one vCPU; `tag` says which member is valid, and may be one that a program does not know yet. */
 struct Registers {
     Registers_Tag tag;
     MICROVMI_UNNAMED union {
         MICROVMI_UNNAMED struct {
             X86Registers x86;
         };
+        microvmi_aarch64_registers aarch64; /* since 0.5.0 */
     };
 };
 typedef struct Registers Registers;
@@ -572,9 +640,9 @@ typedef enum microvmi_memory_kind microvmi_memory_kind;
 
 /* A range of guest-physical memory that exists. This layout is final. */
 struct microvmi_memory_range {
-    uint64_t start;   /* guest-physical address of the first byte */
-    uint64_t size;    /* bytes, at least 1 */
-    uint32_t kind;    /* enum microvmi_memory_kind */
+    uint64_t start;       /* guest-physical address of the first byte */
+    uint64_t size;        /* bytes, at least 1 */
+    uint32_t kind;        /* enum microvmi_memory_kind */
     uint32_t reserved[3]; /* 0 */
 };
 typedef struct microvmi_memory_range microvmi_memory_range;
@@ -595,6 +663,47 @@ bool microvmi_get_memory_map(void *context, struct microvmi_memory_range *ranges
  * Errors: invalid argument (NULL), not supported (a raw memory image), VM gone, timeout.
  */
 bool microvmi_get_vcpu_count(void *context, uint16_t *count);
+
+/* What a context can. New bits may come. */
+enum microvmi_ability {
+    MICROVMI_CAN_READ = 1,              /* read memory; every context has it */
+    MICROVMI_CAN_WRITE = 2,             /* write memory */
+    MICROVMI_CAN_MAP = 4,               /* microvmi_map_physical(), of some of the memory at least */
+    MICROVMI_CAN_MEMORY_MAP = 8,        /* tell the ranges that exist; else there is one, up to the maximum address */
+    MICROVMI_CAN_PAUSE = 16,            /* pause and resume */
+    MICROVMI_CAN_VCPU_COUNT = 32,       /* tell the number of vCPUs */
+    MICROVMI_CAN_READ_REGISTERS = 64,   /* read registers, those of the first vCPU at least */
+    MICROVMI_CAN_WRITE_REGISTERS = 128, /* write registers, some of the first vCPU's at least */
+    MICROVMI_CAN_PAGE_ACCESS = 256,     /* microvmi_set_page_access() */
+    MICROVMI_CAN_EVENTS = 512           /* intercept events; see `answers` for the kinds */
+};
+typedef enum microvmi_ability microvmi_ability;
+
+/* Which breakpoints can be intercepted. */
+enum microvmi_breakpoints {
+    MICROVMI_BREAKPOINTS_OWN = 1,   /* address 0: every breakpoint instruction that the guest executes */
+    MICROVMI_BREAKPOINTS_PLACED = 2 /* an address: one that the hypervisor places there */
+};
+typedef enum microvmi_breakpoints microvmi_breakpoints;
+
+/* What a context can, for programs that choose. Start from MICROVMI_ABILITIES_INIT; the struct may grow. */
+struct microvmi_abilities {
+    uint32_t struct_size; /* in: of the caller's struct, in bytes; out: how much of it was filled */
+    uint32_t breakpoints; /* bits of enum microvmi_breakpoints */
+    uint64_t can;         /* bits of enum microvmi_ability */
+    uint32_t answers[16]; /* by enum microvmi_event_kind: which of enum microvmi_reply_action an event of that kind can
+                             be answered with, 1 << action each; 0 for a kind that cannot be intercepted */
+};
+typedef struct microvmi_abilities microvmi_abilities;
+#define MICROVMI_ABILITIES_INIT {sizeof(struct microvmi_abilities), 0, 0, {0}}
+
+/*
+ * Store what this context can in *abilities, with struct_size set. It asks nobody and changes nothing; what a call of
+ * that kind meets (rights, the state of the machine, what its processor has) is still told by the call.
+ *
+ * Untouched on failure. Errors: invalid argument (NULL, struct_size).
+ */
+bool microvmi_get_abilities(void *context, struct microvmi_abilities *abilities);
 
 /* ================================================================================================================
  * REGISTERS, PAGE ACCESSES AND EVENTS (since 0.5.0)
@@ -623,11 +732,12 @@ bool microvmi_get_vcpu_count(void *context, uint16_t *count);
  * Write the registers of one vCPU, which has to be stopped: read them, change what is to be changed, write them.
  *
  * vcpu: from 0 to microvmi_get_vcpu_count() - 1.
- * registers: all of them, with their tag. What a hypervisor does not let one change stays as it is; docs/drivers/ says
- *   what that is.
+ * registers: all of them, with the tag that microvmi_read_registers() gave. What a hypervisor does not let one change
+ *   stays as it is; docs/drivers/ says what that is.
  *
  * While an event of the vCPU is open, hand the registers to microvmi_reply_event() instead.
- * Errors: invalid argument (no such vCPU, NULL, another tag), not supported, VM gone, timeout.
+ * Errors: invalid argument (no such vCPU, NULL, a tag that is unknown or of another architecture than the machine's), not
+ * supported, VM gone, timeout.
  */
 bool microvmi_write_registers(void *context, uint16_t vcpu, const struct Registers *registers);
 
@@ -710,8 +820,8 @@ typedef enum microvmi_reply_action microvmi_reply_action;
 
 /* The answer to an event. Start from MICROVMI_REPLY_INIT; the struct may grow. */
 struct microvmi_reply {
-    uint32_t struct_size; /* of the caller's struct, in bytes */
-    uint32_t action;      /* enum microvmi_reply_action */
+    uint32_t struct_size;              /* of the caller's struct, in bytes */
+    uint32_t action;                   /* enum microvmi_reply_action */
     const struct Registers *registers; /* NULL, or what the vCPU's registers become, as microvmi_write_registers() */
 };
 typedef struct microvmi_reply microvmi_reply;

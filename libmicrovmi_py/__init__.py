@@ -5,8 +5,9 @@ Start with :class:`Microvmi`. ``Memory(driver)`` and ``PaddedMemory(driver)`` ar
 :class:`Driver` and the ``Supports*`` protocols in ``libmicrovmi_py.drivers.base`` are what a new driver implements.
 """
 
-import logging
+import sys
 
+from libmicrovmi_py.declare import TYPE_CHECKING
 from libmicrovmi_py.drivers.base import Driver
 from libmicrovmi_py.errors import (
     AccessError,
@@ -26,27 +27,28 @@ from libmicrovmi_py.errors import (
     VmGoneError,
 )
 from libmicrovmi_py.events import ALL_VCPUS, Event, EventKind, Intercept, PageAccess, Reply, ReplyAction
+from libmicrovmi_py.machine.microvmi import Microvmi
+from libmicrovmi_py.machine.release import release_all
 from libmicrovmi_py.memory import Memory, PaddedMemory
-from libmicrovmi_py.microvmi import Microvmi
 from libmicrovmi_py.model import (
     PAGE_SHIFT,
     PAGE_SIZE,
     DriverType,
     MemoryKind,
     MemoryRange,
-    Registers,
-    SegmentReg,
-    SystemTableReg,
-    X86Registers,
 )
 from libmicrovmi_py.params import Parameters
-from libmicrovmi_py.release import release_all
 from libmicrovmi_py.version import __version__
+
+if TYPE_CHECKING:
+    from libmicrovmi_py.arch import Aarch64Registers, Registers, X86Registers
+    from libmicrovmi_py.arch.x86.registers import SegmentReg, SystemTableReg
 
 __all__ = [
     "ALL_VCPUS",
     "PAGE_SHIFT",
     "PAGE_SIZE",
+    "Aarch64Registers",
     "AccessError",
     "Driver",
     "DriverType",
@@ -84,4 +86,18 @@ __all__ = [
     "release_all",
 ]
 
-logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+_LATE = {
+    **dict.fromkeys(("Aarch64Registers", "Registers", "X86Registers"), "libmicrovmi_py.arch"),
+    **dict.fromkeys(("SegmentReg", "SystemTableReg"), "libmicrovmi_py.arch.x86.registers"),
+}
+"""Where names are that many programs do not need."""
+
+
+def __getattr__(name: str) -> object:
+    """Load what is named for the first time."""
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    __import__(_LATE[name])
+    globals()[name] = value = getattr(sys.modules[_LATE[name]], name)
+    return value

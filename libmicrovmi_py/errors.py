@@ -9,23 +9,38 @@ move a cursor, end a line or turn the text around is escaped, here and nowhere e
 from __future__ import annotations
 
 import errno
-import logging
-import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import ClassVar
+
+from libmicrovmi_py.declare import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    import logging
 
 _LONGEST = 16384
 """Characters of an error's text or a log line; a path has 4096 at the most."""
 
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters, those that separate lines or change the direction of text, and bytes that are no UTF-8."""
+_DIRECTIONS = "\u061c\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+"""What separates lines or changes the direction of text."""
 
 
 def escaped(text: str) -> str:
     """``text`` as one line that is safe to print, cut if it is longer than any that makes sense."""
     line = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
-    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), line)
+    if line.isprintable():
+        return line
+    return "".join(item.encode("unicode_escape").decode() if _is_unsafe(item) else item for item in line)
+
+
+def is_control(character: str) -> bool:
+    """Whether it moves a cursor, or does other things that are no text."""
+    return character < " " or "\x7f" <= character <= "\x9f"
+
+
+def _is_unsafe(character: str) -> bool:
+    """Control characters, those that are no part of a line, and bytes that are no UTF-8."""
+    return is_control(character) or character in _DIRECTIONS or "\ud800" <= character <= "\udfff"
 
 
 def told(err: BaseException) -> str:
@@ -40,11 +55,51 @@ def told(err: BaseException) -> str:
     return "\n".join(map(escaped, text.split("\n"))) if isinstance(err, NoDriverError) else escaped(text)
 
 
-def logger(name: str) -> logging.Logger:
-    """The logger of a module, whose lines are each one line."""
-    found = logging.getLogger(name)
-    found.addFilter(_as_one_line)
-    return found
+class Logger:
+    """The logger of a module, whose lines are each one line.
+
+    The ``logging`` module is not imported for it: nobody who did not import it has asked for lines.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._found: logging.Logger | None = None
+
+    def debug(self, text: str, *args: object, exc_info: BaseException | None = None) -> None:
+        """A line for those who look for a fault."""
+        self._tell("debug", text, *args, exc_info=exc_info)
+
+    def info(self, text: str, *args: object) -> None:
+        """A line about what went well."""
+        self._tell("info", text, *args)
+
+    def warning(self, text: str, *args: object) -> None:
+        """A line about what was left out."""
+        self._tell("warning", text, *args)
+
+    def error(self, text: str, *args: object) -> None:
+        """A line about what could not be done."""
+        self._tell("error", text, *args)
+
+    def _tell(self, level: str, text: str, *args: object, **more: object) -> None:
+        if (found := self._found or self._look()) is not None:
+            getattr(found, level)(text, *args, stacklevel=3, **more)
+
+    def _look(self) -> logging.Logger | None:
+        module = sys.modules.get("logging")
+        if module is None:
+            return None
+        package = module.getLogger(__package__)
+        if not package.handlers:
+            package.addHandler(module.NullHandler())
+        self._found = module.getLogger(self._name)
+        self._found.addFilter(_as_one_line)
+        return self._found
+
+
+def logger(name: str) -> Logger:
+    """The logger of the module of that name."""
+    return Logger(name)
 
 
 def _as_one_line(record: logging.LogRecord) -> bool:
@@ -93,6 +148,11 @@ class InvalidContextError(MicrovmiError):
     code = 2
 
 
+def was_closed(when: str = "") -> InvalidContextError:
+    """What a use of a machine ends with that was closed before, or ``when``: meanwhile."""
+    return InvalidContextError(f"the machine was closed {when}".rstrip())
+
+
 class NoDriverError(MicrovmiError):
     """No driver could open the machine; the text holds one line a driver with its reason."""
 
@@ -138,6 +198,17 @@ class NotMappedError(AccessError):
 
     code = 6
     errno_ = errno.EFAULT
+
+
+def not_mapped(address: int, size: int = 0, done: int = 0) -> NotMappedError:
+    """What an access of ``size`` bytes at ``address`` ends with that met a hole after ``done`` bytes.
+
+    Without a size it is about ``address`` alone: a driver that was asked for one frame does not know the whole access.
+    """
+    text = f"no memory at physical address {address + done:#x}"
+    if size:
+        text += f" ({done} of {size} bytes before it)"
+    return NotMappedError(text, address=address + done, requested=size, completed=done)
 
 
 class PermissionDeniedError(AccessError):

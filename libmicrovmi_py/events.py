@@ -7,9 +7,13 @@ The numbers are those of the enums of the same names in ``include/libmicrovmi.h`
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Mapping
 
-from libmicrovmi_py.model import U64_MAX, Registers
+from libmicrovmi_py.declare import TYPE_CHECKING, dataclass, field
+from libmicrovmi_py.model import U64_MAX
+
+if TYPE_CHECKING:
+    from libmicrovmi_py.arch import Registers
 
 ALL_VCPUS = 0xFFFF
 """In place of a vCPU's number: every vCPU."""
@@ -66,6 +70,66 @@ class Intercept:
     kind: EventKind
     number: int = 0
     address: int = 0
+
+
+class Breakpoints(enum.IntEnum):
+    """Which breakpoints a hypervisor stops the guest at; the numbers of ``enum microvmi_breakpoints``."""
+
+    OWN = 1
+    """Every breakpoint instruction that the guest executes: an intercept of address 0."""
+    PLACED = 2
+    """One that the hypervisor places, unseen by the guest: an intercept with an address."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventAbilities:
+    """What an instance of a driver can stop vCPUs at, as data.
+
+    ``kinds``: the answers that each kind allows, CONTINUE always. ``breakpoints``: which, if that is one of the kinds.
+    ``why_not``: one line, why there are no kinds, or why one is missing.
+    """
+
+    kinds: Mapping[EventKind, frozenset[ReplyAction]]
+    breakpoints: frozenset[Breakpoints] = frozenset()
+    why_not: str = ""
+
+
+NO_EVENTS = EventAbilities({})
+"""Of a driver that stops at nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """What made a vCPU stand, as a driver tells it: the members of :class:`Event`, and what is between us and it.
+
+    ``placed_at``: BREAKPOINT only, the address of the intercept; 0 for an instruction of the guest's own.
+    ``waits``: whether the vCPU stands until it is answered; else it goes on by itself.
+    ``token``: whatever the driver needs for the answer.
+    """
+
+    kind: EventKind
+    vcpu: int
+    number: int = 0
+    old_value: int = 0
+    new_value: int = 0
+    physical_address: int = UNKNOWN_ADDRESS
+    virtual_address: int = UNKNOWN_ADDRESS
+    access: PageAccess = PageAccess.NONE
+    instruction_length: int = 0
+    placed_at: int = 0
+    waits: bool = True
+    token: object = field(default=None, compare=False, repr=False)
+
+    @property
+    def intercept(self) -> Intercept:
+        """What it was stopped at."""
+        return Intercept(self.kind, self.number, self.placed_at)
+
+    def event(self, identifier: int) -> Event:
+        """As an event of that id."""
+        written = self.number, self.old_value, self.new_value
+        place = self.physical_address, self.virtual_address, self.access
+        return Event(identifier, self.kind, self.vcpu, *written, *place, self.instruction_length)
 
 
 @dataclass(frozen=True, slots=True)

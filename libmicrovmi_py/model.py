@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The words every layer uses: driver types, memory ranges, registers."""
+"""The words every layer uses: driver types, architectures, memory ranges."""
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+
+from libmicrovmi_py.declare import Protocol, dataclass
 
 PAGE_SHIFT = 12
 PAGE_SIZE = 1 << PAGE_SHIFT
@@ -26,6 +27,13 @@ class DriverType(enum.IntEnum):
     QEMU = 4
     DUMP = 5
     PLUGIN = 6
+
+
+class Architecture(enum.IntEnum):
+    """What processors a machine has; the numbers of ``enum Registers_Tag`` in the C header."""
+
+    X86 = 0
+    AARCH64 = 1
 
 
 class MemoryKind(enum.IntEnum):
@@ -50,77 +58,14 @@ class MemoryRange:
         return self.start + self.size
 
 
-def end_of_ram(ranges: Iterable[MemoryRange]) -> int:
+class _HasKind(Protocol):
+    @property
+    def end(self) -> int: ...
+
+    @property
+    def kind(self) -> MemoryKind: ...
+
+
+def end_of_ram(ranges: Iterable[_HasKind]) -> int:
     """The maximum address: one past the last byte of main memory, 0 without any."""
     return max((item.end for item in ranges if item.kind is MemoryKind.RAM), default=0)
-
-
-@dataclass(slots=True)
-class SegmentReg:
-    """A segment register: base address, limit in bytes, selector."""
-
-    base: int = 0
-    limit: int = 0
-    selector: int = 0
-
-
-@dataclass(slots=True)
-class SystemTableReg:
-    """A descriptor table register: base address, limit in bytes."""
-
-    base: int = 0
-    limit: int = 0
-
-
-@dataclass(slots=True)
-class X86Registers:
-    """The registers of one x86 vCPU, members and order as in the C header. What the hypervisor does not tell is 0."""
-
-    rax: int = 0
-    rbx: int = 0
-    rcx: int = 0
-    rdx: int = 0
-    rsi: int = 0
-    rdi: int = 0
-    rsp: int = 0
-    rbp: int = 0
-    r8: int = 0
-    r9: int = 0
-    r10: int = 0
-    r11: int = 0
-    r12: int = 0
-    r13: int = 0
-    r14: int = 0
-    r15: int = 0
-    rip: int = 0
-    rflags: int = 0
-    cr0: int = 0
-    cr2: int = 0
-    cr3: int = 0
-    cr4: int = 0
-    sysenter_cs: int = 0
-    sysenter_esp: int = 0
-    sysenter_eip: int = 0
-    msr_efer: int = 0
-    msr_star: int = 0
-    msr_lstar: int = 0
-    efer: int = 0
-    apic_base: int = 0
-    cs: SegmentReg = field(default_factory=SegmentReg)
-    ds: SegmentReg = field(default_factory=SegmentReg)
-    es: SegmentReg = field(default_factory=SegmentReg)
-    fs: SegmentReg = field(default_factory=SegmentReg)
-    gs: SegmentReg = field(default_factory=SegmentReg)
-    ss: SegmentReg = field(default_factory=SegmentReg)
-    tr: SegmentReg = field(default_factory=SegmentReg)
-    ldt: SegmentReg = field(default_factory=SegmentReg)
-    idt: SystemTableReg = field(default_factory=SystemTableReg)
-    gdt: SystemTableReg = field(default_factory=SystemTableReg)
-
-
-Registers = X86Registers
-"""The registers of one vCPU: a union over architectures, of which x86 is the first."""
-
-X86_GENERAL = tuple(f.name for f in fields(X86Registers))[:30]
-X86_SEGMENTS = ("cs", "ds", "es", "fs", "gs", "ss", "tr", "ldt")
-X86_TABLES = ("idt", "gdt")

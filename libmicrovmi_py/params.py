@@ -4,11 +4,9 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping
-from urllib.parse import parse_qsl, urlsplit
 
-from libmicrovmi_py.errors import InvalidArgumentError
+from libmicrovmi_py.errors import InvalidArgumentError, is_control
 
 SCHEME = "vmi"
 
@@ -25,9 +23,6 @@ LONGEST = 4096
 
 _SHOWN = 200
 """Characters of a wrong text that its error repeats."""
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_CONTROL_BUT_TAB = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 
 
 class Parameters(Mapping[str, str]):
@@ -110,8 +105,14 @@ class Parameters(Mapping[str, str]):
         if "://" not in text:
             params = cls({"vm_name": text}, word=True)
             return params.as_file() if "/" in text else params
+        return cls._from_whole_uri(text)
+
+    @classmethod
+    def _from_whole_uri(cls, text: str) -> Parameters:
+        from urllib.parse import parse_qsl, urlsplit  # not needed for a file or a name, and large
+
         shown = _short(text)
-        if _CONTROL.search(text):
+        if any(map(is_control, text)):
             raise InvalidArgumentError(f"{shown!r} has control characters")
         try:
             parts = urlsplit(text)
@@ -134,7 +135,7 @@ def _line(name: str, value: str) -> str:
         raise InvalidArgumentError(f"{name} is not a text but {type(value).__name__}")
     if len(value) > LONGEST:
         raise InvalidArgumentError(f"{name} is {len(value)} characters long: {LONGEST} are the most")
-    if _CONTROL_BUT_TAB.search(value):
+    if not value.isprintable() and any(map(is_control, value.replace("\t", ""))):
         raise InvalidArgumentError(f"{name} has control characters: {_short(value)!r}")
     try:
         os.fsencode(value)

@@ -13,12 +13,22 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from built import outdated
+from parallel.worker import Worker
 from programs import Programs
-from stand_ins import StandIns
+from qemu_simulators import QemuSimulators
 
 from libmicrovmi_py.stubgen import generate
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What a test of an old build finds is of no worth. A process of several takes its part of the tests."""
+    if "MICROVMI_LIBRARY" not in os.environ and (reason := outdated(ROOT)):
+        raise pytest.UsageError(reason)
+    if told := os.environ.pop("MICROVMI_PARALLEL", ""):
+        config.pluginmanager.register(Worker(told))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -86,5 +96,5 @@ def programs(tmp_path_factory: pytest.TempPathFactory, include_dir: Path, librar
 @pytest.fixture
 def start_machine(tmp_path: Path) -> Iterator[Callable[..., str]]:
     """Starts a process that looks like QEMU, and returns its machine's URI; it ends with the test."""
-    with StandIns(tmp_path) as machines:
+    with QemuSimulators(tmp_path) as machines:
         yield machines.start

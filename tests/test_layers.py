@@ -16,18 +16,21 @@ PACKAGE = ROOT / "libmicrovmi_py"
 
 # From the bottom to the top; a module may import from its own layer and from those below.
 LAYERS = [
-    ("version", "errors", "model", "_hot"),
-    ("params", "header", "events", "environment"),
+    ("version", "declare", "errors", "model", "_direct"),
+    ("params", "header", "environment"),
+    ("arch",),
+    ("events", "abilities"),
     ("transport",),
     ("drivers",),
     ("memory",),
-    ("runstate", "release"),
-    ("control",),
-    ("microvmi",),
+    ("machine",),
     ("__init__",),
     ("_capi", "stubgen", "__main__"),
 ]
-VOCABULARY_ONLY = {"transport": {"version", "errors", "model", "params", "transport"}}
+VOCABULARY_ONLY = {
+    "transport": {"version", "_direct", "declare", "errors", "model", "params", "transport"},
+    "arch": {"declare", "errors", "model", "params", "arch"},
+}
 FORBIDDEN = {"signal", "asyncio", "subprocess", "multiprocessing", "tempfile", "concurrent"}
 
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent.name not in ("_native", "include", "lib"))
@@ -64,9 +67,20 @@ def test_imports_go_down_only(path: Path) -> None:
             assert layer_of(name) <= own, f"{module_of(path)} imports {name} from above"
 
 
+@pytest.mark.parametrize("layer", VOCABULARY_ONLY)
+def test_the_rooms_at_the_bottom_know_the_vocabulary_only(layer: str) -> None:
+    found = {
+        name.split(".")[1]
+        for path in (PACKAGE / layer).rglob("*.py")
+        for name in imports_of(path)
+        if name.startswith("libmicrovmi_py.")
+    }
+    assert found <= VOCABULARY_ONLY[layer]
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=module_of)
 def test_only_the_boundary_knows_cffi(path: Path) -> None:
-    places = ("_capi", "stubgen", "memory/native.py", "transport/foreign.py")
+    places = ("_capi", "stubgen", "transport/native.py", "transport/foreign.py")
     allowed = any(path.is_relative_to(PACKAGE / place) for place in places)
     cffi = {name for name in imports_of(path) if name.split(".")[0] in ("cffi", "_libmicrovmi", "_cffi_backend")}
     assert allowed or not cffi
@@ -135,3 +149,20 @@ def test_what_is_opened_gets_no_standard_stream_s_number(path: Path) -> None:
         return
     found = [f"{path.name}:{call.lineno}" for call in opening_calls(ast.parse(path.read_text()))]
     assert not found, "open it in a block with StandardStreamsHeld()"
+
+
+DRIVERS = [path for path in SOURCES if path.is_relative_to(PACKAGE / "drivers")]
+ANY_DRIVER_S = {"base", "registry"}
+
+
+@pytest.mark.parametrize("path", DRIVERS, ids=module_of)
+def test_no_driver_knows_another(path: Path) -> None:
+    own = path.relative_to(PACKAGE / "drivers").parts[0].removesuffix(".py")
+    known = {name.split(".")[2] for name in imports_of(path) if name.startswith("libmicrovmi_py.drivers.")}
+    assert own in ANY_DRIVER_S or known <= ANY_DRIVER_S | {own}
+
+
+def test_the_registry_and_what_all_drivers_share_know_no_driver_by_name() -> None:
+    for own in ANY_DRIVER_S:
+        names = imports_of(PACKAGE / "drivers" / f"{own}.py")
+        assert {name.split(".")[2] for name in names if name.startswith("libmicrovmi_py.drivers.")} <= ANY_DRIVER_S

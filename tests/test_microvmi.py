@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from processors import x86_registers
 
 from libmicrovmi_py import DriverType, InvalidArgumentError, InvalidContextError, MemoryRange, Microvmi
+from libmicrovmi_py.arch.x86.registers import X86Registers
 from libmicrovmi_py.drivers.fake import FakeDriver
 from libmicrovmi_py.errors import TimeoutExpiredError
-from libmicrovmi_py.model import PAGE_SIZE, X86Registers
+from libmicrovmi_py.model import PAGE_SIZE
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -58,7 +61,7 @@ def test_closing_twice_is_fine_and_using_a_closed_machine_is_not(driver: FakeDri
     machine = Microvmi.from_driver(driver)
     machine.close()
     machine.close()
-    uses = [
+    uses: list[Callable[[], object]] = [
         machine.pause,
         machine.resume,
         machine.memory_map,
@@ -101,10 +104,10 @@ def test_a_resume_that_fails_at_close_is_told_after_everything_was_released() ->
 
 def test_vcpus_are_counted_from_0(driver: FakeDriver) -> None:
     machine = Microvmi.from_driver(driver)
-    assert machine.read_registers(1).rip == 2
+    assert x86_registers(machine, 1).rip == 2
     for vcpu in (-1, 2):
         with pytest.raises(InvalidArgumentError, match=f"no vCPU {vcpu}: the machine has 2"):
-            machine.read_registers(vcpu)
+            x86_registers(machine, vcpu)
 
 
 EXIT = """

@@ -33,7 +33,7 @@ class Ill(FakeDriver):
         super().__init__({0: bytearray(PAGE_SIZE)})
         self.trouble = trouble
         self.hangs = False
-        self.left = False
+        self.was_left = False
 
     def run(self, *, whoever: bool) -> None:
         if self.trouble is not None:
@@ -47,7 +47,7 @@ class Ill(FakeDriver):
         super().run(whoever=whoever)
 
     def run_later(self) -> None:
-        self.left = True
+        self.was_left = True
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_machines_that_hang_do_not_add_up(paused: Any) -> None:
     assert [driver.running for driver in drivers] == [False] * 11 + [True]
     assert str(caught.value).count("; ") == 8
     assert str(caught.value).endswith("; and 3 more")
-    assert [driver.left for driver in drivers] == [True] * 11 + [False]
+    assert [driver.was_left for driver in drivers] == [True] * 11 + [False]
 
 
 def test_one_that_answers_late_is_settled_all_the_same(paused: Any) -> None:
@@ -148,9 +148,9 @@ class Orderly(Ill):
         super().__init__()
         self.done: list[str] = []
 
-    def release_events(self) -> None:
-        super().release_events()
+    def end_events(self) -> bool:
         self.done.append("events")
+        return super().end_events()
 
     def run(self, *, whoever: bool) -> None:
         super().run(whoever=whoever)
@@ -168,7 +168,7 @@ def test_intercepts_are_given_back_before_the_machine_runs() -> None:
 class Clinging(FakeDriver):
     """It cannot give back what it intercepts."""
 
-    def release_events(self) -> None:
+    def end_events(self) -> bool:
         raise DriverUnavailableError("not now")
 
 
@@ -269,9 +269,9 @@ def test_the_end_takes_back_a_stop_whose_answer_is_late() -> None:
 
 FORKED = """
 class Armed(Ill):
-    def release_events(self):
-        super().release_events()
+    def end_events(self):
         print("released", flush=True)
+        return super().end_events()
 
 machine = Microvmi.from_driver(Armed())
 machine.toggle_intercept(Intercept(EventKind.CR, number=3))

@@ -18,8 +18,8 @@ from libmicrovmi_py.errors import (
     TimeoutExpiredError,
     VmGoneError,
 )
+from libmicrovmi_py.machine.runstate import RunBooks
 from libmicrovmi_py.model import PAGE_SIZE
-from libmicrovmi_py.runstate import RunBooks
 
 HALTED = RunState(Phase.HALTED)
 HELD = RunState(Phase.HALTED, no_resume="a debugger has it")
@@ -265,7 +265,8 @@ def test_a_resume_that_fails_stays_in_the_books_and_keeps_no_page() -> None:
 
 
 def test_nothing_is_stopped_by_a_machine_that_is_being_closed(driver: Moody) -> None:
-    books = RunBooks(driver, lambda wanted: None, closed=lambda: True)  # a pause that came by here before the close
+    books = RunBooks(driver, lambda wanted: None)
+    books.end()
     with pytest.raises(InvalidContextError):
         books.pause()
     assert driver.orders == []

@@ -27,7 +27,50 @@ struct subject {
     batch_function batch; /* NULL: the scattered pages are read one by one */
     bool (*pause)(void *context);
     bool (*resume)(void *context);
+    bool words; /* it reads 8 bytes and no other size */
 };
+
+/*
+ * What is read again and again: reads.c. Addresses lie in `measured`; those of SCATTER are a batch of pages, DUMP is one
+ * reading of everything in pieces.
+ */
+enum kind {
+    HOT,
+    RANDOM,
+    SCATTER,
+    DUMP
+};
+
+struct column {
+    const char *name;
+    enum kind kind;
+    size_t size;
+};
+
+extern struct stretch {
+    uint64_t start, end;
+} measured;
+
+/* Nanoseconds for each of `calls` calls, and how many calls make a sample long enough to be timed. */
+double sample(const struct subject *subject, const struct column *column, size_t calls);
+size_t calibrate(const struct subject *subject, const struct column *column);
+
+/* Whether `subject` reads everywhere, by every call that is timed, what `truth` reads. */
+bool agrees(const struct subject *subject, const struct subject *truth);
+
+/* rounds.c. Values are sorted by it. */
+double median(double *values, size_t count);
+double quantile(double *values, size_t count, double part);
+
+/*
+ * Two subjects that took turns, by round. Prints: pair, name, median of ours and of the partner in ns, the lower
+ * quartile, the median and the upper quartile of the rounds' own ratios, the least of ours and of the partner in ns.
+ */
+void print_pair(const char *name, double *ours, double *partner, size_t rounds);
+
+/* The value of the argument NAME=VALUE; `need` fails where there is none. */
+const char *argument(char **arguments, const char *name);
+const char *need(char **arguments, const char *name);
 
 /* What the operating system offers: limits.c. `base` is where the guest's address 0 is, in the file or process. */
 struct limit {
@@ -37,6 +80,7 @@ struct limit {
     uint64_t base;
 };
 
+bool limit_load(void *limit, uint64_t address, uint8_t *buffer, size_t size, uint64_t *done);
 bool limit_memcpy(void *limit, uint64_t address, uint8_t *buffer, size_t size, uint64_t *done);
 bool limit_pread(void *limit, uint64_t address, uint8_t *buffer, size_t size, uint64_t *done);
 bool limit_readv(void *limit, uint64_t address, uint8_t *buffer, size_t size, uint64_t *done);
@@ -51,10 +95,24 @@ bool use_upstream(struct subject *subject, const char *name, const char *path, c
 bool use_leechcore(struct subject *subject, const char *path, const char *device);
 
 /*
+ * What a frame driver cannot do without, called by C itself: foreign.c. An empty call into Python by `path`; the read
+ * function of a libkvmi, for a machine that connects to a socket; that of a libFDP, for a machine by its name.
+ */
+void use_empty(struct subject *subject, const char *path);
+void use_kvmi(struct subject *subject, const char *path, const char *socket);
+void use_fdp(struct subject *subject, const char *path, const char *machine);
+
+/*
  * scale.c, also a library of its own: how many reads of 4 KiB a second `threads` threads make together, at random
  * addresses between two.
  */
 double scale_rate(read_function read, void *context, int threads, double seconds, uint64_t start, uint64_t end);
+
+/* The same with a context for each thread. */
+double scale_rates(read_function read, void **contexts, int threads, double seconds, uint64_t start, uint64_t end);
+
+/* beside.c: the median of a read of 8 bytes now and then, in ns. */
+double beside_latency(read_function read, void *context, double seconds);
 
 static inline uint64_t now_ns(void)
 {

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from html import escape
 
-from results import COLUMNS, KINDS, RATIOS, Results
+from promises import RATIOS
+from results import COLUMNS, KINDS, Results
 
 WIDTH = 760
 LABELS = 190
@@ -27,7 +28,10 @@ text { font: 13px system-ui, sans-serif; fill: #24292f }
 }
 """
 
-TITLES = {"shared": "Shared RAM: times memcpy", "private": "Private RAM: times the cheapest system call"}
+TITLES = {
+    "shared": "Shared RAM: times memcpy, or a load of 8 bytes",
+    "private": "Private RAM: times the cheapest system call",
+}
 
 
 def position(ratio: float) -> float:

@@ -15,6 +15,7 @@ from programs import ROOT
 
 sys.path.insert(0, str(ROOT / "tests"))
 from live.guest import MIB, QEMU, Boot, Config, Guest, obtain_boot
+from live.monitor import Monitor
 from live.packages import Unobtainable
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -41,6 +42,11 @@ class Machine:
     pid: int = 0
     hva: int = 0
     monitor: Path | None = None
+
+    def stop(self) -> None:
+        """Have the guest stand, whatever the measuring before did."""
+        if self.monitor:
+            Monitor(self.monitor).execute("stop")
 
     def arguments(self) -> list[str]:
         """What the program ``bench`` has to know."""
@@ -95,6 +101,7 @@ def shared_memory_name(machine: Machine) -> Iterator[str]:
         yield ""
         return
     link = SHARED_MEMORY / machine.ram.parent.name.replace("live", "bench")
+    link.unlink(missing_ok=True)  # of a run that was broken off
     link.hardlink_to(machine.ram)
     try:
         yield link.name

@@ -1,30 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A Python program that uses the library: through ctypes beside a busy Python thread, and as Python classes.
+"""A Python program that uses the C library through ctypes, beside busy threads of its own.
 
 host.py spin LIBRARY SCALE URI RAM_FILE SECONDS START END
     prints: number, "kept memcpy" or "kept ours", the rate of 4 KiB reads beside a spinning Python thread over that
-    without one
-host.py classes SCALE URI RAM_FILE SECONDS START END
-    prints: number, "readinto BYTES" or "memmove BYTES", median in ns
+    without one; "kept ours low" and "high" are its quartiles
+host.py beside LIBRARY BESIDE URI SECONDS
+    prints: pair "latency Python" (see bench.h), as the program ``beside`` does
 """
 
 from __future__ import annotations
 
 import ctypes
-import importlib
 import os
 import statistics
 import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
+
+import pairs
 
 ROUNDS = 15
 PAGE = 4096
-SIZES = {PAGE: 256, 1 << 20: 8}
-"""Bytes of a read, and how many make a sample."""
+LARGE = 16 << 20
 
 
 class Limit(ctypes.Structure):
@@ -80,7 +79,9 @@ def spin(library_path: str, task: Task) -> None:
             values.append(beside[name] / alone[name])
     library.microvmi_destroy(vm)
     for name, values in kept.items():
-        print(f"number\tkept {name}\t{statistics.median(values):.4f}")
+        low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+        for text, value in ((name, middle), (f"{name} low", low), (f"{name} high", high)):
+            print(f"number\tkept {text}\t{value:.4f}")
 
 
 def open_machine(library: ctypes.CDLL, uri: str) -> ctypes.c_void_p:
@@ -120,83 +121,62 @@ def beside_a_busy_thread(work: Callable[[], dict[str, float]]) -> dict[str, floa
         thread.join()
 
 
-class Stream(Protocol):
-    """What a memory of ``libmicrovmi_py`` is here."""
+class Beside:
+    """Reads of 8 bytes through one context while a thread reads 16 MiB through another, when it is told to."""
 
-    def seek(self, offset: int, whence: int = 0, /) -> int: ...
+    def __init__(self, library_path: str, latency_path: str, uri: str) -> None:
+        self._library = ctypes.CDLL(library_path)
+        self._latency = ctypes.CDLL(latency_path).beside_latency
+        self._latency.restype, self._latency.argtypes = ctypes.c_double, [*2 * [ctypes.c_void_p], ctypes.c_double]
+        self._small, self._large = (open_machine(self._library, uri) for _ in range(2))
+        self._wanted, self._at_work, self._ended = False, False, False
+        self._thread = threading.Thread(target=self._work)
+        self._thread.start()
 
-    def readinto(self, buffer: bytearray, /) -> int: ...
+    def _work(self) -> None:
+        buffer, read = (ctypes.c_uint8 * LARGE)(), self._library.microvmi_read_physical
+        size, address = ctypes.c_size_t(LARGE), ctypes.c_uint64(0)
+        while not self._ended:
+            self._at_work = self._wanted
+            if self._at_work:
+                read(self._large, address, buffer, size, None)
+            else:
+                time.sleep(0.0002)
 
+    def latency(self, seconds: float, beside: bool) -> float:
+        """The median of a read, in nanoseconds."""
+        self._wanted = beside
+        while self._at_work is not beside:
+            time.sleep(0.0001)
+        read = ctypes.cast(self._library.microvmi_read_physical, ctypes.c_void_p)
+        return float(self._latency(read, self._small, seconds))
 
-class Reads:
-    """Some reads of one size, one behind the other: by the library, and as plain copies."""
-
-    def __init__(self, memory: Stream, origin: int, size: int, calls: int) -> None:
-        self.size, self.calls = size, calls
-        self.stretch = size * calls
-        self._memory, self._origin = memory, origin
-        self._buffer = bytearray(size)
-        self._target = (ctypes.c_char * size).from_buffer(self._buffer)
-
-    def readinto(self, begin: int) -> None:
-        self._memory.seek(begin)
-        for _ in range(self.calls):
-            self._memory.readinto(self._buffer)
-
-    def memmove(self, begin: int) -> None:
-        first = self._origin + begin
-        for address in range(first, first + self.stretch, self.size):
-            ctypes.memmove(self._target, address, self.size)
-
-    def touch(self, start: int, end: int) -> None:
-        """Read everything once both ways, so that neither pays for the first look at a page."""
-        for begin in range(start, end - self.stretch + 1, self.stretch):
-            self.readinto(begin)
-            self.memmove(begin)
-
-    def check(self, begin: int) -> None:
-        """Compare the last of the library's reads with the mapping."""
-        self.readinto(begin)
-        if self._buffer != ctypes.string_at(self._origin + begin + self.stretch - self.size, self.size):
-            sys.exit(f"readinto of {self.size} bytes does not read what is there")
+    def end(self) -> None:
+        """Let the thread end."""
+        self._ended = True
+        self._thread.join()
 
 
-def classes(task: Task) -> None:
-    """What reading through the Python classes costs."""
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    microvmi = importlib.import_module("libmicrovmi_py")
-    origin = load_scale(task.scale).limit_map(task.ram.encode(), task.end).bytes
-    with microvmi.Microvmi.open(task.uri) as machine:
-        for size, calls in SIZES.items():
-            reads = Reads(machine.memory, origin, size, calls)
-            reads.check(task.start)
-            reads.touch(task.start, task.end)
-            for name, values in take_turns(reads, task).items():
-                print(f"number\t{name} {size}\t{statistics.median(values) / calls:.1f}")
-
-
-def take_turns(reads: Reads, task: Task) -> dict[str, list[int]]:
-    """Nanoseconds of the samples, taken in turn; each reads another stretch of the memory."""
-    subjects = {"readinto": reads.readinto, "memmove": reads.memmove}
-    samples: dict[str, list[int]] = {name: [] for name in subjects}
-    stop = time.monotonic() + task.seconds / len(SIZES)
-    begin = task.start
-    while time.monotonic() < stop or len(samples["memmove"]) < ROUNDS:
-        for name, work in subjects.items():
-            begin = begin + reads.stretch if begin + 2 * reads.stretch <= task.end else task.start
-            before = time.perf_counter_ns()
-            work(begin)
-            samples[name].append(time.perf_counter_ns() - before)
-    return samples
+def beside(library_path: str, latency_path: str, uri: str, seconds: float) -> None:
+    """How long a small read takes beside large ones of another thread of Python."""
+    both = Beside(library_path, latency_path, uri)
+    try:
+        rounds = [
+            (both.latency(seconds / ROUNDS, True), both.latency(seconds / ROUNDS / 4, False)) for _ in range(ROUNDS)
+        ]
+    finally:
+        both.end()
+    ours, partner = map(list, zip(*rounds, strict=True))
+    pairs.print_pair("latency Python", pairs.Samples(ours, partner))
 
 
 def main() -> None:
-    kind, *paths, scale, uri, ram, seconds, start, end = sys.argv[1:]
-    task = Task(scale, uri, ram, float(seconds), int(start), int(end))
-    if kind == "spin":
-        spin(paths[0], task)
+    if sys.argv[1] == "beside":
+        library, latency, uri, seconds = sys.argv[2:]
+        beside(library, latency, uri, float(seconds))
     else:
-        classes(task)
+        library, scale, uri, ram, seconds, start, end = sys.argv[2:]
+        spin(library, Task(scale, uri, ram, float(seconds), int(start), int(end)))
 
 
 if __name__ == "__main__":

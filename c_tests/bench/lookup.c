@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Reads of 8 bytes at random addresses through a table of 2 regions and one of 10,000, which cover the same memory.
- * Usage: lookup SECONDS. Prints: number, "lookup REGIONS", median in ns per read.
+ * Usage: lookup SECONDS. Prints: pair "lookup among 10,000", that over 2.
  */
 #include "bench.h"
 
 #include <sys/mman.h>
 
-#include "hot.h"
+#include "direct.h"
 
 #define COVERED (256 * MIB)
 #define READS 1024
@@ -28,13 +28,13 @@ static struct mvi_table *cut(const uint8_t *bytes, size_t count)
         regions[i].fd = regions[i].write_fd = regions[i].pidfd = -1;
     }
     regions[count - 1].size = COVERED - (count - 1) * size;
-    table = mvi_table_new(regions, count, COVERED, NULL, false);
+    table = mvi_table_new(regions, count, COVERED, NULL, false, NULL);
     CHECK(table != NULL);
     free(regions);
     return table;
 }
 
-static double sample(const struct mvi_table *table, const uint8_t *bytes, uint64_t *seed)
+static double look_up(const struct mvi_table *table, const uint8_t *bytes, uint64_t *seed)
 {
     uint64_t addresses[READS], begin, end, done, value = 0;
     size_t i;
@@ -47,13 +47,6 @@ static double sample(const struct mvi_table *table, const uint8_t *bytes, uint64
     end = now_ns();
     CHECK(memcmp(&value, bytes + addresses[READS - 1], 8) == 0);
     return (double)(end - begin) / READS;
-}
-
-static int ascending(const void *first, const void *second)
-{
-    double difference = *(const double *)first - *(const double *)second;
-
-    return (difference > 0) - (difference < 0);
 }
 
 int main(int argc, char **argv)
@@ -72,13 +65,11 @@ int main(int argc, char **argv)
     stop = now_ns() + (uint64_t)(atof(argv[1]) * 1e9);
     do {
         for (t = 0; t < TABLES; t++)
-            samples[t][rounds] = sample(tables[t], (uint8_t *)bytes, &seed);
+            samples[t][rounds] = look_up(tables[t], (uint8_t *)bytes, &seed);
         rounds++;
     } while (rounds < MOST_ROUNDS && now_ns() < stop);
-    for (t = 0; t < TABLES; t++) {
-        qsort(samples[t], rounds, sizeof(double), ascending);
-        printf("number\tlookup %zu\t%.3f\n", counts[t], samples[t][rounds / 2]);
+    print_pair("lookup among 10,000", samples[1], samples[0], rounds);
+    for (t = 0; t < TABLES; t++)
         mvi_table_free(tables[t]);
-    }
     return 0;
 }

@@ -8,69 +8,15 @@ import platform
 from collections.abc import Sequence
 from pathlib import Path
 
-from results import COLUMNS, KINDS, LOOPS, Claim, Results
+from page import INTRODUCTION, READING
+from promises import NO_LIMIT, Claim
+from results import COLUMNS, KINDS, LOOPS, OURS, Results, duration
 
 HEADINGS = (*COLUMNS[:-1], "dump, GB/s")
-OURS = "ours"
 TITLES = {
     "shared": "Shared RAM (a file or memfd that the library maps)",
     "private": "Private RAM (another process's memory)",
 }
-
-INTRODUCTION = """<!-- SPDX-License-Identifier: Apache-2.0 -->
-# Benchmarks
-
-`make bench` measures what a read of a guest costs through the C API, beside the least that any program can pay for the
-same bytes. It boots QEMU guests (TCG, 512 MiB, stopped while they are measured), writes this page and the chart, and
-takes about a minute. What counts is the ratio to the limit of the same run: nanoseconds depend on the machine, and on
-what else it does.
-
-![What a read costs, in multiples of the limit](benchmarks.svg)
-"""
-
-READING = """
-## How it is measured
-
-- All subjects are called in one process through a pointer of the same type, in turns of about 40 microseconds, another
-  one first in each round. Cells are min / median, in nanoseconds per call where no unit is given. Before anything is
-  timed, every subject's reads are compared with the memory itself; one that reads something else is left out.
-- The limit for shared RAM, `memcpy`, is a C function of the same signature that does nothing but `memcpy()` from a
-  mapping of the RAM file. For private RAM it is the cheaper of `pread()` on `/proc/PID/mem` and `process_vm_readv()`;
-  for 1 MiB and the scattered pages it is `process_vm_readv()`.
-- *hot* reads one address again and again, the others read random ones (8 bytes: aligned to 8, else to 4 KiB).
-  *256 pages* are scattered pages in one `microvmi_read_physical_batch()`, one `process_vm_readv()`, or 256 calls where
-  there is no such thing. *dump* is one reading of everything in pieces of 1 MiB, all of it touched before.
-- Idle guests are dumped before anything else reads them: by `mem-dump`, by a loop over all addresses, and by one that
-  reads what `SEEK_DATA` finds; of three times, as of 20 openings, the quickest counts. Growth is that of the blocks of
-  the RAM file. Holes that a loop reads are filled with zeros, so the loop over all addresses takes time by the size as
-  well.
-- With two threads, or one that spins, the median of 15 short rounds counts. What `memcpy` reaches in the same rounds
-  stands beside it, as it tells what the processors had to give.
-- This page is of one run. Figures near their limits can miss them in other runs and on busier machines: two threads
-  above all, wherever `memcpy` in the same rounds misses them as well. The limits for "time per byte of data" (1.5) and
-  for opening (1.2) are our own.
-
-## How to run it
-
-```
-make bench
-build/venv/bin/python c_tests/bench/bench.py --seconds 3                        # longer and calmer
-build/venv/bin/python c_tests/bench/bench.py --peer other=/path/other.so        # and a library with the ABI of 0.4.0
-build/venv/bin/python c_tests/bench/bench.py --image memory.raw --output /tmp   # a memory image, without QEMU
-```
-
-It needs what the [live tests](testing.md) need, and 5 GiB free in `/dev/shm`. LeechCore is measured where it is
-installed (`pip install leechcorepyc`). With `--strict` it fails if a promise does not hold or was not measured.
-"""
-
-
-def duration(nanoseconds: float) -> str:
-    """Short, with three digits that mean something."""
-    for unit, size in (("ms", 1e6), ("us", 1e4)):
-        if nanoseconds >= size:
-            scaled = nanoseconds / (1e6 if unit == "ms" else 1e3)
-            return f"{scaled:.3g} {unit}" if scaled < 1000 else f"{scaled:.0f} {unit}"
-    return f"{nanoseconds:.3g}" if nanoseconds < 1000 else f"{nanoseconds:.0f}"
 
 
 def cell(results: Results, kind: str, subject: str, column: str) -> str:
@@ -96,9 +42,14 @@ def rows(results: Results, kind: str) -> list[list[str]]:
 
 def promise_rows(found: Sequence[Claim]) -> list[list[str]]:
     """Every promise with its limit and whether it holds."""
-    words = {True: "yes", False: "no", None: "not measured"}
-    lines = [[claim.text, claim.limit, claim.measured, words[claim.holds], claim.note] for claim in found]
+    lines = [[claim.text, claim.limit, claim.measured, _holds(claim), claim.note] for claim in found]
     return [["promise", "limit", "measured", "holds", "beside it"], *lines]
+
+
+def _holds(claim: Claim) -> str:
+    if claim.holds is None:
+        return "not measured"
+    return "-" if claim.limit == NO_LIMIT else "yes" if claim.holds else "no"
 
 
 def other_rows(results: Results) -> list[list[str]]:
@@ -109,7 +60,6 @@ def other_rows(results: Results) -> list[list[str]]:
         ("4 KiB reads a second, two threads, shared RAM", "shared rate ours 2", 1e6, "million"),
         ("4 KiB reads a second, one thread, private RAM", "private rate ours 1", 1e6, "million"),
         ("4 KiB reads a second, two threads, private RAM", "private rate ours 2", 1e6, "million"),
-        ("Python: readinto of 1 MiB", f"readinto {1 << 20}", 1e3, "us"),
         ("a program that links the library, to its main()", "link", 1, "ms"),
         ("a program that reads a byte of vmi://fake", "fake start", 1, "ms"),
         ("of that, the start of Python", "python start", 1, "ms"),
@@ -120,8 +70,6 @@ def other_rows(results: Results) -> list[list[str]]:
         ("mem-dump of 512 MiB", "seconds mem-dump 512 MiB", 1e-3, "ms"),
         ("mem-dump of 4 GiB", "seconds mem-dump 4 GiB", 1e-3, "ms"),
         *((f"{name}, {size}", f"seconds {name} {size}", 1e-3, "ms") for name in LOOPS for size in ("512 MiB", "4 GiB")),
-        ("8 B random among 2 regions", "lookup 2", 1, "ns"),
-        ("8 B random among 10,000 regions", "lookup 10000", 1, "ns"),
     ]
     lines = [[text, f"{numbers[name] / unit:.3g} {word}"] for text, name, unit, word in known if name in numbers]
     return [["figure", "measured"], *lines]
@@ -144,7 +92,8 @@ def markdown(table: list[list[str]]) -> str:
 def sections(results: Results, found: Sequence[Claim]) -> list[tuple[str, list[list[str]]]]:
     """Headings and tables, in order."""
     tables = [(TITLES[kind], rows(results, kind)) for kind in KINDS if results.subjects(kind)]
-    return [("Promises", promise_rows(found)), *tables, ("Further figures", other_rows(results))]
+    others = [("Further figures", other_rows(results))] if results.numbers else []
+    return [("Promises", promise_rows(found)), *tables, *others]
 
 
 def text(results: Results, found: Sequence[Claim]) -> str:

@@ -33,7 +33,7 @@ static void *work(void *argument)
     return NULL;
 }
 
-double scale_rate(read_function read, void *context, int threads, double seconds, uint64_t start, uint64_t end)
+double scale_rates(read_function read, void **contexts, int threads, double seconds, uint64_t start, uint64_t end)
 {
     struct worker workers[MOST_THREADS];
     uint64_t begin = now_ns(), reads = 0;
@@ -41,7 +41,7 @@ double scale_rate(read_function read, void *context, int threads, double seconds
 
     CHECK(threads >= 1 && threads <= MOST_THREADS);
     for (i = 0; i < threads; i++) {
-        workers[i] = (struct worker){.read = read, .context = context, .start = start, .end = end, .all = true};
+        workers[i] = (struct worker){.read = read, .context = contexts[i], .start = start, .end = end, .all = true};
         workers[i].seed = begin + (uint64_t)i;
         workers[i].stop_ns = begin + (uint64_t)(seconds * 1e9);
         CHECK(pthread_create(&workers[i].thread, NULL, work, &workers[i]) == 0);
@@ -52,4 +52,14 @@ double scale_rate(read_function read, void *context, int threads, double seconds
         reads += workers[i].reads;
     }
     return (double)reads / ((double)(now_ns() - begin) / 1e9);
+}
+
+double scale_rate(read_function read, void *context, int threads, double seconds, uint64_t start, uint64_t end)
+{
+    void *contexts[MOST_THREADS];
+    int i;
+
+    for (i = 0; i < MOST_THREADS; i++)
+        contexts[i] = context;
+    return scale_rates(read, contexts, threads, seconds, start, end);
 }

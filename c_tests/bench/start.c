@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The start of a program that is linked with the library. Usage: start URI, or start without one. Prints nanoseconds
- * of CLOCK_MONOTONIC: at the start of main(), after the first open and read of a byte, after a second one.
+ * The start of a program that is linked with the library. Usage: start URI again, or start URI, or start without one.
+ * Prints nanoseconds of CLOCK_MONOTONIC: at the start of main(), after the first open and read of a byte, and with a
+ * second argument after a second one.
  */
 #include "bench.h"
 
@@ -25,8 +26,9 @@ int main(int argc, char **argv)
 {
     uint64_t main_at = now_ns(), first = main_at, again = main_at, second = main_at;
 
-    if (argc > 1) {
+    if (argc > 1)
         first = first_byte(argv[1]);
+    if (argc > 2) {
         again = now_ns();
         second = first_byte(argv[1]);
     }

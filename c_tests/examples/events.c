@@ -68,8 +68,8 @@ static bool watch(void *vm, const char *word)
         return false;
     }
     if (intercept.kind == MICROVMI_EVENT_PAGE_ACCESS) {
-        watched = microvmi_set_page_access(vm, intercept.address,
-                                           MICROVMI_PAGE_ACCESS_READ | MICROVMI_PAGE_ACCESS_EXECUTE);
+        watched =
+            microvmi_set_page_access(vm, intercept.address, MICROVMI_PAGE_ACCESS_READ | MICROVMI_PAGE_ACCESS_EXECUTE);
         intercept.address = 0;
     }
     if (!watched || !microvmi_toggle_intercept(vm, MICROVMI_ALL_VCPUS, &intercept, true)) {
@@ -118,7 +118,8 @@ static int listen_for(void *vm, long count, double seconds)
     time_t start = time(NULL);
     long seen = 0;
 
-    while (ending_signal() == 0 && (count < 0 || seen < count) && (seconds < 0 || difftime(time(NULL), start) < seconds)) {
+    while (ending_signal() == 0 && (count < 0 || seen < count) &&
+           (seconds < 0 || difftime(time(NULL), start) < seconds)) {
         struct microvmi_event event = MICROVMI_EVENT_INIT;
 
         if (microvmi_listen(vm, LOOK_MS, &event)) {

@@ -30,12 +30,12 @@
 struct dump {
     void *vm;
     int fd;
-    const char *path;  /* of the temporary file */
-    uint8_t *buffer;   /* PIECE bytes */
-    uint64_t total;    /* bytes that are to be read */
-    uint64_t done;     /* of these, bytes that were tried */
-    uint64_t missing;  /* bytes that the map names, but that could not be read as no memory is there */
-    uint64_t written;  /* bytes that are not zeros */
+    const char *path; /* of the temporary file */
+    uint8_t *buffer;  /* PIECE bytes */
+    uint64_t total;   /* bytes that are to be read */
+    uint64_t done;    /* of these, bytes that were tried */
+    uint64_t missing; /* bytes that the map names, but that could not be read as no memory is there */
+    uint64_t written; /* bytes that are not zeros */
     bool progress;
     struct timespec start;
     struct timespec shown;

@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "ending.h"
 #include "target.h"
@@ -102,6 +103,50 @@ static void print_segments(const struct X86Registers *regs)
     PRINT_TABLE(gdt);
 }
 
+static void print_x86(const struct X86Registers *regs)
+{
+    print_general(regs);
+    print_system(regs);
+    print_segments(regs);
+}
+
+static void print_aarch64_system(const struct microvmi_aarch64_registers *regs)
+{
+    PRINT_REGISTER(pc);
+    PRINT_REGISTER(pstate);
+    PRINT_REGISTER(sp_el0);
+    PRINT_REGISTER(sp_el1);
+    PRINT_REGISTER(ttbr0_el1);
+    PRINT_REGISTER(ttbr1_el1);
+    PRINT_REGISTER(tcr_el1);
+    PRINT_REGISTER(sctlr_el1);
+    PRINT_REGISTER(mair_el1);
+    PRINT_REGISTER(vbar_el1);
+    PRINT_REGISTER(esr_el1);
+    PRINT_REGISTER(far_el1);
+    PRINT_REGISTER(elr_el1);
+    PRINT_REGISTER(spsr_el1);
+    PRINT_REGISTER(tpidr_el0);
+    PRINT_REGISTER(tpidr_el1);
+    PRINT_REGISTER(contextidr_el1);
+    PRINT_REGISTER(midr_el1);
+    PRINT_REGISTER(id_aa64mmfr0_el1);
+}
+
+static void print_aarch64(const struct microvmi_aarch64_registers *regs)
+{
+    char name[8];
+    uint64_t x[31]; /* the first members are x0 to x30 */
+    int number;
+
+    memcpy(x, regs, sizeof(x));
+    for (number = 0; number < 31; number++) {
+        snprintf(name, sizeof(name), "x%d", number);
+        print_register(name, x[number]);
+    }
+    print_aarch64_system(regs);
+}
+
 static bool print_vcpu(void *vm, uint16_t vcpu)
 {
     struct Registers registers;
@@ -110,14 +155,16 @@ static bool print_vcpu(void *vm, uint16_t vcpu)
         fprintf(stderr, PROGRAM ": cannot read the registers of vCPU %u: %s\n", vcpu, microvmi_last_error());
         return false;
     }
-    if (registers.tag != X86) {
+    if (registers.tag != X86 && registers.tag != MICROVMI_REGISTERS_AARCH64) {
         fprintf(stderr, PROGRAM ": vCPU %u has an architecture this program does not know\n", vcpu);
         return false;
     }
     printf("%-14s %u\n", "vcpu", vcpu);
-    print_general(&registers.x86);
-    print_system(&registers.x86);
-    print_segments(&registers.x86);
+    if (registers.tag == X86) {
+        print_x86(&registers.x86);
+    } else {
+        print_aarch64(&registers.aarch64);
+    }
     return true;
 }
 

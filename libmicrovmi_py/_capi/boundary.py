@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 import errno
-import functools
 import sys
 from collections.abc import Callable
-from typing import Any
 
 from _libmicrovmi import ffi, lib
 
 from libmicrovmi_py._capi import handles
-from libmicrovmi_py.errors import IoError, MicrovmiError, logger, told
+from libmicrovmi_py.declare import Any
+from libmicrovmi_py.errors import IoError, MicrovmiError, VmGoneError, logger, told
 
 _log = logger(__name__)
 
@@ -22,28 +21,56 @@ _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC)
 def exported(function: Callable[..., None]) -> Callable[..., None]:
     """Make ``function`` the body of the C function of the same name: 1 if it returns, 0 and an error if it raises."""
 
-    @functools.wraps(function)
     def call(*arguments: Any) -> int:
         try:
             function(*arguments)
         except BaseException as err:
-            _report(err)
-            return 0
+            return failed(err)
         return 1
 
-    ffi.def_extern(name=function.__name__, onerror=_not_even_called)(call)
+    _bind(function.__name__, call)
     return function
 
 
 def on_machine(function: Callable[..., None]) -> Callable[..., None]:
     """As :func:`exported`, for functions whose first argument is a context; the body gets its machine."""
 
-    @functools.wraps(function)
-    def call(context: int, *arguments: Any) -> None:
-        with handles.using(context) as machine:
-            function(machine, *arguments)
+    def call(context: int, *arguments: Any) -> int:
+        handle = None
+        try:
+            handle = handles.enter(context)
+            function(handle.machine, *arguments)
+            handle.publish()
+        except BaseException as err:
+            return failed(err, handle)
+        finally:
+            if handle is not None:
+                handle.leave()
+        return 1
 
-    return exported(call)
+    _bind(function.__name__, call)
+    return function
+
+
+def whole(function: Callable[..., int]) -> Callable[..., int]:
+    """Make ``function`` itself the body: it returns 1, or what :func:`failed` does of whatever it would raise."""
+    _bind(function.__name__, function)
+    return function
+
+
+def _bind(name: str, body: Callable[..., int]) -> None:
+    ffi.def_extern(name=name, onerror=_not_even_called)(body)
+
+
+def failed(err: BaseException, handle: handles.Handle | None = None) -> int:
+    """Turn an exception into the thread's error; of a machine that was migrated away C may read nothing any more."""
+    if handle is not None and isinstance(err, VmGoneError):
+        try:
+            handle.publish()
+        except BaseException as another:
+            err = another
+    _report(err)
+    return 0
 
 
 def _not_even_called(kind: type[BaseException], err: BaseException | None, traceback: object) -> None:

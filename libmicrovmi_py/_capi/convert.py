@@ -3,22 +3,49 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cache
+from operator import attrgetter
 
 from _libmicrovmi import ffi, lib
 
+from libmicrovmi_py.abilities import Abilities
+from libmicrovmi_py.declare import TYPE_CHECKING, Any, NamedTuple
 from libmicrovmi_py.errors import InvalidArgumentError
 from libmicrovmi_py.events import Event, EventKind, Intercept, PageAccess, Reply, ReplyAction
-from libmicrovmi_py.model import (
-    X86_GENERAL,
-    X86_SEGMENTS,
-    X86_TABLES,
-    DriverType,
-    SegmentReg,
-    SystemTableReg,
-    X86Registers,
-)
+from libmicrovmi_py.model import DriverType
 from libmicrovmi_py.params import Parameters
+
+if TYPE_CHECKING:
+    from libmicrovmi_py.arch import Registers
+
+
+@cache
+def _by_tag() -> dict[int, type[Registers]]:
+    from libmicrovmi_py.arch import Registers  # of whom reads memory only, nobody needs them
+
+    return {kind.architecture: kind for kind in Registers.__args__}
+
+
+class _Shape(NamedTuple):
+    """A class of registers: its member of the union in ``struct Registers``, and its own members, of the same names.
+
+    ``numbers``: those that are a number. ``parts``: those that are dataclasses of numbers, with their class and what
+    gets all members of one.
+    """
+
+    member: str
+    numbers: tuple[str, ...]
+    parts: tuple[tuple[str, Any, attrgetter[tuple[int, ...]]], ...]
+
+
+@cache
+def _shape(tag: int) -> _Shape:
+    """That of an architecture's registers, which are numbers and parts as they are when nothing is told."""
+    kind = _by_tag()[tag]
+    members = {name: type(getattr(kind(), name)) for name in kind.__match_args__}
+    numbers = tuple(name for name, part in members.items() if part is int)
+    parts = ((name, part, attrgetter(*part.__match_args__)) for name, part in members.items() if part is not int)
+    return _Shape(kind.architecture.name.lower(), numbers, tuple(parts))
 
 
 def text(pointer: Any, name: str) -> str | None:
@@ -63,30 +90,40 @@ def parameters(pointer: Any) -> Parameters:
     return Parameters(values)
 
 
-def fill_registers(target: Any, registers: X86Registers) -> None:
-    """Store registers in a ``struct Registers``."""
-    target.tag = lib.X86
-    for name in X86_GENERAL:
-        setattr(target.x86, name, getattr(registers, name))
-    for name in X86_SEGMENTS:
-        segment, source = getattr(target.x86, name), getattr(registers, name)
-        segment.base, segment.limit, segment.selector = source.base, source.limit, source.selector
-    for name in X86_TABLES:
-        table, source = getattr(target.x86, name), getattr(registers, name)
-        table.base, table.limit = source.base, source.limit
+def fill_registers(target: Any, registers: Registers) -> None:
+    """Store registers in a ``struct Registers``, by the tag of their architecture."""
+    shape = _shape(registers.architecture)
+    target.tag = registers.architecture
+    struct = getattr(target, shape.member)
+    for name in shape.numbers:
+        setattr(struct, name, getattr(registers, name))
+    for name, part, _ in shape.parts:
+        inner, source = getattr(struct, name), getattr(registers, name)
+        for member in part.__match_args__:
+            setattr(inner, member, getattr(source, member))
 
 
-def registers(source: Any) -> X86Registers:
-    """A ``struct Registers`` of the tag X86 as registers."""
-    x86 = source.x86
-    values: dict[str, Any] = {name: getattr(x86, name) for name in X86_GENERAL}
-    for name in X86_SEGMENTS:
-        segment = getattr(x86, name)
-        values[name] = SegmentReg(segment.base, segment.limit, segment.selector)
-    for name in X86_TABLES:
-        table = getattr(x86, name)
-        values[name] = SystemTableReg(table.base, table.limit)
-    return X86Registers(**values)
+def registers(source: Any) -> Registers:
+    """A ``struct Registers`` as registers; an unknown tag is an ``InvalidArgumentError``."""
+    kind = _by_tag().get(source.tag)
+    if kind is None:
+        raise InvalidArgumentError(f"registers: there is no tag {source.tag}")
+    shape = _shape(kind.architecture)
+    struct = getattr(source, shape.member)
+    values = {name: getattr(struct, name) for name in shape.numbers}
+    for name, part, attributes in shape.parts:
+        values[name] = part(*attributes(getattr(struct, name)))
+    return kind(**values)
+
+
+def fill_abilities(target: Any, abilities: Abilities) -> None:
+    """Store what a machine can in a ``struct microvmi_abilities``, which may be larger than ours."""
+    events = abilities.events
+    target.can = int(abilities.can)
+    target.breakpoints = sum(events.breakpoints)
+    for kind in EventKind:
+        target.answers[kind] = sum(1 << action for action in events.kinds.get(kind, ()))
+    target.struct_size = min(target.struct_size, ffi.sizeof("struct microvmi_abilities"))
 
 
 def page_access(bits: int) -> PageAccess:
@@ -116,6 +153,7 @@ def fill_event(target: Any, event: Event) -> None:
 def reply(action: int, source: Any) -> Reply:
     """An action and a ``struct Registers``, or NULL."""
     try:
-        return Reply(ReplyAction(action), None if source == ffi.NULL else registers(source))
+        known = ReplyAction(action)
     except ValueError:
         raise InvalidArgumentError(f"there is no reply action {action}") from None
+    return Reply(known, None if source == ffi.NULL else registers(source))

@@ -3,21 +3,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from _libmicrovmi import ffi, lib
 
 from libmicrovmi_py import environment
-from libmicrovmi_py._capi import convert, handles, log, mapped
-from libmicrovmi_py._capi.boundary import exported, on_machine
+from libmicrovmi_py._capi import convert, handles, mapped
+from libmicrovmi_py._capi.boundary import exported, failed, on_machine, whole
+from libmicrovmi_py.declare import Any
 from libmicrovmi_py.drivers.registry import open_driver
-from libmicrovmi_py.errors import AccessError, TimeoutExpiredError
+from libmicrovmi_py.errors import AccessError, MicrovmiError, NotMappedError, TimeoutExpiredError, not_mapped
 from libmicrovmi_py.events import ALL_VCPUS
+from libmicrovmi_py.machine.microvmi import Microvmi
+from libmicrovmi_py.machine.release import EXIT_LIMIT, release_all
 from libmicrovmi_py.memory.io import Memory, PaddedMemory
-from libmicrovmi_py.microvmi import Microvmi
 from libmicrovmi_py.params import Parameters
-from libmicrovmi_py.release import EXIT_LIMIT, release_all
 from libmicrovmi_py.transport.shape import integer
+
+_ASK_PYTHON = -1
 
 environment.decide(lib.mvi_environment_counts())
 
@@ -54,17 +55,44 @@ def mvi_py_resume(machine: Microvmi) -> None:
 
 
 @on_machine
-def mvi_py_read(machine: Microvmi, padded: bool, address: int, buffer: Any, size: int, done: Any) -> None:
+def mvi_py_read(machine: Microvmi, padded: bool, address: int, buffer: Any, size: int, ready: int, done: Any) -> None:
     view = convert.buffer(buffer, size)
     try:
         if padded:
-            machine.read_physical_padded_into(address, view)
+            machine.physical.read_padded_into(address + ready, view[ready:])
+        elif ready:
+            _read_on(machine, address, view, ready)
         else:
-            machine.read_physical_exactly_into(address, view)
+            machine.physical.read_exactly_into(address, view)
     except AccessError as err:
-        done[0] = err.completed
+        done[0] = ready + err.completed
         raise
-    done[0] = size
+
+
+def _read_on(machine: Microvmi, address: int, view: memoryview, ready: int) -> None:
+    """Read what follows the part that is there already; a hole is told as one of the whole."""
+    done = machine.physical.read_into(address + ready, view[ready:])
+    if ready + done < len(view):
+        error = not_mapped(address, len(view), ready + done)
+        error.completed = done
+        raise error
+
+
+@whole
+def mvi_py_read_within(context: int, address: int, buffer: Any, size: int) -> int:
+    """One layer, and nothing that such a read does not need: it takes as long as what is around it."""
+    handle = None
+    try:
+        handle = handles.enter(context)
+        handle.read_within(address, memoryview(ffi.buffer(buffer, size)))
+        if handle.follows:
+            handle.publish()
+    except BaseException as err:
+        return failed(err, handle) - (err.completed if isinstance(err, AccessError) else 0)
+    finally:
+        if handle is not None:
+            handle.leave()
+    return 1
 
 
 @on_machine
@@ -78,6 +106,27 @@ def mvi_py_read_batch(machine: Microvmi, requests: Any, count: int) -> None:
     for _, error in results:
         if error is not None:
             raise error
+
+
+@on_machine
+def mvi_py_read_rest(machine: Microvmi, requests: Any, count: int) -> None:
+    rows = [row for row in requests[0:count] if row.error == _ASK_PYTHON]
+    errors = [_read_rest(machine, row) for row in rows]
+    for error in errors:
+        if error is not None:
+            raise error
+
+
+def _read_rest(machine: Microvmi, row: Any) -> MicrovmiError | None:
+    ready = row.bytes_read
+    try:
+        _read_on(machine, row.physical_address, convert.buffer(row.buffer, row.size), ready)
+    except MicrovmiError as err:
+        row.bytes_read = ready + (err.completed if isinstance(err, AccessError) else 0)
+        row.error = err.code
+        return err
+    row.bytes_read, row.error = row.size, 0
+    return None
 
 
 @on_machine
@@ -105,12 +154,16 @@ def mvi_py_stream_seek(machine: Microvmi, padded: bool, offset: int, whence: int
 
 
 @on_machine
-def mvi_py_stream_read(machine: Microvmi, padded: bool, buffer: Any, size: int, done: Any) -> None:
+def mvi_py_stream_read(
+    machine: Microvmi, padded: bool, buffer: Any, size: int, ready: int, position: int, done: Any
+) -> None:
+    stream, view = _stream(machine, padded), convert.buffer(buffer, size)
     try:
-        done[0] = _stream(machine, padded).readinto(convert.buffer(buffer, size))
+        done[0] = ready + stream.read_on(position, view[ready:]) if ready else stream.readinto(view)
     except AccessError as err:
-        done[0] = err.completed
-        raise
+        done[0] = ready + err.completed
+        if not (ready and isinstance(err, NotMappedError)):
+            raise
 
 
 @on_machine
@@ -133,6 +186,11 @@ def mvi_py_memory_map(machine: Microvmi, ranges: Any, capacity: int, count: Any)
     for index, item in enumerate(known[:capacity]):
         ranges[index] = {"start": item.start, "size": item.size, "kind": item.kind, "reserved": (0, 0, 0)}
     count[0] = len(known)
+
+
+@on_machine
+def mvi_py_abilities(machine: Microvmi, abilities: Any) -> None:
+    convert.fill_abilities(abilities, machine.abilities)
 
 
 @on_machine
@@ -180,6 +238,8 @@ def mvi_py_reply_event(machine: Microvmi, identifier: int, action: int, register
 
 @exported
 def mvi_py_log(text: Any) -> None:
+    from libmicrovmi_py._capi import log  # with what it needs it is as large as half of the rest
+
     log.configure(ffi.string(text).decode("utf-8", "replace"))
 
 

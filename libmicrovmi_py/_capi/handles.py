@@ -4,24 +4,32 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from _libmicrovmi import ffi, lib
 
-from libmicrovmi_py.errors import InvalidContextError, VmGoneError
+from libmicrovmi_py.errors import InvalidContextError
+from libmicrovmi_py.machine.microvmi import Microvmi
 from libmicrovmi_py.memory.direct import Table
 from libmicrovmi_py.memory.io import Cursor
-from libmicrovmi_py.memory.native import native
-from libmicrovmi_py.microvmi import Microvmi
+from libmicrovmi_py.transport.native import native
 
 
-class _Handle:
-    def __init__(self, context: int, machine: Microvmi) -> None:
+class Handle:
+    """A context's machine, and the calls under way on it. ``follows``: its table may change with a read.
+
+    ``read_within`` is that of the machine's memory, looked up once.
+    """
+
+    __slots__ = ("_idle", "_published", "_publishing", "context", "follows", "machine", "read_within", "users")
+
+    def __init__(self, context: int, machine: Microvmi, *, follows: bool = True) -> None:
         self.context = context
         self.machine = machine
-        self.users = 0
-        self.idle = threading.Condition(_lock)
+        self.follows = follows
+        self.read_within: Callable[[int, memoryview], None]
+        self.users: list[None] = []  # one for each call: a list grows and shrinks at once, without a lock
+        self._idle: threading.Event | None = None  # of who waits for them
         self._published: Table | None = None
         self._publishing = threading.Lock()
 
@@ -48,6 +56,18 @@ class _Handle:
             if self._published is not None and _is_read(self._published):
                 _left.append((self._published, self.machine.memory.cursor, self.machine.padded_memory.cursor))
 
+    def leave(self) -> None:
+        """The end of a call that :func:`enter` began."""
+        self.users.pop()
+        if self._idle is not None and not self.users:
+            self._idle.set()
+
+    def await_users(self) -> None:
+        """Return when no call is under way; no other can begin any more."""
+        self._idle = threading.Event()
+        while self.users:
+            self._idle.wait()
+
     def close(self) -> None:
         """The context is at its end; reads that were under way have ended, or been waited for in vain."""
         self._leave_to_readers()
@@ -64,50 +84,40 @@ _left: list[tuple[Table, Cursor, Cursor]] = []
 """Tables that are replaced and still read through, with the cursors of their contexts."""
 
 _lock = threading.Lock()
-_handles: dict[int, _Handle] = {}
+_handles: dict[int, Handle] = {}
 
 
 def add(context: int, machine: Microvmi) -> None:
     """From now on ``context`` stands for ``machine``."""
-    with _lock:
-        _handles[context] = handle = _Handle(context, machine)
-    machine.table_changed = handle.publish
+    handle = Handle(context, machine, follows=machine.physical.direct is not None)
+    handle.read_within = machine.physical.read_within
+    _handles[context] = handle
+    machine.physical.follow(handle.publish)
     try:
         handle.publish()
     except BaseException:
-        with _lock:
-            del _handles[context]
+        del _handles[context]
         machine.close()
         raise
 
 
-@contextmanager
-def using(context: int) -> Iterator[Microvmi]:
-    """The machine of ``context``, which is not closed before the block ends."""
-    with _lock:
-        handle = _handles.get(context)
-        if handle is None:
-            raise InvalidContextError("the context is not live: it was destroyed")
-        handle.users += 1
-    try:
-        yield handle.machine
-        handle.publish()
-    except VmGoneError:
-        handle.publish()  # of a machine that was migrated away C may read nothing any more
-        raise
-    finally:
-        with _lock:
-            handle.users -= 1
-            handle.idle.notify_all()
+def enter(context: int) -> Handle:
+    """The handle of ``context``, whose machine is not closed before :meth:`Handle.leave`."""
+    handle = _handles.get(context)
+    if handle is not None:
+        handle.users.append(None)
+        if context in _handles:  # looked at once more: whoever removes it counts the users afterwards
+            return handle
+        handle.leave()
+    raise InvalidContextError("the context is not live: it was destroyed")
 
 
 def remove(context: int) -> Microvmi:
     """Forget ``context``, wait until nobody uses its machine, and return it."""
-    with _lock:
-        handle = _handles.pop(context, None)
-        if handle is None:
-            raise InvalidContextError("the context is not live: it was destroyed")
-        handle.machine.stop_listening()
-        handle.idle.wait_for(lambda: handle.users == 0)
+    handle = _handles.pop(context, None)
+    if handle is None:
+        raise InvalidContextError("the context is not live: it was destroyed")
+    handle.machine.stop_listening()
+    handle.await_users()
     handle.close()
     return handle.machine

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
 
 from _libmicrovmi import ffi
 
+from libmicrovmi_py.declare import Any
 from libmicrovmi_py.errors import InvalidArgumentError
 
 _lock = threading.Lock()

@@ -12,7 +12,7 @@
 #include "look.h"
 
 #include <sched.h>
-#include <sys/mman.h>
+#include <string.h>
 
 struct mvi_place {
     uint64_t page; /* guest-physical page number + 1; 0: empty */
@@ -26,34 +26,6 @@ struct mvi_cache {
     uint8_t *bytes;
     struct mvi_place place[];
 };
-
-struct mvi_cache *mvi_cache_new(size_t size)
-{
-    struct mvi_cache *cache;
-    unsigned bits = 0;
-
-    while (bits < 40 && (size_t)PAGE_SIZE << (bits + 1) <= size)
-        bits++;
-    cache = calloc(1, sizeof *cache + ((size_t)1 << bits) * sizeof *cache->place);
-    if (cache == NULL)
-        return NULL;
-    cache->places = (size_t)1 << bits;
-    cache->shift = 64 - bits;
-    cache->bytes = mmap(NULL, cache->places << PAGE_SHIFT, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (cache->bytes == MAP_FAILED) {
-        free(cache);
-        return NULL;
-    }
-    return cache;
-}
-
-void mvi_cache_free(struct mvi_cache *cache)
-{
-    if (cache != NULL)
-        munmap(cache->bytes, cache->places << PAGE_SHIFT);
-    free(cache);
-}
 
 static inline size_t mvi_cache_index(const struct mvi_cache *cache, uint64_t page)
 {
@@ -99,69 +71,6 @@ static inline bool mvi_cached(const struct mvi_table *table, uint64_t address, u
     return table->cache != NULL && size <= PAGE_SIZE - (address & (PAGE_SIZE - 1)) &&
            mvi_cache_read(table->cache, address, buffer, size) &&
            (table->watched == NULL || !mvi_has_ended_by(table->watched, CLOCK_MONOTONIC_COARSE));
-}
-
-/* The most frequent case: within the mapping that this thread read last. Where the bytes are, NULL: not that case. */
-static inline const uint8_t *mvi_table_hit(const struct mvi_table *table, size_t hit, uint64_t address, size_t size)
-{
-    const struct mvi_region *region = &table->regions[hit];
-    uint64_t offset;
-
-    if (__builtin_expect(hit >= table->count, 0))
-        return NULL;
-    offset = address - region->start;
-    if (__builtin_expect(offset >= region->size || size > region->size - offset || region->bytes == NULL, 0))
-        return NULL;
-    if (region->image && (size == 0 || !mvi_may_touch(table->dense[hit], offset, size)))
-        return NULL;
-    return region->bytes + offset;
-}
-
-uint64_t mvi_cache_epoch(const struct mvi_cache *cache)
-{
-    return __atomic_load_n(&cache->epoch, __ATOMIC_ACQUIRE);
-}
-
-bool mvi_cache_get(struct mvi_cache *cache, uint64_t address, uint8_t *buffer, size_t size)
-{
-    return mvi_cache_read(cache, address, buffer, size);
-}
-
-void mvi_cache_put(struct mvi_cache *cache, uint64_t epoch, uint64_t page, const uint8_t *bytes)
-{
-    size_t index = mvi_cache_index(cache, page);
-    struct mvi_place *place = mvi_cache_lock(cache, index);
-
-    if (mvi_cache_epoch(cache) == epoch) {
-        memcpy(cache->bytes + (index << PAGE_SHIFT), bytes, PAGE_SIZE);
-        place->page = page + 1;
-    }
-    mvi_cache_unlock(place);
-}
-
-static void mvi_cache_empty(struct mvi_cache *cache, size_t index)
-{
-    struct mvi_place *place = mvi_cache_lock(cache, index);
-
-    place->page = 0;
-    mvi_cache_unlock(place);
-}
-
-void mvi_cache_drop(struct mvi_cache *cache, uint64_t address, size_t size)
-{
-    uint64_t page = address >> PAGE_SHIFT, pages;
-    size_t index;
-
-    __atomic_fetch_add(&cache->epoch, 1, __ATOMIC_ACQ_REL);
-    if (size == 0)
-        return;
-    pages = ((address + (size - 1)) >> PAGE_SHIFT) - page + 1;
-    if (pages >= cache->places) /* then every place may hold one of them */
-        for (index = 0; index < cache->places; index++)
-            mvi_cache_empty(cache, index);
-    else
-        for (; pages > 0; pages--, page++)
-            mvi_cache_empty(cache, mvi_cache_index(cache, page));
 }
 
 #endif

@@ -3,23 +3,31 @@
  *
  * The boundary between C and Python, read by cffi and by the C compiler alike. Every mvi_py_ function is written in
  * Python (libmicrovmi_py/_capi/entry.py) and returns 1 for success; 0 is a failure, whose error is then set. `context`
- * is a live token. Out parameters are never NULL.
+ * is a live token. Out parameters are never NULL. Of a read `ready` bytes are there already; of one at a cursor `position`
+ * is where they ended.
  */
 int32_t mvi_py_open_uri(uintptr_t context, const char *uri);
 int32_t mvi_py_open_params(uintptr_t context, const int32_t *driver_type, const struct DriverInitParamsFFI *params);
 int32_t mvi_py_close(uintptr_t context);
 int32_t mvi_py_pause(uintptr_t context);
 int32_t mvi_py_resume(uintptr_t context);
-int32_t mvi_py_read(uintptr_t context, bool padded, uint64_t address, uint8_t *buffer, size_t size, uint64_t *done);
+int32_t mvi_py_read(uintptr_t context, bool padded, uint64_t address, uint8_t *buffer, size_t size, uint64_t ready,
+                    uint64_t *done);
+/* A read within one frame, of at least a byte; a failure is the negative number of bytes that were read before it. */
+int32_t mvi_py_read_within(uintptr_t context, uint64_t address, uint8_t *buffer, size_t size);
 int32_t mvi_py_write(uintptr_t context, uint64_t address, const uint8_t *data, size_t size);
 int32_t mvi_py_read_batch(uintptr_t context, struct microvmi_read_request *requests, size_t count);
+/* Of those requests whose error is MVI_ASK_PYTHON, what follows the bytes that are there already. */
+int32_t mvi_py_read_rest(uintptr_t context, struct microvmi_read_request *requests, size_t count);
 int32_t mvi_py_map(uintptr_t context, uint64_t address, size_t size, const uint8_t **pointer);
 int32_t mvi_py_unmap(const uint8_t *pointer);
 int32_t mvi_py_stream_seek(uintptr_t context, bool padded, int64_t offset, int32_t whence, uint64_t *position);
-int32_t mvi_py_stream_read(uintptr_t context, bool padded, uint8_t *buffer, size_t size, uint64_t *done);
+int32_t mvi_py_stream_read(uintptr_t context, bool padded, uint8_t *buffer, size_t size, uint64_t ready,
+                           uint64_t position, uint64_t *done);
 int32_t mvi_py_stream_write(uintptr_t context, const uint8_t *data, size_t size, uint64_t *done);
 int32_t mvi_py_max_address(uintptr_t context, uint64_t *address);
 int32_t mvi_py_memory_map(uintptr_t context, struct microvmi_memory_range *ranges, size_t capacity, size_t *count);
+int32_t mvi_py_abilities(uintptr_t context, struct microvmi_abilities *abilities);
 int32_t mvi_py_vcpu_count(uintptr_t context, uint16_t *count);
 int32_t mvi_py_read_registers(uintptr_t context, uint16_t vcpu, struct Registers *registers);
 int32_t mvi_py_write_registers(uintptr_t context, uint16_t vcpu, const struct Registers *registers);

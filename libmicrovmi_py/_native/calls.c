@@ -6,7 +6,11 @@
  * call runs on a thread of ours, as Python 3.14 ends the process when its stack is not what it takes it for. It may be
  * cancelled, which must not happen with Python's lock held. And its standard streams may be closed (standard.c).
  */
+#include "python.h"
+
+#include "generated.h"
 #include "internal.h"
+#include "thread.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -21,7 +25,7 @@
 /* What the threads of ours get. */
 #define MVI_STACK (8u << 20)
 
-static _cffi_call_python_fnptr mvi_python_call; /* cffi's */
+static mvi_python_caller *mvi_python_call; /* cffi's */
 
 /* -------------------------------------------------------------------------------------------- threads of ours ---- */
 
@@ -112,18 +116,18 @@ static void *mvi_run_errand(void *argument)
 bool mvi_run_for_caller(void (*function)(void *), void *argument)
 {
     struct mvi_errand errand = {.function = function, .argument = argument};
-    PyThreadState *dropped = mvi_drop_gil();
+    void *dropped = mvi_drop_gil();
     int failed = mvi_run_apart(mvi_run_errand, &errand);
 
-    if (dropped != NULL)
-        PyEval_RestoreThread(dropped);
+    mvi_take_gil(dropped);
     if (failed == 0)
         mvi_keep_error(errand.code, errand.text);
     else
-        mvi_set_errorf(MICROVMI_ERROR_IO,
-                       "the thread has too little stack left for this call, and there is no other to run it on: %s: call "
-                       "from a thread with a larger stack, or raise the limits of the process",
-                       strerror(failed));
+        mvi_set_errorf(
+            MICROVMI_ERROR_IO,
+            "the thread has too little stack left for this call, and there is no other to run it on: %s: call "
+            "from a thread with a larger stack, or raise the limits of the process",
+            strerror(failed));
     return failed == 0;
 }
 
@@ -142,7 +146,11 @@ void mvi_hand_on_interrupt(void)
 /* An interrupt that a call took is the host's: it comes back when no code of ours is there to take it again. */
 static void mvi_call_python(struct _cffi_externpy_s *body, char *arguments)
 {
+    bool entered = mvi_await_gil();
+
     mvi_python_call(body, arguments);
+    if (entered)
+        mvi_leave_gil();
     if (__builtin_expect(mvi_thread.interrupted, 0)) {
         mvi_thread.interrupted = false;
         PyErr_SetInterrupt();
@@ -161,7 +169,7 @@ static __attribute__((noinline)) void mvi_call_on_our_stack(struct _cffi_externp
     struct mvi_call call = {.body = body, .arguments = arguments};
 
     if (!mvi_run_for_caller(mvi_call_here, &call))
-        memset(arguments, 0, body->size_of_result);
+        memset(arguments, 0, mvi_cffi_result_size(body));
 }
 
 static void mvi_call(struct _cffi_externpy_s *body, char *arguments)
@@ -181,6 +189,5 @@ static void mvi_call(struct _cffi_externpy_s *body, char *arguments)
 
 void mvi_calls_begin(void)
 {
-    mvi_python_call = _cffi_call_python;
-    _cffi_call_python = mvi_call;
+    mvi_python_call = mvi_cffi_take_over(mvi_call);
 }

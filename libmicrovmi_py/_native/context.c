@@ -1,45 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * Contexts are tokens: a slot number, a generation that changes whenever the slot is taken, and a constant that no
- * address of a Linux process has in that place. A token is live while its slot holds it, so NULL, garbage and
- * destroyed contexts are told by one comparison, without touching what they might point at.
- */
+/* Taking and ending contexts; see context.h. */
+#include "context.h"
+
 #include "internal.h"
-#include "cache.h"
-#include "readers.h"
 
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define MVI_SLOT_BITS 12
-#define MVI_SLOTS (1u << MVI_SLOT_BITS)
 #define MVI_GENERATION_BITS 28
 #define MVI_TAG ((uintptr_t)0x2d << (MVI_SLOT_BITS + MVI_GENERATION_BITS))
 
-struct mvi_slot {
-    uintptr_t token; /* 0 when not live; read without the lock */
-    bool taken;      /* also after the context's end, until nobody reads through its table any more */
-    uint32_t generation;
-    int32_t driver_type;
-    const char *driver_name; /* lives as long as the process */
-    struct mvi_table *table; /* NULL without direct access; read without the lock, see readers.h */
-    struct mvi_cursor *cursors[2]; /* of the plain and of the padded stream; live as long as a table */
-} __attribute__((aligned(64)));
-
-static struct mvi_slot mvi_slots[MVI_SLOTS];
+struct mvi_slot mvi_slots[MVI_SLOTS];
 static pthread_mutex_t mvi_slots_lock = PTHREAD_MUTEX_INITIALIZER;
 static unsigned mvi_slots_used;
 
-static struct mvi_slot *mvi_slot_of(void *context)
-{
-    return &mvi_slots[(uintptr_t)context & (MVI_SLOTS - 1)];
-}
-
 bool mvi_context_is_live(void *context)
 {
-    return context != NULL &&
-           __atomic_load_n(&mvi_slot_of(context)->token, __ATOMIC_ACQUIRE) == (uintptr_t)context;
+    return context != NULL && __atomic_load_n(&mvi_slot_of(context)->token, __ATOMIC_ACQUIRE) == (uintptr_t)context;
 }
 
 static uintptr_t mvi_token_for(unsigned index)
@@ -80,7 +58,7 @@ bool mvi_context_retire(void *context)
     pthread_mutex_lock(&mvi_slots_lock);
     if (mvi_context_is_live(context)) {
         __atomic_store_n(&mvi_slot_of(context)->token, 0, __ATOMIC_RELEASE);
-        table = __atomic_exchange_n(&mvi_slot_of(context)->table, NULL, __ATOMIC_ACQ_REL);
+        table = mvi_table_put(&mvi_slot_of(context)->table, NULL);
         __atomic_fetch_sub(&mvi_slots_used, 1, __ATOMIC_RELAXED);
         retired = true;
     }
@@ -110,7 +88,7 @@ bool mvi_context_publish(uintptr_t context, struct mvi_table *table, struct mvi_
             slot->cursors[0] = plain;
             slot->cursors[1] = padded;
         }
-        before = __atomic_exchange_n(&slot->table, table, __ATOMIC_ACQ_REL);
+        before = mvi_table_put(&slot->table, table);
     }
     pthread_mutex_unlock(&mvi_slots_lock);
     (void)mvi_table_wait(before);
@@ -119,52 +97,7 @@ bool mvi_context_publish(uintptr_t context, struct mvi_table *table, struct mvi_
 
 bool mvi_context_reads(const struct mvi_table *table)
 {
-    return mvi_is_used(table);
-}
-
-/*
- * The fast way, for words of 8 bytes within the mapping read last. False, with nothing done: not that case, whatever it
- * is. What a word costs is instructions, the more as they keep the next word's cache miss from starting.
- */
-static inline bool mvi_context_read_word(void *context, uint64_t address, uint8_t *buffer)
-{
-    struct mvi_slot *slot = mvi_slot_of(context);
-    const struct mvi_table *table = __atomic_load_n(&slot->table, __ATOMIC_ACQUIRE);
-    struct mvi_reader *reader = mvi_thread.fast;
-    const struct mvi_word *word;
-    size_t hit = mvi_thread.last_hit;
-    uint64_t offset;
-
-    if (__builtin_expect(reader == NULL, 0))
-        return false;
-    __atomic_store_n(&reader->used, table, __ATOMIC_RELAXED);
-    __asm__ volatile("" ::: "memory"); /* there is a fast reader: membarrier() is the other half of this fence */
-    if (__builtin_expect(__atomic_load_n(&slot->table, __ATOMIC_ACQUIRE) == table &&
-                             __atomic_load_n(&slot->token, __ATOMIC_ACQUIRE) == (uintptr_t)context && table != NULL,
-                         1) &&
-        __builtin_expect(hit < table->count, 1)) {
-        word = &table->words[hit];
-        offset = address - word->start;
-        if (__builtin_expect(offset < word->span, 1)) {
-            memcpy(buffer, word->bytes + offset, 8);
-            __atomic_store_n(&reader->used, NULL, __ATOMIC_RELEASE);
-            return true;
-        }
-    }
-    __atomic_store_n(&reader->used, NULL, __ATOMIC_RELEASE);
-    return false;
-}
-
-static inline const struct mvi_table *mvi_context_enter(void *context)
-{
-    struct mvi_slot *slot = mvi_slot_of(context);
-
-    return mvi_table_enter(&slot->table, &slot->token, (uintptr_t)context);
-}
-
-static inline struct mvi_cursor *mvi_context_cursor(void *context, bool padded)
-{
-    return mvi_slot_of(context)->cursors[padded];
+    return mvi_table_is_used(table);
 }
 
 bool mvi_context_any(void)

@@ -1,94 +1,115 @@
-/* SPDX-License-Identifier: Apache-2.0 */
-/* Direct access to memory; needs no Python, so that it can be built into the library and into a Python module. */
-#ifndef MVI_DIRECT_H
-#define MVI_DIRECT_H
-
-#pragma GCC visibility push(default)
-#include "libmicrovmi.h"
-#pragma GCC visibility pop
-
-#include <stdlib.h>
-#include <string.h>
-
-#include "hot.h"
-
-#define MVI_ASK_PYTHON (-1)
-
-/* A look at something outside: at what, and when (ns). */
-struct mvi_look {
-    uint64_t at_what; /* 0: none yet */
-    int64_t when;
-};
-
-/* All that a thread has of its own, in one place, which the fast way reaches by one look-up. */
-struct mvi_thread {
-    struct mvi_reader *reader; /* readers.h; NULL before the first direct access */
-    struct mvi_reader *fast;   /* the same where a reader needs no fence, and not in a forked child */
-    size_t last_hit;           /* hot.c: the region found last; a guess, checked before it is used */
-    int32_t code;              /* error.c: the error of the last call, */
-    char *text;                /* and its text: heap, freed when the thread ends; NULL stands for "" */
-    uintptr_t stack;           /* calls.c: the thread's stack, from here */
-    uintptr_t stack_end;       /* to here; 0: not known yet */
-    struct mvi_look process;   /* look.h: the last process that was found running, */
-    struct mvi_look file;      /* and the last region whose file was found whole */
-    bool interrupted;          /* calls.c: the host's Python is owed a KeyboardInterrupt */
-};
-static __thread struct mvi_thread mvi_thread;
-
-/* Where words of 8 bytes can be read in a mapping: their addresses from `start` on, `span` of them, 0 elsewhere. */
-struct mvi_word {
-    uint64_t start;
-    uint64_t span;
-    const uint8_t *bytes;
-    uint64_t unused; /* 32 bytes: the index is a shift */
-};
-
-/* What is known of a file's holes is known by chunks of this size (as a power of two). */
-#define MVI_CHUNK_SHIFT 16
+/*
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Direct access to guest memory, without Python: read by cffi and by the C compiler alike. C callers and the Python
+ * classes go through the same functions. Results are numbers of enum microvmi_error, 0 for success.
+ */
 
 /*
- * For each region that may have holes a byte a chunk: MVI_DENSE once the chunk is known to have none, or not to be worth
- * asking about. It stays so, as what is read is not a hole any more; a guest that gives memory back only makes it less
- * useful. MVI_HOLED: small reads of an image need not ask again.
+ * A piece of guest memory that can be reached directly: through a mapping of ours (`bytes`), in another process (`pid`),
+ * or, with neither, in a file that is read and not mapped.
  */
-enum mvi_chunk { MVI_UNKNOWN, MVI_DENSE, MVI_HOLED };
-
-struct mvi_table {
-    uint64_t max_address;
-    size_t count;
-    bool by_frames;          /* the memory of a driver of frames: only what is cached can be read here */
-    struct mvi_cache *cache; /* NULL unless the machine is paused; the maker's, not the table's */
-    const struct mvi_region *watched; /* one of another process, which has to run while pages of it are kept; or NULL */
-    struct mvi_word *words;  /* beside `regions`, what the fast way needs of them */
-    uint8_t **dense;
-    uint32_t *buckets;       /* an index of `regions` by address: the first that ends behind the bucket's start */
-    unsigned bucket_shift;
-    uint64_t last;           /* the last byte of all regions */
-    struct mvi_region regions[];
+struct mvi_region {
+    uint64_t start;       /* guest-physical address */
+    uint64_t size;        /* bytes, at least 1 */
+    const uint8_t *bytes; /* the mapping; NULL where there is none */
+    uint8_t *writable;    /* the mapping to write through; NULL where there is none (yet) */
+    uint64_t offset;      /* of the first byte, in `fd` */
+    int32_t fd;           /* the file (of a mapping -1: none, or no holes to find), or /proc/PID/mem */
+    int32_t write_fd;     /* the same opened for writing where nothing is mapped, -1 where it is not (yet) */
+    int32_t pid;          /* of the other process, 0 for a mapping and for a file */
+    int32_t pidfd;        /* of the process whose memory this is, mapped or not; -1 where there is none */
+    int32_t pagemap_fd;   /* its /proc/PID/pagemap where what it never touched is zero, else -1 */
+    uint8_t kind;         /* enum microvmi_memory_kind */
+    bool image;           /* of a mapped file: touch only chunks that are known to have no hole */
+    bool arriving;        /* of a process: memory may still be on its way, and some reads would wait for it */
+    bool unsteady;        /* may be taken out of the machine at any time: Python looks before a write */
 };
 
-/* Asking a file for its holes costs as much as copying some pages: only a large read asks. */
-#define MVI_SPARSE_FROM (64u << 10)
+struct mvi_table;
+struct mvi_cache;
+struct mvi_cursor;
+struct mvi_foreign;
 
-static inline bool mvi_is_process(const struct mvi_region *region)
-{
-    return region->bytes == NULL && region->pid != 0;
-}
+/*
+ * An immutable table of regions. What its regions point at, and the cache (NULL: none), have to outlive it. `by_frames`
+ * with no regions: the memory of a driver of frames, of which cached pages can be read, and what `foreign` (NULL: none)
+ * reads, which has to outlive the table as well. NULL with errno EINVAL for regions that are not ascending and apart, are
+ * empty, or reach beyond the address space; with ENOMEM without memory.
+ */
+struct mvi_table *mvi_table_new(const struct mvi_region *regions, size_t count, uint64_t max_address,
+                                struct mvi_cache *cache, bool by_frames, struct mvi_foreign *foreign);
+void mvi_table_free(struct mvi_table *table);
 
-static inline bool mvi_is_dense(const uint8_t *dense, uint64_t offset)
-{
-    return __atomic_load_n(&dense[offset >> MVI_CHUNK_SHIFT], __ATOMIC_RELAXED) == MVI_DENSE;
-}
+/*
+ * Read at an address; *done is the length of the valid prefix. MICROVMI_ERROR_NOT_MAPPED where a plain read meets a
+ * hole; a padded one fills holes with zeros. MVI_ASK_PYTHON (-1) for memory by frames of which not all was read: what
+ * there is at address + *done has to be asked for by way of Python.
+ */
+int32_t mvi_table_read(const struct mvi_table *table, bool padded, uint64_t address, uint8_t *buffer, size_t size,
+                       uint64_t *done);
 
-/* Whether all chunks of a small read, which has two at the most, may be touched. */
-static inline bool mvi_may_touch(const uint8_t *dense, uint64_t offset, size_t size)
-{
-    return mvi_is_dense(dense, offset) && mvi_is_dense(dense, offset + size - 1);
-}
+/*
+ * Write at an address, all or nothing. MVI_ASK_PYTHON (-1) where something has to be opened for writing first, or the
+ * memory is unsteady and `checked` does not tell that it is still there; nothing was written then. *done tells how much
+ * was written, and after a refusal how much in front could have been.
+ */
+int32_t mvi_table_write(const struct mvi_table *table, uint64_t address, const uint8_t *data, size_t size, bool checked,
+                        uint64_t *done);
 
-static inline size_t mvi_smaller(uint64_t first, uint64_t second)
-{
-    return (size_t)(first < second ? first : second);
-}
+/*
+ * Pages of a paused machine, up to `size` bytes of them (at least one). A get has to lie within one page; false: not
+ * there. Then the epoch is taken, the whole page is read, and the keep hands out what was to be got; the page stays there
+ * unless something was dropped since that epoch.
+ */
+struct mvi_cache *mvi_cache_new(size_t size);
+void mvi_cache_free(struct mvi_cache *cache);
+uint64_t mvi_cache_epoch(const struct mvi_cache *cache);
+bool mvi_cache_get(struct mvi_cache *cache, uint64_t address, uint8_t *buffer, size_t size);
+void mvi_cache_keep(struct mvi_cache *cache, uint64_t epoch, const uint8_t *page, uint64_t address, uint8_t *buffer,
+                    size_t size);
+void mvi_cache_drop(struct mvi_cache *cache, uint64_t address, size_t size);
 
-#endif
+/* Many reads in as few system calls as can be. True if all were whole. */
+bool mvi_table_read_batch(const struct mvi_table *table, struct microvmi_read_request *requests, size_t count);
+
+/* The first byte at or after `address` that may not be zero (hole = false), or that does not exist or is known to be
+ * zero (hole = true); the maximum address if there is none. */
+uint64_t mvi_table_find(const struct mvi_table *table, uint64_t address, bool hole);
+
+/* What a result means, as one line: `room` bytes at `text` take it, MVI_DESCRIPTION are enough. */
+#define MVI_DESCRIPTION 256
+void mvi_describe(int32_t code, uint64_t address, size_t size, uint64_t done, char *text, size_t room);
+
+/* A stream's cursor: 0 to the maximum address, guarded by a lock. */
+struct mvi_cursor *mvi_cursor_new(void);
+void mvi_cursor_free(struct mvi_cursor *cursor);
+void mvi_cursor_lock(struct mvi_cursor *cursor);
+void mvi_cursor_unlock(struct mvi_cursor *cursor);
+uint64_t mvi_cursor_get(const struct mvi_cursor *cursor);
+void mvi_cursor_set(struct mvi_cursor *cursor, uint64_t position);
+
+/* Move a cursor, as microvmi_seek(). *position is where it is then. MICROVMI_ERROR_INVALID_ARGUMENT: another whence. */
+int32_t mvi_stream_seek(struct mvi_cursor *cursor, const struct mvi_table *table, int64_t offset, int32_t whence,
+                        uint64_t *position);
+
+/* What a stream of a Python program reads with, handed over at once. */
+struct mvi_stream {
+    struct mvi_cursor *cursor;
+    const struct mvi_table *table;
+    bool padded;
+};
+
+/*
+ * mvi_stream_read() for Python: the count, or the code as a negative number; the position and the count of a failure
+ * are then told by mvi_stream_failure() in the same thread.
+ */
+int64_t mvi_stream_take(const struct mvi_stream *stream, uint8_t *buffer, size_t size);
+void mvi_stream_failure(uint64_t *position, uint64_t *done);
+
+/* mvi_stream_seek() for Python: where the cursor is then; any other whence moves nothing. */
+uint64_t mvi_stream_move(const struct mvi_stream *stream, int64_t offset, int32_t whence);
+
+/* Read at a cursor, up to the maximum address, and move it by *done; *position is where it was. */
+int32_t mvi_stream_read(struct mvi_cursor *cursor, const struct mvi_table *table, bool padded, uint8_t *buffer,
+                        size_t size, uint64_t *position, uint64_t *done);

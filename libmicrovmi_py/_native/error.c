@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The error of the calling thread: a code and a text that live until the thread's next call, or its end. */
 #include "internal.h"
+#include "thread.h"
 
 #include <pthread.h>
 #include <stdarg.h>

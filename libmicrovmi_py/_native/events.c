@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The exported functions about registers to be written, page accesses and events; see entry.c. */
-#include "internal.h"
+#include "entry.h"
 
 /* What the first version of each struct that may grow held: nobody's is smaller. */
 #define MVI_INTERCEPT_SIZE 24u
@@ -11,28 +11,9 @@ _Static_assert(sizeof(struct microvmi_intercept) == MVI_INTERCEPT_SIZE, "grown: 
 _Static_assert(sizeof(struct microvmi_event) == MVI_EVENT_SIZE, "grown: see mvi_need_struct()");
 _Static_assert(sizeof(struct microvmi_reply) == MVI_REPLY_SIZE, "grown: see mvi_need_struct()");
 
-static bool mvi_need_struct(const uint32_t *given, uint32_t least, const char *name, const char *initializer)
-{
-    if (!mvi_need(given, name))
-        return false;
-    if (*given < least)
-        mvi_set_errorf(MICROVMI_ERROR_INVALID_ARGUMENT, "%s: struct_size is %u: start from %s", name, *given,
-                       initializer);
-    return *given >= least;
-}
-
-static bool mvi_need_registers(const struct Registers *registers)
-{
-    if (!mvi_need(registers, "registers"))
-        return false;
-    if (registers->tag != X86)
-        mvi_set_errorf(MICROVMI_ERROR_INVALID_ARGUMENT, "registers: there is no tag %d", (int)registers->tag);
-    return registers->tag == X86;
-}
-
 bool microvmi_write_registers(void *context, uint16_t vcpu, const struct Registers *registers)
 {
-    return mvi_enter(context) && mvi_need_registers(registers) &&
+    return mvi_enter(context) && mvi_need(registers, "registers") &&
            mvi_leave(mvi_py_write_registers((uintptr_t)context, vcpu, registers));
 }
 
@@ -66,6 +47,7 @@ bool microvmi_listen(void *context, uint32_t timeout_ms, struct microvmi_event *
 bool microvmi_reply_event(void *context, const struct microvmi_event *event, const struct microvmi_reply *reply)
 {
     static const struct microvmi_reply usual = MICROVMI_REPLY_INIT;
+    uint64_t id = event != NULL ? event->id : 0;
 
     if (reply == NULL)
         reply = &usual;
@@ -73,6 +55,5 @@ bool microvmi_reply_event(void *context, const struct microvmi_event *event, con
            mvi_need_struct(event != NULL ? &event->struct_size : NULL, MVI_EVENT_SIZE, "event",
                            "MICROVMI_EVENT_INIT") &&
            mvi_need_struct(&reply->struct_size, MVI_REPLY_SIZE, "reply", "MICROVMI_REPLY_INIT") &&
-           (reply->registers == NULL || mvi_need_registers(reply->registers)) &&
-           mvi_leave(mvi_py_reply_event((uintptr_t)context, event->id, reply->action, reply->registers));
+           mvi_leave(mvi_py_reply_event((uintptr_t)context, id, reply->action, reply->registers));
 }

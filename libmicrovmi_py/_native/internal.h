@@ -1,17 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the C files of the library share. Nothing here is exported. */
+/* What the C files of the library share, beside the contexts (context.h) and direct access (direct.h). */
 #ifndef MVI_INTERNAL_H
 #define MVI_INTERNAL_H
 
-#include "python.h"
-
-#include "direct.h"
+#include "table.h"
 
 #include "callbacks.h"
+#include "services.h"
 
 /* error.c: the calling thread's error. */
 void mvi_clear_error(void);
-void mvi_set_error(int32_t code, const char *text);
 void mvi_set_errorf(int32_t code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* The error with its text, to be handed on to another thread: mvi_keep_error() there takes both. */
 char *mvi_take_error(int32_t *code);
@@ -21,23 +19,22 @@ void mvi_keep_error(int32_t code, char *text);
 bool mvi_start(void);
 /* boot.c: true when the Python side is up and usable, without starting it. */
 bool mvi_is_up(void);
-/* boot.c: why start-up failed: for good, or for a reason that may pass. The first one counts. */
-enum mvi_how { MVI_FOR_GOOD, MVI_FOR_NOW };
-void mvi_boot_fail(enum mvi_how how, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* boot.c: let go of Python's lock if this thread has it; what is returned goes to PyEval_RestoreThread(). */
-PyThreadState *mvi_drop_gil(void);
-/* boot.c: a variable of the environment; NULL, too, if the process has more rights than the user who started it. */
+
+/* environment.c: a variable; NULL, too, if the process has more rights than the user who started it. */
 const char *mvi_variable(const char *name);
-/* boot.c: true in a child of the process that started the library; sets the error. */
+
+/* fork.c: 1 in the children of a process that started the library, where nothing works any more. Atomic. */
+extern __attribute__((visibility("hidden"))) int mvi_forked;
+/* fork.c: whether this is such a child; sets the error. */
 bool mvi_is_forked(void);
 
-/* python.c: the Python of this process, or else (load) the one that the library was built for. */
-bool mvi_python_find(bool load);
-/* python.c: true once Python's functions may be called. */
-bool mvi_python_known(void);
-/* python.c, standard.c: nothing is under way there; for the child of a fork(). */
-bool mvi_python_is_idle(void);
-bool mvi_standard_is_idle(void);
+/* interpreter.c: let go of Python's lock if this thread has it; what is returned goes to mvi_take_gil(). */
+void *mvi_drop_gil(void);
+void mvi_take_gil(void *dropped);
+/* interpreter.c: wait for Python's lock, known to those who can let us in. False: it is not waited for here, as the thread
+ * has it, or was never in Python. */
+bool mvi_await_gil(void);
+void mvi_leave_gil(void);
 
 /* calls.c: run a function on a thread of ours, with stack and no signals, and wait for it. An errno if there is none. */
 int mvi_run_apart(void *(*function)(void *), void *argument);
@@ -53,22 +50,6 @@ bool mvi_standard_enter(void);
 void mvi_standard_leave(bool entered);
 /* Between these: whether `fd` is a placeholder. */
 bool mvi_standard_is_held(int fd);
-
-/* context.c: tokens. A token is never an address, and a stale one is never taken for a live one. */
-void *mvi_context_new(void);
-bool mvi_context_is_live(void *context);
-bool mvi_context_retire(void *context);
-bool mvi_context_any(void);
-/* From now on reads go through `table` (NULL: through Python); returns when nobody uses the one before any more, or
- * after some seconds. False: the context is not live, and the one before may still be in use until mvi_context_retire()
- * returns. */
-bool mvi_context_publish(uintptr_t context, struct mvi_table *table, struct mvi_cursor *plain,
-                         struct mvi_cursor *padded);
-/* Whether a read still goes through a table that was replaced, or whose context was retired. */
-bool mvi_context_reads(const struct mvi_table *table);
-void mvi_context_describe(void *context, int32_t driver_type, const char *driver_name);
-int32_t mvi_context_driver_type(void *context);
-const char *mvi_context_driver_name(void *context);
 
 /* log.c: the filter that the host asked for. */
 void mvi_log_apply(void);

@@ -10,13 +10,8 @@
 #ifndef MVI_LOOK_H
 #define MVI_LOOK_H
 
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
-#include "direct.h"
+#include "table.h"
 
-#include <poll.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -49,17 +44,7 @@ static inline ssize_t mvi_pwrite(int fd, const void *data, size_t size, uint64_t
 /* ------------------------------------------------------------------------------------------------ processes ------ */
 
 /* Look whether the process behind a region ended; `now` is the time before the look. */
-static __attribute__((noinline)) bool mvi_look_at_process(const struct mvi_region *region, uint64_t process, int64_t now)
-{
-    struct pollfd ended = {.fd = region->pidfd, .events = POLLIN};
-    struct timespec at_once = {0, 0};
-
-    if (syscall(SYS_ppoll, &ended, 1, &at_once, NULL, 0) > 0)
-        return true;
-    mvi_thread.process.at_what = process;
-    mvi_thread.process.when = now;
-    return false;
-}
+bool mvi_look_at_process(const struct mvi_region *region, uint64_t process, int64_t now);
 
 /* Whether a process with a pidfd has ended, by a clock that may be some milliseconds late. */
 static inline bool mvi_has_ended_by(const struct mvi_region *region, clockid_t clock)
@@ -74,38 +59,11 @@ static inline bool mvi_has_ended_by(const struct mvi_region *region, clockid_t c
  * Whether the process behind a region ended. Its descriptors do not tell: an access of another thread that is under way
  * keeps its memory. Where the system has no pidfd they have to do.
  */
-static bool mvi_has_ended(const struct mvi_region *region)
-{
-    uint8_t byte;
-
-    if (region->pidfd >= 0)
-        return mvi_has_ended_by(region, CLOCK_MONOTONIC);
-    return region->bytes == NULL && mvi_pread(region->fd, &byte, 1, region->offset) == 0;
-}
+bool mvi_has_ended(const struct mvi_region *region);
 
 /* ------------------------------------------------------------------------------------------------ files ---------- */
 
-/* From this size on every read of a mapped file looks at its length first. */
-#define MVI_LOOK_FROM (1u << 20)
-
 /* How many of `size` bytes from an offset in a mapped region its file still has. */
-static size_t mvi_still_there(const struct mvi_region *region, uint64_t offset, size_t size)
-{
-    uint64_t first = region->offset + offset, what = (uint64_t)(uintptr_t)region;
-    struct stat status;
-    int64_t now;
-
-    if (region->fd < 0)
-        return size;
-    now = mvi_clock(CLOCK_MONOTONIC);
-    if (size < MVI_LOOK_FROM && mvi_looked(&mvi_thread.file, what, now))
-        return size;
-    if (fstat(region->fd, &status) != 0 || (uint64_t)status.st_size >= region->offset + region->size) {
-        mvi_thread.file.at_what = what;
-        mvi_thread.file.when = now;
-        return size;
-    }
-    return (uint64_t)status.st_size <= first ? 0 : mvi_smaller(size, (uint64_t)status.st_size - first);
-}
+size_t mvi_still_there(const struct mvi_region *region, uint64_t offset, size_t size);
 
 #endif

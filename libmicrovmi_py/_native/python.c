@@ -3,7 +3,10 @@
  * Which Python: the one that is in the process already, else the libpython that the library was built for. The path of
  * the latter is fixed, or in our private directory: neither PATH nor LD_LIBRARY_PATH has a say.
  */
-#include "internal.h"
+#include "python.h"
+
+#include "boot.h"
+#include "facts.h"
 
 #include <dlfcn.h>
 #include <limits.h>
@@ -41,9 +44,9 @@ static bool mvi_python_fits(const char *version)
 
 static bool mvi_python_fill(void *python)
 {
-    void **const data[] = {
-        (void **)&mvi_python_data.capsule_type, (void **)&mvi_python_data.import_error,
-        (void **)&mvi_python_data.memory_error, (void **)&mvi_python_data.os_error, (void **)&mvi_python_data.none};
+    void **const data[] = {(void **)&mvi_python_data.capsule_type, (void **)&mvi_python_data.import_error,
+                           (void **)&mvi_python_data.memory_error, (void **)&mvi_python_data.os_error,
+                           (void **)&mvi_python_data.none};
     static const char *const names[] = {"PyCapsule_Type", "PyExc_ImportError", "PyExc_MemoryError", "PyExc_OSError",
                                         "_Py_NoneStruct"};
     const char *missing = NULL;
@@ -99,7 +102,7 @@ static bool mvi_python_load(void)
     void *python = NULL;
     size_t index;
 
-    snprintf(beside, sizeof beside, "%s/" MVI_PYTHON_SONAME, mvi_private);
+    snprintf(beside, sizeof beside, "%s/" MVI_PYTHON_SONAME, mvi_private_directory());
     for (index = 0; python == NULL && index < sizeof paths / sizeof *paths; index++)
         if ((python = dlopen(paths[index], RTLD_NOW | RTLD_GLOBAL)) == NULL)
             reason = dlerror();

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Python's C API without libpython in our list of needed libraries: included before everything else by the Makefile.
+ * Python's C API without libpython in our list of needed libraries: included before everything else (by the Makefile
+ * into what cffi generates).
  *
- * A function of Python is a jump through a table (pythonnames.py writes both), data is reached through a pointer; boot.c
+ * A function of Python is a jump through a table (pythonnames.py writes both), data is reached through a pointer; python.c
  * fills them from the Python that is in the process, or else from the one that the library was built for.
  */
 #ifndef MVI_PYTHON_H

@@ -6,18 +6,16 @@
  * Every thread says which table it is about to use, and looks whether that is still the published one; whoever takes a
  * table back first unpublishes it, then waits until no thread says so. The store of the reader must not pass its second
  * look: the waiting side sees to that for all threads at once with membarrier(), so that a read pays no fence.
+ *
+ * All of that is here and in readers.c. A published table stands in a place, which is live while a word beside it holds
+ * what is expected.
  */
 #ifndef MVI_READERS_H
 #define MVI_READERS_H
 
-#include "look.h"
+#include "table.h"
 
-#include <linux/membarrier.h>
-#include <pthread.h>
-#include <sched.h>
-#include <stdlib.h>
-#include <sys/syscall.h>
-#include <unistd.h>
+#include <string.h>
 
 /* One a thread; never freed, as other threads look at it, but used again after the thread's end. */
 struct mvi_reader {
@@ -26,63 +24,14 @@ struct mvi_reader {
     int taken;
 } __attribute__((aligned(64)));
 
-static struct mvi_reader *mvi_readers; /* only ever grows */
-static pthread_key_t mvi_reader_key;
-static bool mvi_reader_has_key; /* if there was one left: without it nobody could tell when a reader's thread ends */
-static pthread_once_t mvi_reader_once = PTHREAD_ONCE_INIT;
-static bool mvi_light; /* the kernel puts a fence into every thread when asked */
-
-static void mvi_reader_leave(void *reader)
-{
-    mvi_thread.reader = NULL; /* a destructor of the host's may still call, and then takes another one */
-    mvi_thread.fast = NULL;
-    __atomic_store_n(&((struct mvi_reader *)reader)->used, NULL, __ATOMIC_RELEASE); /* a read that it was torn out of */
-    __atomic_store_n(&((struct mvi_reader *)reader)->taken, 0, __ATOMIC_RELEASE);
-}
-
-static void mvi_readers_set_up(void)
-{
-    mvi_reader_has_key = pthread_key_create(&mvi_reader_key, mvi_reader_leave) == 0;
-}
-
-__attribute__((constructor)) static void mvi_readers_register(void)
-{
-    mvi_light = syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
-}
-
-static struct mvi_reader *mvi_take_reader(void)
-{
-    struct mvi_reader *reader;
-    int is_free = 0;
-
-    for (reader = __atomic_load_n(&mvi_readers, __ATOMIC_ACQUIRE); reader != NULL; reader = reader->next, is_free = 0)
-        if (__atomic_compare_exchange_n(&reader->taken, &is_free, 1, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
-            return reader;
-    if (posix_memalign((void **)&reader, 64, sizeof *reader) != 0)
-        return NULL;
-    reader->used = NULL;
-    reader->taken = 1;
-    reader->next = __atomic_load_n(&mvi_readers, __ATOMIC_RELAXED);
-    while (!__atomic_compare_exchange_n(&mvi_readers, &reader->next, reader, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
-        ;
-    return reader;
-}
+/* The kernel puts a fence into every thread when asked. */
+extern __attribute__((visibility("hidden"))) bool mvi_light;
 
 /* False: without memory, or without a way to notice the end of the thread, which then reads by way of Python. */
-static __attribute__((noinline)) bool mvi_become_reader(void)
-{
-    struct mvi_reader *reader;
+bool mvi_become_reader(void);
 
-    pthread_once(&mvi_reader_once, mvi_readers_set_up);
-    reader = mvi_reader_has_key ? mvi_take_reader() : NULL;
-    if (reader != NULL && pthread_setspecific(mvi_reader_key, reader) != 0) {
-        __atomic_store_n(&reader->taken, 0, __ATOMIC_RELEASE);
-        reader = NULL;
-    }
-    mvi_thread.reader = reader;
-    mvi_thread.fast = mvi_light ? reader : NULL;
-    return reader != NULL;
-}
+/* From now on the fast way is none for this thread. */
+void mvi_reader_slow_down(void);
 
 static inline void mvi_fence(void)
 {
@@ -115,53 +64,49 @@ static inline void mvi_table_leave(void)
     __atomic_store_n(&mvi_thread.reader->used, NULL, __ATOMIC_RELEASE);
 }
 
-/* Whether a thread uses a table. */
-static bool mvi_is_used(const struct mvi_table *table)
+/*
+ * The fast way, for words of 8 bytes within the mapping read last. False, with nothing done: not that case, whatever it
+ * is. What a word costs is instructions, the more as they keep the next word's cache miss from starting.
+ */
+static inline bool mvi_table_read_word(struct mvi_table *const *place, const uintptr_t *still, uintptr_t expected,
+                                       uint64_t address, uint8_t *buffer)
 {
-    struct mvi_reader *reader;
+    const struct mvi_table *table = __atomic_load_n(place, __ATOMIC_ACQUIRE);
+    struct mvi_reader *reader = mvi_thread.fast;
+    const struct mvi_word *word;
+    size_t hit = mvi_thread.last_hit;
+    uint64_t offset;
 
-    for (reader = __atomic_load_n(&mvi_readers, __ATOMIC_ACQUIRE); reader != NULL; reader = reader->next)
-        if (__atomic_load_n(&reader->used, __ATOMIC_ACQUIRE) == table)
+    if (__builtin_expect(reader == NULL, 0))
+        return false;
+    __atomic_store_n(&reader->used, table, __ATOMIC_RELAXED);
+    __asm__ volatile("" ::: "memory"); /* there is a fast reader: membarrier() is the other half of this fence */
+    if (__builtin_expect(__atomic_load_n(place, __ATOMIC_ACQUIRE) == table &&
+                             __atomic_load_n(still, __ATOMIC_ACQUIRE) == expected && table != NULL,
+                         1) &&
+        __builtin_expect(hit < table->count, 1)) {
+        word = &table->words[hit];
+        offset = address - word->start;
+        if (__builtin_expect(offset < word->span, 1)) {
+            memcpy(buffer, word->bytes + offset, 8);
+            __atomic_store_n(&reader->used, NULL, __ATOMIC_RELEASE);
             return true;
+        }
+    }
+    __atomic_store_n(&reader->used, NULL, __ATOMIC_RELEASE);
     return false;
 }
 
-/* So long a read that is under way is waited for. */
-#define MVI_WAIT_NS INT64_C(5000000000)
-
-/* Let others run: at first without a sleep, as most reads take microseconds. */
-static void mvi_give_way(unsigned tries)
-{
-    struct timespec moment = {0, 100000};
-
-    if (tries < 1000)
-        sched_yield();
-    else
-        (void)syscall(SYS_nanosleep, &moment, NULL);
-}
+/* Put a table (NULL: none) into a place; the one before is returned, which mvi_table_wait() is to be called with. */
+struct mvi_table *mvi_table_put(struct mvi_table **place, struct mvi_table *table);
 
 /*
  * Wait until no other thread uses a table that was unpublished before. False: one still does after all that time, and
  * what the table points at has to stay.
  */
-static bool mvi_table_wait(const struct mvi_table *table)
-{
-    int64_t end = mvi_clock(CLOCK_MONOTONIC) + MVI_WAIT_NS;
-    unsigned tries;
+bool mvi_table_wait(const struct mvi_table *table);
 
-    if (table == NULL)
-        return true;
-    if (mvi_thread.reader != NULL) /* this thread is here: what it says of itself is of a read that it jumped out of */
-        __atomic_store_n(&mvi_thread.reader->used, NULL, __ATOMIC_RELEASE);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    if (mvi_light)
-        (void)syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
-    for (tries = 0; mvi_is_used(table); tries++) {
-        if (mvi_clock(CLOCK_MONOTONIC) > end)
-            return false;
-        mvi_give_way(tries);
-    }
-    return true;
-}
+/* Whether a thread uses a table. */
+bool mvi_table_is_used(const struct mvi_table *table);
 
 #endif

@@ -4,6 +4,7 @@
  * from it and prints to it. While a call that may open something is under way, each of 0 to 2 that is closed is held by
  * a placeholder that refuses reads and writes, as a closed one does; afterwards it is closed again.
  */
+#include "boot.h"
 #include "internal.h"
 
 #include <fcntl.h>
@@ -57,8 +58,7 @@ bool mvi_standard_enter(void)
     unsigned before = __atomic_load_n(&mvi_standard_changes, __ATOMIC_SEQ_CST);
 
     /* Open by the host, and not by a placeholder that another call is about to close. */
-    if (before % 2 == 0 && mvi_standard_open() &&
-        __atomic_load_n(&mvi_standard_changes, __ATOMIC_SEQ_CST) == before)
+    if (before % 2 == 0 && mvi_standard_open() && __atomic_load_n(&mvi_standard_changes, __ATOMIC_SEQ_CST) == before)
         return false;
     pthread_mutex_lock(&mvi_standard_lock);
     if (mvi_standard_users++ == 0)

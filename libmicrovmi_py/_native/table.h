@@ -1,54 +1,62 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Making a table of regions, and finding an address in it. */
+/* A table of regions, and finding an address in it. What a table does for others is in direct.h. */
 #ifndef MVI_TABLE_H
 #define MVI_TABLE_H
 
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
+#include "exported.h"
+#include "thread.h"
+
 #include "direct.h"
+#include "foreign.h"
 
-#include <errno.h>
-#include <stdlib.h>
-#include <string.h>
+#define MVI_ASK_PYTHON (-1)
 
-static size_t mvi_chunks(const struct mvi_region *region)
+/* Where words of 8 bytes can be read in a mapping: their addresses from `start` on, `span` of them, 0 elsewhere. */
+struct mvi_word {
+    uint64_t start;
+    uint64_t span;
+    const uint8_t *bytes;
+    uint64_t unused; /* 32 bytes: the index is a shift */
+};
+
+/* What is known of a file's holes is known by chunks of this size (as a power of two). */
+#define MVI_CHUNK_SHIFT 16
+
+/*
+ * For each region that may have holes a byte a chunk: MVI_DENSE once the chunk is known to have none, or not to be worth
+ * asking about. It stays so, as what is read is not a hole any more; a guest that gives memory back only makes it less
+ * useful. MVI_HOLED: small reads of an image need not ask again.
+ */
+enum mvi_chunk {
+    MVI_UNKNOWN,
+    MVI_DENSE,
+    MVI_HOLED
+};
+
+struct mvi_table {
+    uint64_t max_address;
+    size_t count;
+    bool by_frames;                   /* the memory of a driver of frames: read here is what is cached, */
+    struct mvi_foreign *foreign;      /* and what its library's function reads; NULL without one, the maker's */
+    struct mvi_cache *cache;          /* NULL unless the machine is paused; the maker's, not the table's */
+    const struct mvi_region *watched; /* one of another process, which has to run while pages of it are kept; or NULL */
+    struct mvi_word *words;           /* beside `regions`, what the fast way needs of them */
+    uint8_t **dense;                  /* for each region where in `chunks` its bytes begin, NULL without holes */
+    uint8_t *chunks;
+    uint32_t *buckets; /* an index of `regions` by address: the first that ends behind the bucket's start */
+    unsigned bucket_shift;
+    uint64_t last; /* the last byte of all regions */
+    struct mvi_region regions[];
+};
+
+static inline bool mvi_is_process(const struct mvi_region *region)
 {
-    return (size_t)((region->size - 1) >> MVI_CHUNK_SHIFT) + 1;
+    return region->bytes == NULL && region->pid != 0;
 }
 
-static bool mvi_may_have_holes(const struct mvi_region *region)
+static inline size_t mvi_smaller(uint64_t first, uint64_t second)
 {
-    return region->bytes != NULL ? region->fd >= 0 : region->pagemap_fd >= 0;
-}
-
-static bool mvi_make_buckets(struct mvi_table *table);
-
-static bool mvi_make_words(struct mvi_table *table)
-{
-    const struct mvi_region *region;
-    size_t index;
-
-    table->words = calloc(table->count + 1, sizeof *table->words);
-    for (index = 0; table->words != NULL && index < table->count; index++) {
-        region = &table->regions[index];
-        table->words[index].start = region->start;
-        /* Not those of an image: which of its chunks may be touched would have to be looked up for each. */
-        table->words[index].span = region->bytes != NULL && !region->image && region->size >= 8 ? region->size - 7 : 0;
-        table->words[index].bytes = region->bytes;
-    }
-    return table->words != NULL;
-}
-
-static bool mvi_make_dense(struct mvi_table *table)
-{
-    size_t index;
-
-    for (index = 0; index < table->count; index++)
-        if (mvi_may_have_holes(&table->regions[index]) &&
-            (table->dense[index] = calloc(mvi_chunks(&table->regions[index]), 1)) == NULL)
-            return false;
-    return true;
+    return (size_t)(first < second ? first : second);
 }
 
 static inline uint64_t mvi_last(const struct mvi_region *region)
@@ -56,139 +64,20 @@ static inline uint64_t mvi_last(const struct mvi_region *region)
     return region->start + (region->size - 1);
 }
 
-/* Whether a region is not empty, and ends within the address space and within what a file offset can tell. */
-static bool mvi_is_sane(const struct mvi_region *region)
-{
-    return region->size > 0 && region->size - 1 <= UINT64_MAX - region->start &&
-           (region->fd < 0 || (region->offset <= INT64_MAX && region->size - 1 <= INT64_MAX - region->offset));
-}
-
-/* Everything that looks an address up relies on this. */
-static bool mvi_are_sane(const struct mvi_region *regions, size_t count)
-{
-    size_t index;
-
-    for (index = 0; index < count; index++)
-        if (!mvi_is_sane(&regions[index]) || (index > 0 && regions[index].start <= mvi_last(&regions[index - 1])))
-            return false;
-    return count < UINT32_MAX;
-}
-
-static const struct mvi_region *mvi_find_watched(const struct mvi_table *table)
-{
-    size_t index;
-
-    for (index = 0; index < table->count; index++)
-        if (mvi_is_process(&table->regions[index]) && table->regions[index].pidfd >= 0)
-            return &table->regions[index];
-    return NULL;
-}
-
-struct mvi_table *mvi_table_new(const struct mvi_region *regions, size_t count, uint64_t max_address,
-                                struct mvi_cache *cache, bool by_frames)
-{
-    struct mvi_table *table;
-
-    if (!mvi_are_sane(regions, count)) {
-        errno = EINVAL;
-        return NULL;
-    }
-    table = malloc(sizeof *table + count * sizeof *regions);
-    if (table == NULL || (table->dense = calloc(count + 1, sizeof *table->dense)) == NULL) {
-        free(table);
-        return NULL;
-    }
-    table->max_address = max_address;
-    table->count = count;
-    table->cache = cache;
-    table->by_frames = by_frames;
-    memcpy(table->regions, regions, count * sizeof *regions);
-    table->words = NULL;
-    table->buckets = NULL;
-    table->watched = mvi_find_watched(table);
-    if (mvi_make_dense(table) && mvi_make_words(table) && mvi_make_buckets(table))
-        return table;
-    mvi_table_free(table);
-    errno = ENOMEM;
-    return NULL;
-}
-
-void mvi_table_free(struct mvi_table *table)
-{
-    size_t index;
-
-    if (table == NULL)
-        return;
-    for (index = 0; index < table->count; index++)
-        free(table->dense[index]);
-    free(table->dense);
-    free(table->buckets);
-    free(table->words);
-    free(table);
-}
-
-/* ------------------------------------------------------------------------------------------------ finding -------- */
-
 static inline bool mvi_holds(const struct mvi_region *region, uint64_t address)
 {
     return address - region->start < region->size;
 }
 
-/* The first of the regions from `low` on, `high` at the most, that ends behind `address`. */
-static size_t mvi_search_between(const struct mvi_region *regions, size_t low, size_t high, uint64_t address)
+static inline size_t mvi_chunks(const struct mvi_region *region)
 {
-    size_t middle;
-
-    while (low < high) {
-        middle = low + (high - low) / 2;
-        if (mvi_last(&regions[middle]) < address)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low;
+    return (size_t)((region->size - 1) >> MVI_CHUNK_SHIFT) + 1;
 }
 
 /* The first region that ends behind `address`: the one that holds it, or the next one after a hole. */
-static size_t mvi_search(const struct mvi_table *table, uint64_t address)
-{
-    size_t bucket, found = table->count;
+size_t mvi_search(const struct mvi_table *table, uint64_t address);
 
-    if (table->count > 0 && address <= table->last) {
-        bucket = (size_t)(address >> table->bucket_shift);
-        found = mvi_search_between(table->regions, table->buckets[bucket], table->buckets[bucket + 1], address);
-    }
-    mvi_thread.last_hit = found;
-    return found;
-}
-
-/*
- * Two to four buckets a region over all addresses up to the last byte: where regions are spread evenly, a look-up takes
- * the same time however many there are; where they are not, it is a binary search within one bucket.
- */
-static bool mvi_make_buckets(struct mvi_table *table)
-{
-    unsigned bits = 1, width;
-    size_t bucket, buckets;
-
-    if (table->count == 0)
-        return true;
-    table->last = mvi_last(&table->regions[table->count - 1]);
-    while (bits < 20 && (size_t)1 << bits < 2 * table->count)
-        bits++;
-    width = 64 - (unsigned)__builtin_clzll(table->last | 1);
-    table->bucket_shift = width > bits ? width - bits : 0;
-    buckets = (size_t)(table->last >> table->bucket_shift) + 1;
-    table->buckets = malloc((buckets + 1) * sizeof *table->buckets);
-    if (table->buckets == NULL)
-        return false;
-    for (bucket = 0; bucket < buckets; bucket++)
-        table->buckets[bucket] = (uint32_t)mvi_search_between(table->regions, bucket ? table->buckets[bucket - 1] : 0,
-                                                              table->count, (uint64_t)bucket << table->bucket_shift);
-    table->buckets[buckets] = (uint32_t)(table->count - 1);
-    return true;
-}
-
+/* The same, if it is often the one that this thread found last. */
 static inline size_t mvi_first(const struct mvi_table *table, uint64_t address)
 {
     size_t hit = mvi_thread.last_hit;

@@ -35,7 +35,7 @@ def _library_in_package() -> Iterator[None]:
     build = SCRATCH / "library"
     shutil.rmtree(ROOT / SCRATCH, ignore_errors=True)
     library = build / "lib" / "libmicrovmi.so"
-    module = "libmicrovmi_py/_hot.abi3.so"  # in the package already
+    module = "libmicrovmi_py/_direct.abi3.so"  # in the package already
     subprocess.run(["make", "-C", ROOT, f"PY={sys.executable}", f"BUILD={build}", library, module], check=True)
     laid = {"lib": ROOT / library, "include": ROOT / "include" / "libmicrovmi.h"}
     try:

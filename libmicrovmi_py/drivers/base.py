@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The driver contract: what every driver is, and the capabilities it has or lacks.
+"""The driver contract: what every driver is, and the abilities it has or lacks.
 
 A driver is one file (or folder) in this package that ends in ``DRIVER = Class``; nothing else names it. It derives
 from :class:`Driver` and implements :meth:`Driver.open`, :attr:`Driver.max_addr` and either :meth:`Driver.read_frame`
 or, better, :class:`SupportsRegions`. Loops over frames, padding, partial counts and cursors live above, once for all.
 
-A capability is a protocol: a driver that has its methods has it, any other has not. There are no stubs.
+An ability is a protocol: a driver that has its methods has it, any other has not. There are no stubs.
 """
 
 from __future__ import annotations
@@ -13,14 +13,19 @@ from __future__ import annotations
 import abc
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from contextlib import AbstractContextManager
 
+from libmicrovmi_py.abilities import Ability
+from libmicrovmi_py.declare import TYPE_CHECKING, ClassVar, Protocol, dataclass, runtime_checkable
 from libmicrovmi_py.errors import InvalidArgumentError
-from libmicrovmi_py.events import Event, Intercept, PageAccess, Reply
-from libmicrovmi_py.model import DriverType, MemoryKind, MemoryRange, Registers
+from libmicrovmi_py.events import EventAbilities, Intercept, PageAccess, ReplyAction, Stop
+from libmicrovmi_py.model import Architecture, DriverType, MemoryKind, MemoryRange
 from libmicrovmi_py.params import Parameters
 from libmicrovmi_py.transport.reach import Reach
+
+if TYPE_CHECKING:
+    from libmicrovmi_py.arch import Registers
+    from libmicrovmi_py.transport.foreign_reads import ForeignReads
 
 
 class Driver(abc.ABC):
@@ -29,6 +34,8 @@ class Driver(abc.ABC):
     ``name`` is lower case and unique. ``type`` is the number C callers see. ``parameters`` names the keys this driver
     takes besides ``vm_name``, each with one line of help. ``automatic`` is whether the driver takes part when none
     was named. ``static`` is whether memory never changes, so that pages that were read are kept from the start on.
+    ``architecture`` is that of the vCPUs, whose registers are read and written: an object that opened a machine of
+    another one says so.
     """
 
     name: ClassVar[str]
@@ -36,6 +43,7 @@ class Driver(abc.ABC):
     parameters: ClassVar[dict[str, str]] = {}
     automatic: ClassVar[bool] = True
     static: ClassVar[bool] = False
+    architecture: Architecture = Architecture.X86
 
     @classmethod
     @abc.abstractmethod
@@ -51,6 +59,15 @@ class Driver(abc.ABC):
     @abc.abstractmethod
     def max_addr(self) -> int:
         """One past the last byte of RAM, in bytes; it does not wait and does not fail."""
+
+    @property
+    def abilities(self) -> Ability:
+        """What this machine can, for as long as it is open: what there are methods for.
+
+        A driver whose machines differ takes away what this one cannot. ``MAP``, and what the kinds of events tell, is
+        found out above.
+        """
+        return able_by_methods(self)
 
     @abc.abstractmethod
     def close(self) -> None:
@@ -100,6 +117,15 @@ class SupportsRanges(Protocol):
         It ends where a frame does not exist; bytes after it are as they were. Raises an ``AccessError`` for anything
         else that fails, with ``completed`` set.
         """
+
+
+@runtime_checkable
+class SupportsForeignReads(Protocol):
+    """Reading by a function of the hypervisor's library, which C then calls without Python and its lock."""
+
+    def foreign_reads(self) -> ForeignReads:
+        """How it is called. Asked once. What such a call does not read (memory that does not exist, an error, a library
+        that is busy) is then asked for by :meth:`SupportsFrames.read_frame` and its kin, which tell why."""
 
 
 @runtime_checkable
@@ -242,7 +268,10 @@ class SupportsRegisters(SupportsVcpus, Protocol):
     """Reading registers."""
 
     def read_registers(self, vcpu: int) -> Registers:
-        """The registers of vCPU ``vcpu``, counted from 0. For the check of the number there is :func:`check_vcpu`."""
+        """The registers of vCPU ``vcpu``, counted from 0, as the class of the driver's ``architecture``.
+
+        For the check of the number there is :func:`check_vcpu`.
+        """
 
 
 @runtime_checkable
@@ -250,54 +279,100 @@ class SupportsRegisterWrites(Protocol):
     """Writing registers."""
 
     def write_registers(self, vcpu: int, registers: Registers) -> None:
-        """Make ``registers`` those of vCPU ``vcpu``; what the hypervisor does not let one change stays as it is."""
+        """Make ``registers``, of the driver's ``architecture``, those of vCPU ``vcpu``.
+
+        What the hypervisor does not let one change stays as it is.
+        """
 
 
 @runtime_checkable
-class SupportsPageAccess(Protocol):
-    """Taking from the guest, and giving back, the right to access a page."""
+class SupportsEvents(SupportsVcpus, Protocol):
+    """Being stopped at what the guest does. A driver only translates: it keeps no ids, no open events and nothing that
+    callers want; what can be checked without the hypervisor was checked (``machine/events.py``).
+
+    One thread at a time is in :meth:`poll`; one at a time is in the others, maybe while another is in :meth:`poll`.
+    """
+
+    @property
+    def event_abilities(self) -> EventAbilities:
+        """What this instance can. It asks nobody: whether a driver has events, Python finds out by getting it."""
+
+    def arm(self, intercept: Intercept, vcpus: frozenset[int]) -> None:
+        """Stop these vCPUs, and no others, at what ``intercept`` names; empty: none any more.
+
+        Called for changes, and after an error for what was before; what is so already stays so. The first call makes
+        this driver the listener where that takes something. A hypervisor that stops all vCPUs or none may stop more:
+        what nobody wants is answered above. Raises ``NotSupportedError`` for what the hypervisor or the processor
+        refuses, and has armed nothing then; ``DriverUnavailableError`` if somebody else listens to the machine.
+        """
+
+    def poll(self, timeout: float) -> Stop | None:
+        """The next stop, waiting ``timeout`` seconds at the most (0: look only). Raises ``VmGoneError``."""
+
+    def resume(self, stop: Stop, action: ReplyAction, registers: Registers | None) -> None:
+        """Let the vCPU of a stop that :meth:`poll` told go on; ``action`` is one that its kind allows.
+
+        ``registers`` become the vCPU's, ``None`` leaves them as they are. On an error the vCPU stands as before; it is
+        a ``NotSupportedError`` for an answer that this one stop cannot have.
+        """
+
+    def quiet(self) -> AbstractContextManager[None]:
+        """While it lasts the guest begins nothing new: what ``poll(0)`` does not tell then is not on its way."""
+
+    def end_events(self) -> bool:
+        """Stop being the listener: nothing is armed and nothing open any more. Called within :meth:`quiet`.
+
+        ``False``: let the machine run a moment, take what comes, and call again. May be called twice, and for a machine
+        that ended.
+        """
+
+
+@runtime_checkable
+class SupportsPageAccess(SupportsEvents, Protocol):
+    """Taking from the guest, and giving back, the right to access a page. What was taken is known above."""
 
     def get_page_access(self, frame: int) -> PageAccess:
         """How the guest may access frame ``frame``. Raises ``NotMappedError`` if it does not exist."""
 
     def set_page_access(self, frame: int, access: PageAccess) -> None:
-        """Allow ``access`` and nothing else; any other access is then an event, once that kind is intercepted."""
+        """Allow ``access`` and nothing else; any other access is then an event, once that kind is intercepted.
 
-
-@runtime_checkable
-class SupportsEvents(Protocol):
-    """Being stopped at what the guest does."""
-
-    def toggle_intercept(self, vcpu: int, intercept: Intercept, enabled: bool) -> None:
-        """Switch an intercept on or off, for one vCPU or for ``ALL_VCPUS``; switching it again to what it is is fine.
-
-        Raises ``NotSupportedError`` for what this hypervisor or processor cannot, ``InvalidArgumentError`` for a vCPU
-        that does not exist, ``DriverUnavailableError`` if somebody else listens to the machine.
+        Raises as :meth:`get_page_access`, and ``NotSupportedError`` for what the processor cannot.
         """
 
-    def listen(self, timeout: float) -> Event | None:
-        """Wait for the next event, ``timeout`` seconds at the most (0: look only); ``None`` if there was none.
 
-        Other methods, of other threads too, must work meanwhile, with what the hypervisor allows. Raises
-        ``VmGoneError``.
-        """
+ABILITIES: dict[type, Ability] = {
+    SupportsFrameWrites: Ability.WRITE,
+    SupportsMemoryMap: Ability.MEMORY_MAP,
+    SupportsPause: Ability.PAUSE,
+    SupportsVcpus: Ability.VCPU_COUNT,
+    SupportsRegisters: Ability.READ_REGISTERS,
+    SupportsRegisterWrites: Ability.WRITE_REGISTERS,
+    SupportsPageAccess: Ability.PAGE_ACCESS,
+    SupportsEvents: Ability.EVENTS,
+}
+"""Which ability the methods of a protocol are."""
 
-    def reply_event(self, event: Event, reply: Reply) -> None:
-        """Answer an event that :meth:`listen` returned and let its vCPU go on.
 
-        Raises ``InvalidArgumentError`` for an event that is not open (any more), ``NotSupportedError`` for an answer
-        that its kind, or the hypervisor, does not have; the event then stays open.
-        """
-
-    def release_events(self) -> None:
-        """Switch off every intercept, give back page accesses, answer everything that is open with CONTINUE.
-
-        Afterwards the guest runs as if nobody had ever listened. Called at the end of the machine's use, before
-        :meth:`Driver.close`, also at the end of the process, and may be called twice.
-        """
+def able_by_methods(driver: Driver) -> Ability:
+    """What a driver has the methods for."""
+    able = Ability.READ
+    if isinstance(driver, SupportsRegions):
+        able |= Ability.WRITE | Ability.MEMORY_MAP
+    for protocol, ability in ABILITIES.items():
+        if isinstance(driver, protocol):
+            able |= ability
+    return able
 
 
 def check_vcpu(vcpu: int, count: int) -> None:
     """Raise ``InvalidArgumentError`` unless there is a vCPU of that number among ``count``."""
     if not 0 <= vcpu < count:
         raise InvalidArgumentError(f"no vCPU {vcpu}: the machine has {count}, counted from 0")
+
+
+def check_architecture(registers: Registers, expected: Architecture) -> None:
+    """Raise ``InvalidArgumentError`` unless registers are those of a machine's architecture."""
+    if registers.architecture is not expected:
+        given = registers.architecture.name
+        raise InvalidArgumentError(f"registers of architecture {given}: the machine's is {expected.name}")

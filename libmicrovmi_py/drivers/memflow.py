@@ -14,16 +14,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import Any
 
+from libmicrovmi_py.declare import Any
 from libmicrovmi_py.drivers.base import Driver
 from libmicrovmi_py.errors import (
     DriverUnavailableError,
     InvalidArgumentError,
     IoError,
     MicrovmiError,
-    NotMappedError,
     ReadOnlyError,
+    not_mapped,
 )
 from libmicrovmi_py.model import PAGE_SHIFT, PAGE_SIZE, PHYSICAL_BITS, DriverType
 from libmicrovmi_py.params import Parameters
@@ -91,7 +91,7 @@ class MemflowDriver(Driver):
         """One call of the package."""
         address = (frame << PAGE_SHIFT) + offset
         if address >= self._max_addr:
-            raise NotMappedError(f"no memory at physical address {address:#x}", address=address)
+            raise not_mapped(address)
         self._read(address, buffer)
 
     def read_range(self, address: int, buffer: memoryview) -> int:
@@ -119,7 +119,7 @@ class MemflowDriver(Driver):
         if self._read_only:
             raise ReadOnlyError("this connector of memflow cannot write", address=address)
         if address >= self._max_addr:
-            raise NotMappedError(f"no memory at physical address {address:#x}", address=address)
+            raise not_mapped(address)
         with self._lock, _told(IoError, f"memflow cannot write at {address:#x}"):
             self._connector.phys_write(address, self._byte * len(data), bytes(data))
 

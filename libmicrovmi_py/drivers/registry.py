@@ -7,22 +7,23 @@ point of the group ``libmicrovmi.drivers`` of an installed package; each has ``D
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import itertools
 import os
-import pkgutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 
 from libmicrovmi_py import drivers as _package
+from libmicrovmi_py.declare import TYPE_CHECKING
 from libmicrovmi_py.drivers.base import Driver
 from libmicrovmi_py.environment import variable
 from libmicrovmi_py.errors import DriverUnavailableError, InvalidArgumentError, MicrovmiError, NoDriverError, logger
 from libmicrovmi_py.model import DriverType
 from libmicrovmi_py.params import COMMON_KEYS, FROZEN_KEYS, Parameters
 from libmicrovmi_py.transport.fds import StandardStreamsHeld, check_room
+
+if TYPE_CHECKING:
+    import pkgutil
 
 ENTRY_POINT_GROUP = "libmicrovmi.drivers"
 
@@ -76,10 +77,16 @@ def find(name: str) -> type[Driver]:
 def _named_after(name: str) -> Iterator[type[Driver]]:
     """The driver of the module of that name: most are called as their module is, which saves loading the others."""
     module = f"{_package.__name__}.{name}"
-    if name.isidentifier() and importlib.util.find_spec(module) is not None:
-        driver = _driver_of(importlib.import_module(module))
-        if driver is not None:
-            yield driver
+    if not name.isidentifier():
+        return
+    try:
+        driver = _driver_of(_imported(module))
+    except ModuleNotFoundError as err:
+        if err.name != module:
+            raise
+        return
+    if driver is not None:
+        yield driver
 
 
 def _of_type(driver_type: DriverType) -> type[Driver]:
@@ -139,10 +146,22 @@ def _open_one(driver: type[Driver], params: Parameters) -> Driver:
 
 
 def _builtin() -> Iterator[type[Driver]]:
-    for info in pkgutil.iter_modules(_package.__path__):
-        driver = _driver_of(importlib.import_module(f"{_package.__name__}.{info.name}"))
+    for info in _modules_in(_package.__path__):
+        driver = _driver_of(_imported(f"{_package.__name__}.{info.name}"))
         if driver is not None:
             yield driver
+
+
+def _imported(name: str) -> ModuleType:
+    """As ``importlib.import_module``, which would have to be imported itself."""
+    __import__(name)
+    return sys.modules[name]
+
+
+def _modules_in(folders: Iterable[str]) -> Iterator[pkgutil.ModuleInfo]:
+    import pkgutil  # large, and not needed where a driver was named
+
+    return pkgutil.iter_modules(folders)
 
 
 def _driver_of(module: ModuleType) -> type[Driver] | None:
@@ -154,7 +173,7 @@ def _driver_of(module: ModuleType) -> type[Driver] | None:
 
 def _plugins() -> Iterator[type[Driver]]:
     """Drivers from elsewhere; one that does not load is a warning and no more."""
-    for info in pkgutil.iter_modules(_plugin_path()):
+    for info in _modules_in(_plugin_path()):
         try:
             driver = _driver_of(_load_plugin(info))
         except Exception as err:
@@ -174,6 +193,8 @@ def _load_plugin(info: pkgutil.ModuleInfo) -> ModuleType:
     name = f"microvmi_plugin_{info.name}"
     if name in sys.modules:
         return sys.modules[name]
+    import importlib.util
+
     found = info.module_finder.find_spec(info.name, None)
     if found is None or found.origin is None:
         raise ImportError("not a Python module")

@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
 
-from libmicrovmi_py.errors import AccessError, NotMappedError
+from libmicrovmi_py.declare import TYPE_CHECKING, NamedTuple
+from libmicrovmi_py.errors import AccessError, not_mapped
+from libmicrovmi_py.memory.checks import check_address
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 Request = tuple[int, memoryview]
 """A guest-physical address and the bytes to fill from there."""
@@ -17,6 +21,17 @@ class Result(NamedTuple):
 
     done: int
     error: AccessError | None
+
+
+def checked(requests: Iterable[tuple[int, WriteableBuffer]]) -> list[Request]:
+    """Requests whose buffers are bytes and whose addresses can be.
+
+    Raises ``InvalidArgumentError`` for an address that is not within 64 bits, ``TypeError`` for what is no buffer.
+    """
+    views = [(address, memoryview(buffer).cast("B")) for address, buffer in requests]
+    for address, _ in views:
+        check_address(address)
+    return views
 
 
 def result(request: Request, done: int) -> Result:
@@ -31,9 +46,3 @@ def read_one(read_into: Callable[[int, memoryview], int], request: Request) -> R
         return result(request, read_into(*request))
     except AccessError as err:
         return Result(err.completed, err)
-
-
-def not_mapped(address: int, size: int, done: int) -> NotMappedError:
-    """The error for a plain access that met a hole after ``done`` bytes."""
-    text = f"no memory at physical address {address + done:#x} ({done} of {size} bytes before it)"
-    return NotMappedError(text, address=address + done, requested=size, completed=done)

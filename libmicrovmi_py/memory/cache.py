@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from libmicrovmi_py.memory.native import native
+from libmicrovmi_py.declare import Any
+from libmicrovmi_py.transport.native import native
 
 
 class PageCache:
@@ -19,12 +18,12 @@ class PageCache:
             raise MemoryError(f"no memory for a page cache of {size} bytes")
 
     def emptied(self) -> PageCache:
-        """An empty one of the same size, for another memory map: who still reads by the old one keeps to the old."""
+        """An empty cache of the same size, for a new memory map; reads that are under way keep the old one."""
         return PageCache(self._size)
 
     @property
     def epoch(self) -> int:
-        """To be taken before a page is read that is then :meth:`put`."""
+        """The state of the cache: ask for it before you read a page, and hand it to :meth:`keep` with the page."""
         return int(self._lib.mvi_cache_epoch(self.pointer))
 
     def get(self, address: int, buffer: memoryview) -> bool:
@@ -34,9 +33,11 @@ class PageCache:
         )
         return filled
 
-    def put(self, epoch: int, frame: int, content: bytearray) -> None:
-        """Keep a frame's content, unless something was dropped since ``epoch``."""
-        self._lib.mvi_cache_put(self.pointer, epoch, frame, native().ffi.from_buffer("uint8_t[]", content))
+    def keep(self, epoch: int, content: bytearray, address: int, buffer: memoryview) -> None:
+        """Fill ``buffer`` from the content of its frame, which is kept unless something was dropped since ``epoch``."""
+        from_buffer = native().ffi.from_buffer
+        page, target = from_buffer("uint8_t[]", content), from_buffer("uint8_t[]", buffer)
+        self._lib.mvi_cache_keep(self.pointer, epoch, page, address, target, len(buffer))
 
     def drop(self, address: int, size: int) -> None:
         """Forget the pages of a range that was written."""

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
-from libmicrovmi_py.errors import IoError
-from libmicrovmi_py.model import U64_MAX
+from libmicrovmi_py.declare import Protocol
+from libmicrovmi_py.drivers.base import Driver, SupportsMemoryMap, SupportsRegions
+from libmicrovmi_py.errors import InvalidArgumentError, IoError
+from libmicrovmi_py.model import U64_MAX, MemoryRange
 
 
 class _Range(Protocol):
@@ -16,6 +17,12 @@ class _Range(Protocol):
 
     @property
     def size(self) -> int: ...
+
+
+def check_address(address: int) -> None:
+    """Raise ``InvalidArgumentError`` unless a caller's address is within 64 bits."""
+    if not 0 <= address <= U64_MAX:
+        raise InvalidArgumentError(f"physical address {address:#x} is not within 64 bits")
 
 
 def check_ranges(ranges: Sequence[_Range]) -> None:
@@ -35,6 +42,20 @@ def _wrong(index: int, start: int, size: int, end: int) -> IoError:
     elif start < 0 or size > U64_MAX or start + size - 1 > U64_MAX:
         what = "is not within 64 bits"
     return IoError(f"the driver's memory map is wrong: range {index} at {start:#x} ({size:#x} bytes) {what}")
+
+
+def memory_map(driver: Driver) -> Sequence[MemoryRange]:
+    """The ranges that exist, ascending; a driver that tells none has all memory in one, up to its maximum address.
+
+    Raises ``IoError`` for ranges that cannot be a machine's.
+    """
+    if isinstance(driver, SupportsMemoryMap):
+        known = driver.memory_map()
+        check_ranges(known)
+        return known
+    if isinstance(driver, SupportsRegions):
+        return tuple(MemoryRange(region.start, region.size, region.kind) for region in driver.regions())
+    return (MemoryRange(0, driver.max_addr),) if driver.max_addr else ()
 
 
 def check_maximum(address: int) -> int:

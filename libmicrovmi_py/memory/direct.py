@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
 
+from libmicrovmi_py.declare import TYPE_CHECKING, Any, NamedTuple
 from libmicrovmi_py.drivers.base import Region, SupportsMemoryMap, SupportsRegions
 from libmicrovmi_py.errors import (
     AccessError,
@@ -16,16 +16,19 @@ from libmicrovmi_py.errors import (
     PermissionDeniedError,
     ReadOnlyError,
     VmGoneError,
+    not_mapped,
 )
-from libmicrovmi_py.memory.batch import Request, Result, not_mapped
+from libmicrovmi_py.memory.batch import Request, Result, checked
 from libmicrovmi_py.memory.cache import PageCache
 from libmicrovmi_py.memory.checks import check_maximum, check_ranges
-from libmicrovmi_py.memory.native import native
 from libmicrovmi_py.model import U64_MAX
+from libmicrovmi_py.transport.native import functions, native
 from libmicrovmi_py.transport.reach import Reach
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
+
+    from libmicrovmi_py.transport.foreign_reads import ForeignReads
 
 _ASK_PYTHON = -1
 _FARTHEST = (1 << 63) - 1
@@ -38,9 +41,16 @@ class Table:
     """The regions of one moment, and everything that they point at: hold it while C uses its pointer."""
 
     def __init__(
-        self, regions: Sequence[Region], max_addr: int, cache: PageCache | None = None, *, by_frames: bool = False
+        self,
+        regions: Sequence[Region],
+        max_addr: int,
+        cache: PageCache | None = None,
+        *,
+        by_frames: bool = False,
+        foreign: ForeignReads | None = None,
     ) -> None:
-        """``by_frames`` and no regions: the memory of a driver of frames, of which C reads what is cached.
+        """``by_frames``, without regions, is for a driver of frames: C reads the pages in the cache only, and what
+        ``foreign`` reads.
 
         Raises ``IoError`` for regions that no machine can have.
         """
@@ -54,15 +64,18 @@ class Table:
             _fill(row, region, reaches[id(region.source)])
         if not by_frames and all(reach.view is not None for reach in reaches.values()):
             cache = None  # a mapping is cheaper than a kept page
-        self._kept = cache, reaches
+        self.cache = cache
+        self._kept = reaches, foreign
         pages = cache.pointer if cache else ffi.NULL
-        table = lib.mvi_table_new(rows, len(regions), max_addr, pages, by_frames)
+        reads = foreign.pointer if foreign else ffi.NULL
+        table = lib.mvi_table_new(rows, len(regions), max_addr, pages, by_frames, reads)
         if table == ffi.NULL:
             raise MemoryError(f"no memory for a table of {len(regions)} regions")
         self.pointer: Any = ffi.gc(table, lib.mvi_table_free)
+        self.address = int(ffi.cast("uintptr_t", table))
 
     def release(self, _: object) -> None:
-        """The end of something of C's that had to keep this table; as its destructor it does."""
+        """Does nothing: as the destructor of an object of C it keeps this table alive until that object ends."""
 
 
 def _fill(row: Any, region: Region, reach: Reach) -> None:
@@ -90,8 +103,65 @@ def _address(view: memoryview | None, offset: int) -> Any:
     Nothing is kept of cffi's, here or in a frame that an error may come through: a view that somebody exports crashes
     CPython when it is garbage in a cycle.
     """
-    ffi, _ = native()
+    ffi = native().ffi
     return ffi.NULL if view is None else ffi.from_buffer("uint8_t[]", view) + offset
+
+
+class Stream(NamedTuple):
+    """The ways of a stream without Python. Positions and sizes are bytes."""
+
+    readinto: Callable[[WriteableBuffer], int]
+    read: Callable[[int], bytes]
+    seek: Callable[[int, int], int]
+
+
+class _Bound:
+    """What a stream's calls of C need, and the regions that it is for. Whoever uses the address holds the object."""
+
+    __slots__ = ("regions", "stream")
+
+    def __init__(self) -> None:
+        self.stream: tuple[Any, int] = None, 0
+        self.regions: Sequence[Region] | None = None
+
+    def forget(self) -> None:
+        """The table changes."""
+        self.regions = None
+
+
+def _ways(regions: Callable[[], Sequence[Region]], bound: _Bound, bind: Callable[[], None]) -> Stream:
+    """The calls of a stream; names of functions are looked up once."""
+    ffi, lib = native()
+    from_buffer, characters, take = ffi.from_buffer, ffi.typeof("uint8_t[]"), lib.mvi_stream_take
+    take_bytes, move = functions().take_bytes, lib.mvi_stream_move
+
+    def readinto(buffer: WriteableBuffer) -> int:
+        if regions() is not bound.regions:
+            bind()
+        target = from_buffer(characters, buffer, True)
+        size = len(target)
+        done: int = take(bound.stream[0], target, size)
+        if done < 0:
+            del target  # the error's traceback holds this frame: see _address()
+            raise _stream_error(-done, size)
+        return done
+
+    def read(size: int) -> bytes:
+        if regions() is not bound.regions:
+            bind()
+        held = bound.stream
+        found = take_bytes(held[1], size)
+        if isinstance(found, int):
+            raise _stream_error(found, size)
+        return found
+
+    def seek(offset: int, whence: int) -> int:
+        if regions() is not bound.regions:
+            bind()
+        position: int = move(bound.stream[0], offset, whence)
+        return position
+
+    return Stream(readinto, read, seek)
 
 
 class DirectMemory:
@@ -106,7 +176,7 @@ class DirectMemory:
         self._forget: list[Callable[[], None]] = []
 
     def table(self) -> Table:
-        """The table for the driver's present regions; made anew when they are others."""
+        """The table of the regions that the driver tells now; a new one if they are not those of the last call."""
         if self._driver.regions() is not self._regions:
             self._make_table()
         return self._table
@@ -125,6 +195,15 @@ class DirectMemory:
         """From now on keep pages in ``cache``, or none."""
         self._cache = cache
         self._make_table()
+
+    def read(self, address: int, size: int) -> bytes:
+        """As ``PhysicalMemory.read``."""
+        table = self.table()
+        found = functions().read_bytes(table.address, address, size)
+        if isinstance(found, tuple):
+            code, done = found
+            raise _error(code, address, size, done)
+        return found
 
     def read_into(self, address: int, buffer: memoryview) -> int:
         """As ``PhysicalMemory.read_into``."""
@@ -162,7 +241,7 @@ class DirectMemory:
             raise _error(code, address + done, len(data), 0) if refused else _error(code, address, len(data), done)
 
     def _look_again(self, address: int, size: int) -> None:
-        """What may have been unplugged since the map was read is not written by the old one."""
+        """Before a write to memory that may have been unplugged meanwhile: have the driver read its map anew."""
         if any(region.unsteady for region in self._within(address, size)) and isinstance(
             self._driver, SupportsMemoryMap
         ):
@@ -184,58 +263,36 @@ class DirectMemory:
             region.source.open_for_writing()
         self._make_table()
 
-    def stream_reader(self, cursor: Any, padded: bool) -> Callable[[WriteableBuffer], int]:
-        """A function that reads at a cursor, in one call of C, and moves it; as ``Memory.readinto``.
+    def stream(self, cursor: Any, padded: bool) -> Stream:
+        """What a stream does at a cursor, each in one call of C.
 
-        What it needs is bound until the table changes: small reads are asked for often.
+        What they need is bound until the table changes: small reads are asked for often.
         """
-        ffi, lib = native()
-        from_buffer, characters, take = ffi.from_buffer, ffi.typeof("uint8_t[]"), lib.mvi_stream_take
-        regions = self._driver.regions
-        known: Sequence[Region] | None = None
-        stream: Any = None
+        ffi = native().ffi
+        bound = _Bound()
 
         def bind() -> None:
-            nonlocal known, stream
             self.table()
             with self._lock:
                 made = ffi.new("struct mvi_stream *", (cursor, self._table.pointer, padded))
-                stream, known = ffi.gc(made, self._table.release), self._regions
+                bound.stream = ffi.gc(made, self._table.release), int(ffi.cast("uintptr_t", made))
+                bound.regions = self._regions
 
-        def forget() -> None:
-            nonlocal known
-            known = None
+        self._forget.append(bound.forget)
+        return _ways(self._driver.regions, bound, bind)
 
-        def read(buffer: WriteableBuffer) -> int:
-            if regions() is not known:
-                bind()
-            target = from_buffer(characters, buffer, True)
-            size = len(target)
-            done: int = take(stream, target, size)
-            if done < 0:
-                del target  # the error's traceback holds this frame: see _address()
-                self._raise_failure(-done, size)
-            return done
-
-        self._forget.append(forget)
-        return read
-
-    def _raise_failure(self, code: int, size: int) -> None:
-        ffi, lib = native()
-        position, done = ffi.new("uint64_t *"), ffi.new("uint64_t *")
-        lib.mvi_stream_failure(position, done)
-        raise _error(code, position[0], size, done[0])
-
-    def read_batch(self, requests: Sequence[Request]) -> list[Result]:
+    def read_batch(self, requests: Iterable[tuple[int, WriteableBuffer]]) -> list[Result]:
         """As ``PhysicalMemory.read_batch``."""
-        ffi, lib = native()
-        rows = ffi.new("struct microvmi_read_request[]", max(len(requests), 1))
-        buffers = [ffi.from_buffer("uint8_t[]", view, require_writable=True) for _, view in requests]
-        for row, (address, view), buffer in zip(rows, requests, buffers, strict=False):
-            row.physical_address, row.buffer, row.size = address, buffer, len(view)
-        table = self.table()
-        lib.mvi_table_read_batch(table.pointer, rows, len(requests))
-        return [_result(row) for row in rows[0 : len(requests)]]
+        table, pairs = self.table(), list(requests)
+        found = functions().read_batch(table.address, pairs)
+        if isinstance(found, int):
+            found = functions().read_batch(table.address, _understood(pairs))
+        assert isinstance(found, list)
+        whole = _Whole()
+        return [
+            whole[item] if isinstance(item, int) else _failed(request, *item)
+            for item, request in zip(found, pairs, strict=True)
+        ]
 
     def view(self, address: int, size: int) -> memoryview:
         """The bytes themselves, read-only: ``NotMappedError``, ``NotSupportedError`` where they are not mapped here."""
@@ -256,9 +313,33 @@ class DirectMemory:
         return int(native().lib.mvi_table_find(table.pointer, address, hole))
 
 
-def _result(row: Any) -> Result:
-    error = _error(row.error, row.physical_address, row.size, row.bytes_read) if row.error else None
-    return Result(row.bytes_read, error)
+class _Whole(dict[int, Result]):
+    """The results of requests that were read as a whole, by their size: most are alike."""
+
+    def __missing__(self, size: int) -> Result:
+        self[size] = made = Result(size, None)
+        return made
+
+
+def _failed(request: tuple[int, WriteableBuffer], code: int, done: int) -> Result:
+    address, buffer = request
+    return Result(done, _error(code, address, memoryview(buffer).nbytes, done))
+
+
+def _understood(requests: Sequence[tuple[int, WriteableBuffer]]) -> list[Request]:
+    """Requests as C takes them; raises what is wrong with the first that is none."""
+    views = checked(requests)
+    for _, view in views:
+        native().ffi.from_buffer("uint8_t[]", view, require_writable=True)
+    return views
+
+
+def _stream_error(code: int, size: int) -> AccessError:
+    """What made the last read of a stream in this thread fail."""
+    ffi, lib = native()
+    position, done = ffi.new("uint64_t *"), ffi.new("uint64_t *")
+    lib.mvi_stream_failure(position, done)
+    return _error(code, position[0], size, done[0])
 
 
 def _error(code: int, address: int, size: int, done: int) -> AccessError:

@@ -7,26 +7,30 @@ import contextlib
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
+from libmicrovmi_py.declare import NamedTuple
 from libmicrovmi_py.drivers.base import (
     Driver,
+    SupportsForeignReads,
     SupportsFrameBatches,
     SupportsFrames,
     SupportsFrameWrites,
-    SupportsMemoryMap,
     SupportsRanges,
     SupportsRangeWrites,
 )
-from libmicrovmi_py.errors import AccessError, IoError, NotMappedError, ReadOnlyError
+from libmicrovmi_py.errors import AccessError, IoError, NotMappedError, ReadOnlyError, not_mapped
 from libmicrovmi_py.memory.batch import Request, Result, read_one, result
 from libmicrovmi_py.memory.cache import PageCache
-from libmicrovmi_py.memory.checks import check_count, check_ranges
+from libmicrovmi_py.memory.checks import check_count, memory_map
 from libmicrovmi_py.memory.direct import Table
-from libmicrovmi_py.model import PAGE_SIZE, PHYSICAL_BITS, MemoryKind, MemoryRange
+from libmicrovmi_py.model import PAGE_SHIFT, PAGE_SIZE, PHYSICAL_BITS, MemoryKind
+from libmicrovmi_py.transport.native import functions, give_way, native
 
 FRAMES_A_TRIP = 1024
 """So many frames are asked of a driver at once, 4 MiB."""
+
+_FRAMES = 1 << (PHYSICAL_BITS - PAGE_SHIFT)
+"""No machine has more; a driver is not asked for them."""
 
 _ZEROS = memoryview(bytes(1 << 20))
 
@@ -53,13 +57,15 @@ _Part = tuple[int, int, bool]
 """Where a part of an access begins and ends, and whether it exists, and so was read."""
 
 
-def _attempt(read: Callable[[memoryview], None], piece: _Piece, buffer: memoryview) -> _Part:
-    """Read the part of one frame."""
-    try:
-        read(buffer[piece.begin : piece.end])
-    except NotMappedError:
-        return piece.begin, piece.end, False
-    return piece.begin, piece.end, True
+def _read_frames(read: Callable[[int, int, memoryview], None], address: int, buffer: memoryview) -> Iterator[_Part]:
+    """Frame by frame, with a function that takes what ``SupportsFrames.read_frame`` does."""
+    for begin, end, frame, offset in _pieces(address, len(buffer)):
+        exists = True
+        try:
+            read(frame, offset, buffer[begin:end])
+        except NotMappedError:
+            exists = False
+        yield begin, end, exists
 
 
 def _trips(frames: SupportsFrameBatches, requests: Sequence[tuple[int, int, memoryview]]) -> list[bool]:
@@ -141,48 +147,98 @@ class FrameMemory:
         # Asked once: looking for a protocol's methods takes as long as a small read.
         self._ranges = frames if isinstance(frames, SupportsRanges) else None
         self._batches = frames if isinstance(frames, SupportsFrameBatches) else None
+        self._foreign = frames.foreign_reads() if isinstance(frames, SupportsForeignReads) else None
         self._cache: PageCache | None = None
-        self._table: Table | None = None
+        self._caches: list[PageCache] = []  # out of which somebody may read: a write drops its pages from all
+        self._table = self._make_table()
 
     def table(self) -> Table | None:
-        """What C can read by itself: the pages of the cache; ``None`` without one."""
+        """What C can read by itself: pages of the cache, and what the library's function reads; ``None`` if neither."""
         return self._table
 
-    def use_cache(self, cache: PageCache | None) -> None:
-        """From now on keep pages in ``cache``, or none."""
-        self._table = Table((), self._driver.max_addr, cache, by_frames=True) if cache else None
-        self._cache = cache
+    def _make_table(self) -> Table | None:
+        if self._cache is None and self._foreign is None:
+            return None
+        return Table((), self._driver.max_addr, self._cache, by_frames=True, foreign=self._foreign)
 
-    def _fetch(self, cache: PageCache, address: int, buffer: memoryview) -> None:
+    def use_cache(self, cache: PageCache | None) -> None:
+        """From now on keep pages in ``cache``, or none; :meth:`forget_others` once nobody reads the one before."""
+        self._caches = [known for known in (cache, self._cache) if known is not None]
+        self._cache = cache
+        self._table = self._make_table()
+
+    def forget_others(self) -> None:
+        """All who read out of kept pages take those of the present cache."""
+        self._caches = self._caches[:1] if self._cache is not None else []
+
+    def _read_here(self, address: int, buffer: memoryview) -> int:
+        """How much C reads by itself, from the start."""
+        table, (ffi, lib) = self._table, native()  # held: another thread may replace it, and its cache goes with it
+        if table is None:
+            return 0
+        target = ffi.from_buffer("uint8_t[]", buffer, require_writable=True)
+        return int(lib.mvi_frames_read(table.pointer, address, target, len(buffer)))
+
+    def _fetch(self, cache: PageCache, frame: int, offset: int, buffer: memoryview) -> None:
         """A small read: out of the cache, or else the whole frame, which is kept."""
+        address = (frame << PAGE_SHIFT) + offset
         if cache.get(address, buffer):
             return
-        frame, offset = divmod(address, PAGE_SIZE)
         epoch, content = cache.epoch, bytearray(PAGE_SIZE)
         self._frames.read_frame(frame, 0, memoryview(content))
-        cache.put(epoch, frame, content)
-        buffer[:] = memoryview(content)[offset : offset + len(buffer)]
+        cache.keep(epoch, content, address, buffer)
+
+    def read_within(self, address: int, buffer: memoryview) -> None:
+        """A read that one frame holds, of at least a byte: the most frequent one, straight to the driver.
+
+        Raises as ``PhysicalMemory.read_exactly_into``.
+        """
+        frame, cache = address >> PAGE_SHIFT, self._cache
+        try:
+            if frame >= _FRAMES:
+                raise not_mapped(address)
+            if cache is None:
+                self._frames.read_frame(frame, address & (PAGE_SIZE - 1), buffer)
+            else:
+                self._fetch(cache, frame, address & (PAGE_SIZE - 1), buffer)
+        except NotMappedError:
+            raise not_mapped(address, len(buffer), 0) from None
+        except AccessError as err:
+            raise _stopped(err, address, len(buffer), 0) from err
 
     def read_into(self, address: int, buffer: memoryview) -> int:
         """As ``PhysicalMemory.read_into``."""
-        done = 0
+        return self.read_on(address, buffer, 0 if self._table is None else self._read_here(address, buffer))
+
+    def read_on(self, address: int, buffer: memoryview, ready: int) -> int:
+        """As :meth:`read_into`, when ``ready`` bytes of it were read already."""
+        if ready == len(buffer):
+            return ready
+        if len(buffer) <= PAGE_SIZE - (address & (PAGE_SIZE - 1)):
+            with contextlib.suppress(NotMappedError):
+                self.read_within(address, buffer)
+                return len(buffer)
+            return 0
+        done = ready
         try:
-            for _, end, exists in self._read(address, buffer):
+            for _, end, exists in self._read(address + ready, buffer[ready:]):
                 if not exists:
                     break
-                done = end
+                done = ready + end
+                give_way()
         except AccessError as err:
             raise _stopped(err, address, len(buffer), done) from err
         return done
 
     def read_padded_into(self, address: int, buffer: memoryview) -> None:
         """As ``PhysicalMemory.read_padded_into``."""
-        done = 0
+        done = ready = self._read_here(address, buffer)
         try:
-            for begin, end, exists in self._read(address, buffer):
+            for begin, end, exists in self._read(address + ready, buffer[ready:]):
                 if not exists:
-                    _clear(buffer[begin:end])
-                done = end
+                    _clear(buffer[ready + begin : ready + end])
+                done = ready + end
+                give_way()
         except AccessError as err:
             raise _stopped(err, address, len(buffer), done) from err
         _clear(buffer[done:])
@@ -191,36 +247,46 @@ class FrameMemory:
         """Read, and tell part by part which exist; in as few trips as the driver can."""
         cache = self._cache
         if cache is not None and len(buffer) <= PAGE_SIZE:
-            for piece in _pieces(address, len(buffer)):
-                fetch = functools.partial(self._fetch, cache, address + piece.begin)
-                yield _attempt(fetch, piece, buffer)
+            yield from _read_frames(functools.partial(self._fetch, cache), address, buffer)
         elif (address & (PAGE_SIZE - 1)) + len(buffer) <= PAGE_SIZE:
-            yield from self._read_frames(address, buffer)
+            yield from _read_frames(self._frames.read_frame, address, buffer)
         elif self._ranges is not None:
             yield from _read_ranges(self._ranges, address, buffer)
         elif self._batches is not None:
             yield from _read_batches(self._batches, address, buffer)
         else:
-            yield from self._read_frames(address, buffer)
-
-    def _read_frames(self, address: int, buffer: memoryview) -> Iterator[_Part]:
-        for piece in _pieces(address, len(buffer)):
-            read = functools.partial(self._frames.read_frame, piece.frame, piece.offset)
-            yield _attempt(read, piece, buffer)
+            yield from _read_frames(self._frames.read_frame, address, buffer)
 
     def read_batch(self, requests: Sequence[Request]) -> list[Result]:
         """As ``PhysicalMemory.read_batch``: few trips for a driver that can, else one a frame.
 
         An error other than a missing frame is told for the requests that it concerns: they are then done one by one.
         """
+        if self._foreign is not None:
+            return self._read_together(requests)
         if isinstance(self._frames, SupportsFrameBatches):
             with contextlib.suppress(AccessError):
                 return _read_many(self._frames, requests)
         return [read_one(self.read_into, request) for request in requests]
 
+    def _read_together(self, requests: Sequence[Request]) -> list[Result]:
+        """In C, but for what C does not read."""
+        return [
+            read_one(functools.partial(self.read_on, ready=ready), request)
+            for ready, request in zip(self._read_batch_here(requests), requests, strict=True)
+        ]
+
+    def _read_batch_here(self, requests: Sequence[Request]) -> list[int]:
+        """How much C reads of each."""
+        table = self._table
+        found = functions().read_batch(table.address, list(requests)) if table is not None else 0
+        if isinstance(found, int):
+            return [0] * len(requests)
+        return [item if isinstance(item, int) else item[1] for item in found]
+
     def write_from(self, address: int, data: memoryview) -> None:
         """As ``PhysicalMemory.write_from``."""
-        frames = self._frames
+        frames, caches = self._frames, self._caches
         if not data:
             return
         if not isinstance(frames, SupportsFrameWrites):
@@ -238,17 +304,17 @@ class FrameMemory:
             for piece in pieces:
                 frames.write_frame(piece.frame, piece.offset, data[piece.begin : piece.end])
                 done = piece.end
+                give_way()
         except AccessError as err:
             raise _stopped(err, address, len(data), done) from err
         finally:
-            if self._cache is not None:
-                self._cache.drop(address, len(data))
+            for cache in (*caches, *self._caches):
+                cache.drop(address, len(data))
 
     def _check_write(self, pieces: Sequence[_Piece], address: int, size: int) -> None:
         end = self._existing(pieces, address)
         if end != size:
-            hole = f"no memory at physical address {address + end:#x} ({end} of {size} bytes before it)"
-            raise NotMappedError(hole, address=address + end, requested=size)
+            raise not_mapped(address, size, end)
         if len(pieces) > 1:
             self._check_rom(address, address + size)
 
@@ -275,21 +341,15 @@ class FrameMemory:
 
     def _check_rom(self, start: int, end: int) -> None:
         """A driver refuses a read-only frame by itself, but perhaps after others were written."""
-        for known in self._known():
+        for known in memory_map(self._driver):
             if known.kind is MemoryKind.ROM and known.start < end and start < known.end:
                 first = max(start, known.start)
                 raise ReadOnlyError(f"physical address {first:#x} is read-only memory", address=first)
 
-    def _known(self) -> Sequence[MemoryRange]:
-        known = self._driver.memory_map() if isinstance(self._driver, SupportsMemoryMap) else ()
-        check_ranges(known)
-        return known
-
     def find(self, address: int, hole: bool) -> int:
         """As ``DirectMemory.find``; a driver that knows no ranges has no holes."""
         maximum = self._driver.max_addr
-        ranges = self._known() or (MemoryRange(0, maximum),)
-        for known in ranges:
+        for known in memory_map(self._driver):
             if address < known.end:
                 if not hole:
                     return min(max(address, known.start), maximum)

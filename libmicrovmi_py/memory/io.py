@@ -5,18 +5,18 @@ from __future__ import annotations
 
 import abc
 import io
-from typing import TYPE_CHECKING
 
+from libmicrovmi_py.declare import TYPE_CHECKING
 from libmicrovmi_py.drivers.base import Driver
 from libmicrovmi_py.errors import AccessError, InvalidArgumentError, NotMappedError
-from libmicrovmi_py.memory.native import native
 from libmicrovmi_py.memory.physical import PhysicalMemory
+from libmicrovmi_py.transport.native import native
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
 _CHUNK = 1 << 20
-_SEEK_DATA, _SEEK_HOLE = 3, 4  # as os has them on Linux
+_SEEK_SET, _SEEK_DATA, _SEEK_HOLE = 0, 3, 4  # as os has them on Linux
 
 
 class Cursor:
@@ -59,9 +59,10 @@ class _MemoryStream(io.RawIOBase):
         self._memory = physical or PhysicalMemory(driver)
         self._cursor = Cursor()
         direct = self._memory.direct
-        if direct is not None:
-            # Until close(), the way without Python takes the place of the method: a call less.
-            vars(self)["readinto"] = direct.stream_reader(self._cursor.pointer, self._padded)
+        self._direct = direct.stream(self._cursor.pointer, self._padded) if direct else None
+        if self._direct is not None:
+            # Until close(), an attribute of this name hides the method: it reads directly, and saves a call of Python.
+            vars(self)["readinto"] = self._direct.readinto
 
     @property
     def max_addr(self) -> int:
@@ -80,6 +81,15 @@ class _MemoryStream(io.RawIOBase):
         Besides the usual, ``os.SEEK_DATA`` and ``os.SEEK_HOLE`` move to the first byte at or after the address
         ``offset`` that may hold something, or that does not exist or is known to be zero.
         """
+        direct = self._direct
+        if direct is None or not _SEEK_SET <= whence <= _SEEK_HOLE:
+            return self._seek(offset, whence)
+        try:
+            return direct.seek(offset, whence)
+        except OverflowError:  # more than 64 bits
+            return self._seek(offset, whence)
+
+    def _seek(self, offset: int, whence: int) -> int:
         self._check_open()
         with self._cursor as cursor:
             cursor.position = min(max(self._target(cursor.position, offset, whence), 0), self.max_addr)
@@ -102,12 +112,27 @@ class _MemoryStream(io.RawIOBase):
         """The position and its lock."""
         return self._cursor
 
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Up to ``size`` bytes, as :meth:`readinto` reads them; without a size, or a negative one, all that is left."""
+        if size is None or size < 0:
+            return self.readall()
+        direct = self._direct
+        return direct.read(size) if direct is not None else super().read(size) or b""
+
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         """Read at the cursor, move it and return the count: 0 only at the maximum address or for an empty buffer."""
+        return self._read_at(None, memoryview(buffer).cast("B"))
+
+    def read_on(self, position: int, view: memoryview) -> int:
+        """As :meth:`readinto`, if the cursor still is at ``position``, where a part ended that was read; else 0."""
+        return self._read_at(position, view)
+
+    def _read_at(self, expected: int | None, view: memoryview) -> int:
         self._check_open()
-        view = memoryview(buffer).cast("B")
         with self._cursor as cursor:
             position = cursor.position
+            if expected not in (None, position):
+                return 0
             view = view[: max(self.max_addr - position, 0)]
             try:
                 done = self._read(position, view)
@@ -119,22 +144,20 @@ class _MemoryStream(io.RawIOBase):
 
     def readall(self) -> bytes:
         """Everything from the cursor to the maximum address; the plain stream stops before a hole."""
-        content = bytearray()
-        while True:
-            chunk = bytearray(min(_CHUNK, max(self.max_addr - self.tell(), 0)))
-            try:
-                done = self.readinto(chunk)
-            except NotMappedError:
-                if not content:
-                    raise
-                return bytes(content)
-            content += memoryview(chunk)[:done]
-            if done == 0:
-                return bytes(content)
+        self._check_open()
+        pieces: list[bytes] = []
+        try:
+            while piece := self.read(_CHUNK):
+                pieces.append(piece)
+        except NotMappedError:
+            if not pieces:
+                raise
+        return b"".join(pieces)
 
     def close(self) -> None:
         """Close the stream and leave the driver open."""
         vars(self).pop("readinto", None)
+        self._direct = None
         super().close()
 
     def _check_open(self) -> None:

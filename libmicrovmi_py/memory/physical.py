@@ -6,16 +6,19 @@ Stateless: nothing here has a cursor, so any number of threads may read at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 
+from libmicrovmi_py.declare import TYPE_CHECKING
 from libmicrovmi_py.drivers.base import Driver, SupportsFrames, SupportsRegions
-from libmicrovmi_py.errors import InvalidArgumentError, NotSupportedError
-from libmicrovmi_py.memory.batch import Request, Result, not_mapped
+from libmicrovmi_py.errors import InvalidArgumentError, NotSupportedError, not_mapped
+from libmicrovmi_py.memory.batch import Result, checked
 from libmicrovmi_py.memory.cache import PageCache
-from libmicrovmi_py.memory.checks import check_maximum
+from libmicrovmi_py.memory.checks import check_address, check_maximum
 from libmicrovmi_py.memory.direct import DirectMemory, Table
 from libmicrovmi_py.memory.frames import FrameMemory
-from libmicrovmi_py.model import U64_MAX
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 
 class PhysicalMemory:
@@ -26,6 +29,7 @@ class PhysicalMemory:
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
+        self._follower: Callable[[], None] | None = None
         self._direct = DirectMemory(driver) if isinstance(driver, SupportsRegions) else None
         self._access: DirectMemory | FrameMemory
         if self._direct is not None:
@@ -36,9 +40,20 @@ class PhysicalMemory:
             raise InvalidArgumentError(f"driver {driver.name} has neither regions() nor read_frame()")
 
     @property
+    def read_within(self) -> Callable[[int, memoryview], None]:
+        """As :meth:`read_exactly_into`, for what one frame holds, of at least a byte at an address within 64 bits."""
+        return self._access.read_within if isinstance(self._access, FrameMemory) else self.read_exactly_into
+
+    @property
     def direct(self) -> DirectMemory | None:
-        """The way without Python, for a driver that tells regions."""
+        """Direct access in C, for a driver that tells regions; ``None`` for the others."""
         return self._direct
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether any of the memory is mapped into this process."""
+        regions = self._driver.regions() if isinstance(self._driver, SupportsRegions) else ()
+        return any(region.source.reach().view is not None for region in regions)
 
     def table(self) -> Table | None:
         """What C can read by itself at present."""
@@ -47,6 +62,17 @@ class PhysicalMemory:
     def keep_pages(self, size: int) -> None:
         """Keep pages that were read, up to ``size`` bytes of them, for a machine that does not run; 0 forgets them."""
         self._access.use_cache(PageCache(size) if size else None)
+        if self._follower is not None:
+            self._follower()
+        if isinstance(self._access, FrameMemory):
+            self._access.forget_others()
+
+    def follow(self, follower: Callable[[], None] | None) -> None:
+        """Call ``follower`` from now on as pages begin or cease to be kept, before the machine runs; ``None``: no one.
+
+        Whoever reads through :meth:`table` on his own has to take the new one then.
+        """
+        self._follower = follower
 
     def view(self, address: int, size: int) -> memoryview:
         """The bytes themselves, read-only; ``NotMappedError``, ``NotSupportedError`` where they are not mapped here."""
@@ -59,18 +85,29 @@ class PhysicalMemory:
         """One past the last byte of RAM. Raises ``IoError`` for a driver that tells what cannot be."""
         return check_maximum(self._driver.max_addr)
 
+    def read(self, address: int, size: int) -> bytes:
+        """``size`` bytes; ``NotMappedError`` whose ``completed`` is the valid prefix unless all exist."""
+        check_address(address)
+        if size < 0:
+            raise ValueError(f"a read of {size} bytes")
+        if self._direct is not None:
+            return self._direct.read(address, size)
+        content = bytearray(size)
+        self.read_exactly_into(address, memoryview(content))
+        return bytes(content)
+
     def read_into(self, address: int, buffer: memoryview) -> int:
         """Fill ``buffer`` (bytes, one dimension) up to the first byte that does not exist.
 
         Returns the length of that valid prefix; the rest of the buffer is as it was. Raises an ``AccessError`` whose
         ``completed`` is the valid prefix for everything but memory that does not exist.
         """
-        _check_address(address)
+        check_address(address)
         return self._access.read_into(address, buffer)
 
     def read_padded_into(self, address: int, buffer: memoryview) -> None:
         """Fill ``buffer``; bytes that do not exist are zeros. Raises as :meth:`read_into`."""
-        _check_address(address)
+        check_address(address)
         self._access.read_padded_into(address, buffer)
 
     def write_from(self, address: int, data: memoryview) -> None:
@@ -79,7 +116,7 @@ class PhysicalMemory:
         Raises ``NotMappedError`` or ``ReadOnlyError``, and any ``AccessError`` whose ``completed`` tells how much
         was written when a hypervisor fails in the middle.
         """
-        _check_address(address)
+        check_address(address)
         self._access.write_from(address, data)
 
     def find(self, address: int, hole: bool) -> int:
@@ -91,17 +128,16 @@ class PhysicalMemory:
 
     def read_exactly_into(self, address: int, buffer: memoryview) -> None:
         """Fill ``buffer`` or raise ``NotMappedError`` whose ``completed`` is the valid prefix."""
-        done, size = self.read_into(address, buffer), len(buffer)
+        check_address(address)
+        done, size = self._access.read_into(address, buffer), len(buffer)
         if done < size:
             raise not_mapped(address, size, done)
 
-    def read_batch(self, requests: Sequence[Request]) -> list[Result]:
-        """Many reads in as few trips as can be, each with a result of its own."""
-        for address, _ in requests:
-            _check_address(address)
-        return self._access.read_batch(requests)
+    def read_batch(self, requests: Iterable[tuple[int, WriteableBuffer]]) -> list[Result]:
+        """Many reads in as few trips as can be, each with a result of its own.
 
-
-def _check_address(address: int) -> None:
-    if not 0 <= address <= U64_MAX:
-        raise InvalidArgumentError(f"physical address {address:#x} is not within 64 bits")
+        Raises ``InvalidArgumentError`` for an address that is not within 64 bits; nothing is read then.
+        """
+        if self._direct is not None:
+            return self._direct.read_batch(requests)
+        return self._access.read_batch(checked(requests))

@@ -18,7 +18,7 @@ _thread = threading.local()
 
 @contextmanager
 def limited(seconds: float) -> Iterator[None]:
-    """Within the block no wait of this thread that has a deadline takes longer, whatever it was made for."""
+    """No :class:`Deadline` that this thread makes within the block is later than ``seconds`` from now."""
     before = vars(_thread).copy()
     _thread.end = Deadline(seconds)._end
     try:

@@ -60,7 +60,7 @@ def _all_open() -> bool:
 
 
 def _fill() -> None:
-    """A new descriptor has the lowest free number, so this takes those that are free."""
+    """Take the numbers from 0 to 2 that are free: a new descriptor always gets the lowest free number."""
     while not _all_open():
         number = os.open("/", os.O_PATH | os.O_CLOEXEC)
         if number in _STANDARD:

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any, NamedTuple
 
+from libmicrovmi_py.declare import Any, NamedTuple
 from libmicrovmi_py.errors import DriverUnavailableError
 
 

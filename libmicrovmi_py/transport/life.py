@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
+from libmicrovmi_py.declare import dataclass
 from libmicrovmi_py.errors import IoError
 from libmicrovmi_py.transport.fds import OwnedFd, StandardStreamsHeld
 from libmicrovmi_py.transport.processes import Process, failed
@@ -20,7 +20,7 @@ class Life:
 
 
 def life_of(process: Process) -> Life:
-    """Takes no rights over the process. Raises ``IoError`` if this process has too many files open."""
+    """Open a pidfd, which needs no rights. Raises ``IoError`` if this process has too many files open."""
     try:
         with StandardStreamsHeld():
             fd = OwnedFd(os.pidfd_open(process.pid))

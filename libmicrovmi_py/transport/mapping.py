@@ -9,10 +9,10 @@ import stat
 import threading
 
 from libmicrovmi_py.errors import (
-    InvalidContextError,
     IoError,
     PermissionDeniedError,
     ReadOnlyError,
+    was_closed,
 )
 from libmicrovmi_py.model import PAGE_SIZE
 from libmicrovmi_py.transport.fds import OwnedFd, StandardStreamsHeld
@@ -98,7 +98,7 @@ class HostMapping:
         """
         with self._lock:
             if self._fd is None:
-                raise InvalidContextError("the machine was closed")
+                raise was_closed()
             return Reach(
                 view=self._readable.view if self._readable else None,
                 writable=self._changeable.view if self._changeable else None,
@@ -113,7 +113,7 @@ class HostMapping:
         """The open file. Raises ``InvalidContextError`` after ``close()``."""
         with self._lock:
             if self._fd is None:
-                raise InvalidContextError("the machine was closed")
+                raise was_closed()
             return self._fd
 
     def open_for_writing(self) -> None:
@@ -126,7 +126,7 @@ class HostMapping:
             raise ReadOnlyError("this machine's memory cannot be written: it is open read-only")
         with self._lock:
             if self._fd is None:
-                raise InvalidContextError("the machine was closed")
+                raise was_closed()
             if self._changeable is None and self._writer is None:
                 self._start_writing(self._fd)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import NamedTuple
 
+from libmicrovmi_py.declare import NamedTuple
 from libmicrovmi_py.errors import DriverUnavailableError
 from libmicrovmi_py.transport.processes import Process
 from libmicrovmi_py.transport.sockets import peer_inode, plain_address, same_namespace, tcp_sockets
@@ -24,7 +24,7 @@ class PeerError(DriverUnavailableError):
 
 
 class Credentials(NamedTuple):
-    """Who began to listen at the other end of a UNIX socket: 0 as ``pid`` if we cannot see that process."""
+    """The process that called ``listen()`` at the other end of a UNIX socket; ``pid`` is 0 if we cannot see it."""
 
     pid: int
     uid: int

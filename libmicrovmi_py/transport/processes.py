@@ -5,16 +5,14 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
 
+from libmicrovmi_py.declare import dataclass, field, replace
 from libmicrovmi_py.errors import IoError, MicrovmiError, PermissionDeniedError, VmGoneError
 from libmicrovmi_py.transport.fds import StandardStreamsHeld
 
 DELETED = " (deleted)"
 
-_SOCKET = re.compile(r"socket:\[(\d+)\]")
 _STOPPED = ("T", "t")
 _ENDED = ("", "Z", "X", "x")
 
@@ -156,8 +154,8 @@ class Process:
     def socket_inodes(self) -> set[int] | None:
         """The inodes of its sockets, ``None`` if the system does not tell: a QEMU always has open files."""
         targets = [target for _, target in self.descriptors()]
-        found = (_SOCKET.fullmatch(target) for target in targets)
-        return {int(match[1]) for match in found if match} if any(targets) else None
+        found = (target[8:-1] for target in targets if target.startswith("socket:[") and target.endswith("]"))
+        return {int(inode) for inode in found if inode.isdecimal()} if any(targets) else None
 
     def uids(self) -> tuple[int, ...]:
         """Its real and its effective user id; none if the system does not tell."""
@@ -169,7 +167,7 @@ class Process:
         return tuple(int(word) for word in fields[1:3])
 
     def mappings(self) -> list[Vma]:
-        """Its memory mappings in ascending order, neighbours that continue each other made one.
+        """Its memory mappings in ascending order; neighbours that continue each other are joined into one.
 
         Raises ``PermissionDeniedError`` or ``VmGoneError``.
         """
@@ -183,7 +181,7 @@ class Process:
         return _joined(_vma(line) for line in lines if line)
 
     def refused(self, name: str) -> PermissionDeniedError | VmGoneError:
-        """The error for a file that was refused: until it is collected, one that ended refuses its own user too."""
+        """The error for a file that was refused. A zombie refuses its own user as well: that process is gone."""
         return denied(self.path(name)) if self.alive else VmGoneError(f"process {self.pid} ended")
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import replace
 
-from libmicrovmi_py.errors import InvalidContextError, ReadOnlyError, VmGoneError
+from libmicrovmi_py.declare import replace
+from libmicrovmi_py.errors import ReadOnlyError, VmGoneError, was_closed
 from libmicrovmi_py.transport.fds import OwnedFd
 from libmicrovmi_py.transport.life import Life, life_of
 from libmicrovmi_py.transport.processes import Process, denied, failed
@@ -37,7 +37,7 @@ class ProcessMemory:
         """The process and its memory. Raises ``InvalidContextError`` after ``close()``."""
         with self._lock:
             if self._reader is None:
-                raise _closed()
+                raise was_closed()
             return Reach(fd=self._reader, writer=self._writer, pid=self.pid, pidfd=self._pidfd)
 
     def anonymous(self) -> Anonymous:
@@ -52,7 +52,7 @@ class ProcessMemory:
         """Open the memory for writing. Raises ``PermissionDeniedError``, ``VmGoneError``, ``InvalidContextError``."""
         with self._lock:
             if self._reader is None:
-                raise _closed()
+                raise was_closed()
             if self._writer is None:
                 self._writer = self._open(os.O_RDWR)
 
@@ -73,7 +73,7 @@ class ProcessMemory:
         return fd
 
     def _open_pagemap(self) -> OwnedFd | None:
-        """What tells which pages there are; ``None`` where the system does not."""
+        """``/proc/PID/pagemap``, which tells the pages that are there; ``None`` if it cannot be opened."""
         try:
             fd = OwnedFd.open(self._process.path("pagemap"), os.O_RDONLY)
         except OSError:
@@ -85,7 +85,7 @@ class ProcessMemory:
 
 
 class _Part:
-    """Memory of a process of which more is known."""
+    """Memory of a process with something special about it; the classes below say what."""
 
     def __init__(self, memory: ProcessMemory) -> None:
         self._memory = memory
@@ -102,7 +102,7 @@ class ReadOnlyMemory:
         self._memory = memory
 
     def reach(self) -> Reach:
-        """As that of the memory, never for writing."""
+        """As :meth:`ProcessMemory.reach`, without a way to write."""
         return replace(self._memory.reach(), writer=None)
 
     def open_for_writing(self) -> None:
@@ -135,7 +135,7 @@ class Departed:
         self._nothing = OwnedFd.open("/dev/null", os.O_RDONLY)
 
     def reach(self) -> Reach:
-        """Where nothing is read, which is how the memory of a process reads that ended."""
+        """A file that gives 0 bytes, as ``/proc/PID/mem`` of an ended process does: C says that the machine is gone."""
         return Reach(fd=self._nothing, pid=self._process.pid, arriving=True)
 
     def open_for_writing(self) -> None:
@@ -159,9 +159,5 @@ class Arriving(_Part):
     """Memory some of which a migration has yet to bring; see :meth:`ProcessMemory.arriving`."""
 
     def reach(self) -> Reach:
-        """As :meth:`ProcessMemory.reach`, to be read without waiting."""
+        """As :meth:`ProcessMemory.reach`; a read of a page that is not there yet fails, and does not wait."""
         return replace(self._memory.reach(), arriving=True)
-
-
-def _closed() -> InvalidContextError:
-    return InvalidContextError("the machine was closed")

@@ -7,8 +7,8 @@ import contextlib
 import json
 import socket
 from types import TracebackType
-from typing import Any
 
+from libmicrovmi_py.declare import Any
 from libmicrovmi_py.errors import DriverUnavailableError, IoError, TimeoutExpiredError
 from libmicrovmi_py.transport.deadline import Deadline
 from libmicrovmi_py.transport.shape import record, records, shown, text
@@ -110,7 +110,7 @@ class QmpClient:
             raise QmpHangupError(f"the connection broke: {err.strerror or err}") from err
 
     def _message(self, deadline: Deadline) -> dict[str, Any]:
-        """The next object: one line, or several of which only the first and the last are not indented."""
+        """The next JSON object. It is one line, or, from a QMP monitor with ``pretty=on``, several indented ones."""
         lines = bytearray()
         while True:
             line = self._line(deadline, len(lines))
@@ -168,7 +168,7 @@ def _parsed(line: bytes) -> dict[str, Any]:
 
 
 def _too_deep(line: bytes) -> bool:
-    """Whether more than ``DEEPEST_MESSAGE`` objects and lists lie within each other, or some are not closed."""
+    """Whether objects and lists are nested deeper than ``DEEPEST_MESSAGE``, or one of them has no end."""
     outside = b"".join(line.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
     brackets = outside.translate(_ALIKE, _NO_BRACKETS)
     for _ in range(DEEPEST_MESSAGE):

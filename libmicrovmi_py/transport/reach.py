@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from libmicrovmi_py.declare import dataclass
 from libmicrovmi_py.transport.fds import OwnedFd
 
 

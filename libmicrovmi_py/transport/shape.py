@@ -8,8 +8,8 @@ these, so that nothing malformed gets further. Each raises ``IoError``; ``what``
 from __future__ import annotations
 
 import reprlib
-from typing import Any
 
+from libmicrovmi_py.declare import Any
 from libmicrovmi_py.errors import IoError
 
 _SHOWN = reprlib.Repr()

@@ -12,8 +12,8 @@ import re
 import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from libmicrovmi_py.declare import dataclass
 from libmicrovmi_py.transport.fds import StandardStreamsHeld
 from libmicrovmi_py.transport.processes import Process
 

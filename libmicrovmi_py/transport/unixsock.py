@@ -6,8 +6,8 @@ from __future__ import annotations
 import os
 import socket
 import time
-from dataclasses import dataclass
 
+from libmicrovmi_py.declare import dataclass
 from libmicrovmi_py.errors import DriverUnavailableError, TimeoutExpiredError
 from libmicrovmi_py.transport.deadline import Deadline
 from libmicrovmi_py.transport.fds import OwnedFd, StandardStreamsHeld

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from ctypes import POINTER, byref, c_uint8, c_uint64, cast
+from ctypes import POINTER, byref, c_uint8, c_uint64
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -106,7 +106,7 @@ def test_the_cursors_stay(lib: Any, stubs: ModuleType, opened: Open, uri: str) -
 
 def test_a_null_buffer_is_refused_before_anything_is_read(lib: Any, stubs: ModuleType, opened: Open, uri: str) -> None:
     requests = requests_of(stubs, [(0, 8), (8, 8)])
-    requests[1].buffer = cast(None, POINTER(c_uint8))
+    requests[1].buffer = POINTER(c_uint8)()
     assert not lib.microvmi_read_physical_batch(opened(uri), requests, 2)
     assert lib.microvmi_last_error_code() == INVALID_ARGUMENT
     assert [(request.bytes_read, request.error) for request in requests] == [(77, 77), (77, 77)]

@@ -16,14 +16,18 @@ PAGE = 4096
 SIZES = (0, 1, 7, 8, 9, 16, PAGE, 3 * PAGE, 1 << 17)
 
 
-@pytest.fixture(params=["image", "fake"])
-def successor(lib: Any, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
+@pytest.fixture(params=["image", "fake", "shared"])
+def successor(
+    lib: Any, tmp_path: Path, start_machine: Callable[..., str], request: pytest.FixtureRequest
+) -> Iterator[tuple[int, int]]:
     """A context that was destroyed after it was read, and the live one that has its place."""
     uris = [f"vmi://fake/?size={1 << 18:#x}"] * 2
     if request.param == "image":
         for name in ("first", "second"):
             (tmp_path / name).write_bytes(name[:1].encode() * (1 << 18))
         uris = [str(tmp_path / "first"), str(tmp_path / "second")]
+    elif request.param == "shared":  # the one whose words of 8 bytes have a way of their own
+        uris = [start_machine(), start_machine()]
     gone = lib.microvmi_open(uris[0].encode(), None)
     buffer = (c_uint8 * 8)()
     for _ in range(3):

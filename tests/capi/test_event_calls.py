@@ -90,13 +90,14 @@ def test_an_image_has_no_events(
     vm = opened(str(image))
     event = stubs.microvmi_event(struct_size=sizeof(stubs.microvmi_event))
     registers = stubs.Registers()
-    for call in (
+    calls: tuple[Callable[[], object], ...] = (
         lambda: lib.microvmi_toggle_intercept(vm, 0, byref(intercept(stubs, CR, 3)), True),
         lambda: lib.microvmi_listen(vm, 0, byref(event)),
         lambda: lib.microvmi_reply_event(vm, byref(event), None),
         lambda: lib.microvmi_set_page_access(vm, 0, 7),
         lambda: lib.microvmi_write_registers(vm, 0, byref(registers)),
-    ):
+    )
+    for call in calls:
         assert not call()
         assert lib.microvmi_last_error_code() == NOT_SUPPORTED
         assert b"the dump driver cannot" in lib.microvmi_last_error()

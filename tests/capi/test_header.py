@@ -127,6 +127,20 @@ class TestCompilers:
         )
         check(source, compiler, standard, tmp_path)
 
+    def test_registers_of_every_architecture_have_names(self, compiler: str, standard: str, tmp_path: Path) -> None:
+        source = (
+            "#include <libmicrovmi.h>\n"
+            "uint64_t rip(const struct Registers *registers);\n"
+            "uint64_t rip(const struct Registers *registers)\n{\n"
+            "    const microvmi_aarch64_registers *arm = &registers->aarch64;\n"
+            "    const X86Registers *x86 = &registers->x86;\n"
+            "    switch (registers->tag) {\n"
+            "    case X86: return x86->rip + registers->x86.rax + registers->x86.cs.base;\n"
+            "    case MICROVMI_REGISTERS_AARCH64: return arm->pc + registers->aarch64.x0;\n"
+            "    default: return 0;\n    }\n}\n"
+        )
+        check(source, compiler, standard, tmp_path)
+
     @pytest.mark.parametrize("order", ["before", "after"])
     def test_system_headers_may_define_the_page_size(
         self, compiler: str, standard: str, order: str, tmp_path: Path

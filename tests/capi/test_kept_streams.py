@@ -65,6 +65,7 @@ def test_a_write_and_a_resume_are_seen(lib: Any, paused: int) -> None:
     assert read(lib, paused, "", 0x2000, 8)[0] == b"written!"
 
 
+@pytest.mark.alone
 def test_a_kept_page_costs_a_stream_no_call_of_python(lib: Any, paused: int) -> None:
     """By address it costs none: a stream may take a few times as long, and Python would take ten times as long."""
     buffer = (c_uint8 * 8)()

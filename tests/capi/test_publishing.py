@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from libmicrovmi_py.machine.microvmi import Microvmi
 from libmicrovmi_py.memory.direct import Table
 from libmicrovmi_py.memory.io import Memory, PaddedMemory
-from libmicrovmi_py.microvmi import Microvmi
 
 Open = Callable[[str], int]
 SIZE = 0x4000
@@ -84,7 +84,7 @@ def test_a_table_that_could_not_be_replaced_is_kept(lib: Any, opened: Open, hand
     context = opened(str(image))
     turning = Turning(handles._handles[context].machine, [Table((), 0x1000), Table((), 0x2000)])
     turning.first_is_waiting.set()
-    under_way = handles._Handle(context, turning)  # of a call that a destroy finds under way
+    under_way = handles.Handle(context, turning)  # of a call that a destroy finds under way
     under_way.publish()
     lib.microvmi_destroy(context)
     turning.current = turning.tables[1]

@@ -76,7 +76,7 @@ def test_an_intercept_whose_size_is_too_small_is_not_set(stubs: ModuleType, lib:
     assert not lib.microvmi_listen(vm, 50, byref(told))
 
 
-@pytest.mark.parametrize("tag", [1, -1, 77])
+@pytest.mark.parametrize("tag", [2, -1, 77])
 def test_registers_of_an_unknown_tag_are_not_written(
     stubs: ModuleType, lib: Any, vm: int, event: Any, tag: int
 ) -> None:

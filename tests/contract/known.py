@@ -40,7 +40,10 @@ class Known:
         """Ask the machine through Python."""
         with Microvmi.open(target.uri) as machine:
             driver = machine.driver
-            abilities = frozenset(one for one in CAPABILITIES if isinstance(driver, one))
+            can = machine.abilities.can
+            abilities = frozenset(
+                one for one in CAPABILITIES if isinstance(driver, one) and base.ABILITIES.get(one, can) in can
+            )
             never_runs = driver.type is DriverType.DUMP
             return cls(driver.name, abilities, tuple(machine.memory_map()), machine.max_addr, never_runs)
 

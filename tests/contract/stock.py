@@ -57,6 +57,17 @@ def stands() -> dict[str, Stand]:
     return found
 
 
+def with_events() -> list[str]:
+    """The stands that make events happen."""
+    return [
+        name for name in stands() if any(map(_provokes, vars(_load(stand_files()[name.partition("-")[0]])).values()))
+    ]
+
+
+def _provokes(thing: object) -> bool:
+    return isinstance(thing, type) and hasattr(thing, "provoke")
+
+
 def failing() -> dict[str, Callable[[Path], Iterator[Failing]]]:
     """Every way to make a driver fail in the middle: the functions ``failing`` and ``failing_WORD`` of the stands."""
     found: dict[str, Callable[[Path], Iterator[Failing]]] = {}

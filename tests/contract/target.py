@@ -3,9 +3,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Protocol
+
+from libmicrovmi_py import Microvmi
+from libmicrovmi_py.events import EventKind, Intercept
+
+
+class Guest(Protocol):
+    """What a stand has its machine's first vCPU do, so that events happen, and what is left of it.
+
+    ``page``: the address of a page whose accesses can be taken. The machine is the one that listens; whoever plays the
+    guest from outside does not need it.
+    """
+
+    page: int
+
+    def intercept(self, kind: EventKind) -> Intercept:
+        """What stops the guest at what :meth:`provoke` has it do."""
+
+    def provoke(self, kind: EventKind) -> Mapping[str, int]:
+        """Have the vCPU do it once, or see it do it anyway: a page access writes to ``page``.
+
+        Returns members of the event that the stand knows. It comes a moment later, if it is intercepted.
+        """
+
+    def value(self, kind: EventKind, machine: Microvmi) -> int:
+        """CR and MSR: what the register holds, when the vCPU has gone on from what was provoked last."""
+
+    def left(self, machine: Microvmi) -> int:
+        """By the hypervisor's own account, how much is armed, taken from pages or waits for an answer; 0: nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,12 +42,14 @@ class Target:
     """A machine whose memory is known.
 
     ``uri`` opens it. ``pieces`` is everything that exists: guest-physical start address -> the bytes from there on;
-    frames in between do not exist. ``writable`` is whether the test may write memory.
+    frames in between do not exist. ``writable`` is whether the test may write memory. ``guest`` makes events happen,
+    for a driver that has any.
     """
 
     uri: str
     pieces: dict[int, bytes]
     writable: bool
+    guest: Guest | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,18 +13,19 @@ from contract.calls import INVALID_ARGUMENT, NOT_SUPPORTED, OK, answer_of, check
 from contract.known import Known
 from contract.target import Target
 from contract.truth import PAGE, Truth
+from processors import x86_registers
 
 from libmicrovmi_py import Microvmi
+from libmicrovmi_py.abilities import Ability
+from libmicrovmi_py.arch.x86.registers import X86Registers
 from libmicrovmi_py.drivers.base import (
     RUNS,
     STOPPED,
     SupportsPause,
     SupportsRegisters,
-    SupportsRegisterWrites,
     SupportsVcpus,
 )
 from libmicrovmi_py.errors import InvalidArgumentError, MicrovmiError
-from libmicrovmi_py.model import X86Registers
 
 # ---------------------------------------------------------------------------------------------------------- run state
 
@@ -178,31 +179,31 @@ def test_each_vcpu_has_registers_and_others_are_an_error(
 
 def test_python_counts_and_reads_the_same_way(machine: Microvmi) -> None:
     driver = machine.driver
-    if not isinstance(driver, SupportsVcpus):
+    if Ability.VCPU_COUNT not in machine.abilities.can:
         refuses(driver.name, machine.vcpu_count)
-    if not isinstance(driver, SupportsRegisters):
+    if Ability.READ_REGISTERS not in machine.abilities.can:
         refuses(driver.name, machine.read_registers)
         return
     for vcpu in range(machine.vcpu_count()):
-        assert isinstance(machine.read_registers(vcpu), X86Registers)
+        assert machine.read_registers(vcpu).architecture is driver.architecture
     for vcpu in (machine.vcpu_count(), 65535, -1):
         with pytest.raises(InvalidArgumentError):
             machine.read_registers(vcpu)
 
 
 def test_registers_that_are_written_can_be_read(machine: Microvmi) -> None:
-    if not isinstance(machine.driver, SupportsRegisterWrites):
+    if Ability.WRITE_REGISTERS not in machine.abilities.can:
         refuses(machine.driver.name, lambda: machine.write_registers(X86Registers()))
         return
     if isinstance(machine.driver, SupportsPause):
         machine.pause()
-    before = machine.read_registers(0)
-    changed = machine.read_registers(0)
+    before = x86_registers(machine, 0)
+    changed = x86_registers(machine, 0)
     changed.rax ^= 0x5A5A
     machine.write_registers(changed, 0)
-    assert machine.read_registers(0).rax == before.rax ^ 0x5A5A
+    assert x86_registers(machine, 0).rax == before.rax ^ 0x5A5A
     changed.rax = before.rax
     machine.write_registers(changed, 0)
-    assert machine.read_registers(0) == before
+    assert x86_registers(machine, 0) == before
     with pytest.raises(InvalidArgumentError):
         machine.write_registers(before, 65535)

@@ -99,6 +99,10 @@ def test_destroying_ends_a_wait(lib: Any, target: Target, stubs: ModuleType, kno
     assert codes == [INVALID_CONTEXT]
 
 
+def test_a_stand_of_a_driver_with_events_makes_them_happen(target: Target, known: Known) -> None:
+    assert known.can(SupportsEvents) <= (target.guest is not None)
+
+
 def test_a_driver_without_events_says_so(machine: Microvmi) -> None:
     if not isinstance(machine.driver, SupportsEvents):
         event = Event(1, EventKind.BREAKPOINT, 0)
@@ -149,8 +153,8 @@ def test_releasing_events_twice_is_fine_and_the_machine_runs(target: Target) -> 
         for intercept in INTERCEPTS:
             with contextlib.suppress(NotSupportedError):
                 machine.toggle_intercept(intercept)
-        driver.release_events()
-        driver.release_events()
+        for _ in range(2):
+            driver.end_events()
         can_pause = isinstance(driver, SupportsPause)
     assert not can_pause or runs(target)
 

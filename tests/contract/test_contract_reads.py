@@ -127,6 +127,7 @@ def test_the_same_from_python(machine: Microvmi, truth: Truth) -> None:
 # ---------------------------------------------------------------------------------------------------------- cheapness
 
 
+@pytest.mark.alone
 def test_16_mib_from_an_edge_on_cost_milliseconds(lib: Any, context: int, truth: Truth) -> None:
     buffer = (c_uint8 * (16 * MIB))()
     for address in (address for _, end in truth.ranges for address in (end - 8, end)):
@@ -134,6 +135,7 @@ def test_16_mib_from_an_edge_on_cost_milliseconds(lib: Any, context: int, truth:
         assert best_of_3(call, 0.1) < 0.1, hex(address)
 
 
+@pytest.mark.alone
 def test_16_padded_mib_cost_less_than_a_second(lib: Any, context: int, truth: Truth) -> None:
     """A driver that knows no memory map has to ask for each frame."""
     buffer = (c_uint8 * (16 * MIB))()

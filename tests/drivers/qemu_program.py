@@ -140,7 +140,7 @@ class Machine:
             ],
             "query-cpus-fast": [{"cpu-index": 4}, {"cpu-index": 0}],
             "query-status": {"status": self.status, "running": self.status == "running"},
-            "qom-get": self.properties().get(arguments.get("path", ""), {}).get(arguments.get("property")),
+            "qom-get": self.properties().get(arguments.get("path", ""), {}).get(arguments.get("property", "")),
             "query-memory-devices": self.plugged(),
             "query-migrate": {"status": "postcopy-active"} if "arriving" in self.fakes else {},
         }
@@ -264,7 +264,8 @@ def framing(number: int) -> Callable[[dict[str, Any]], bytes]:
 
 def main() -> None:
     machine = Machine(sys.argv)
-    servers, kept = [], []
+    servers: list[threading.Thread] = []
+    kept: list[socket.socket] = []
     for option, value in itertools.pairwise(sys.argv):
         if option == "-qmp":
             server = socket.socket(socket.AF_UNIX)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from libmicrovmi_py.errors import (
     NotSupportedError,
     ReadOnlyError,
 )
-from libmicrovmi_py.microvmi import Microvmi
+from libmicrovmi_py.machine.microvmi import Microvmi
 from libmicrovmi_py.model import DriverType, MemoryRange
 
 CONTENT = bytes(index * 7 % 256 for index in range(3 * 4096 + 100))
@@ -45,12 +45,13 @@ def test_an_image_is_memory_from_address_0(image: Path) -> None:
 
 def test_every_way_to_name_it_opens_it(image: Path) -> None:
     quoted = str(image).replace(" ", "%20")
-    for open_it in (
+    ways: tuple[Callable[[], Microvmi], ...] = (
         lambda: Microvmi.open(f"vmi://dump/?path={quoted}"),
         lambda: Microvmi.open(f"vmi:///?path={quoted}"),
         lambda: Microvmi(str(image)),
         lambda: Microvmi(driver="dump", path=image),
-    ):
+    )
+    for open_it in ways:
         with open_it() as machine:
             assert machine.read_physical(4096, 8) == CONTENT[4096:4104]
 
@@ -68,9 +69,9 @@ def test_an_image_is_always_paused_and_has_no_registers(image: Path) -> None:
     with Microvmi.open(str(image)) as machine:
         for use in (machine.pause, machine.resume, machine.pause):
             use()
-        for use in (machine.vcpu_count, machine.read_registers):
+        for ask in (machine.vcpu_count, machine.read_registers):
             with pytest.raises(NotSupportedError, match="the dump driver cannot"):
-                use()
+                ask()
 
 
 @pytest.mark.parametrize("magic", [b"\x7fELF", b"EMiL", b"PAGEDU64", b"PAGEDUMP", b"KDUMP   ", b"makedumpfile\0"])

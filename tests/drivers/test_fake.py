@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import pytest
+from processors import x86_registers
 
 from libmicrovmi_py.drivers.fake import FakeDriver, reset_registers
 from libmicrovmi_py.errors import InvalidArgumentError, IoError, NotMappedError, ReadOnlyError
 from libmicrovmi_py.events import PageAccess
-from libmicrovmi_py.microvmi import Microvmi
+from libmicrovmi_py.machine.microvmi import Microvmi
 from libmicrovmi_py.model import PAGE_SIZE, MemoryKind, MemoryRange
 
 
@@ -29,7 +30,7 @@ def test_holes_rom_and_vcpus_come_from_the_uri() -> None:
             MemoryRange(0x9000, 0x7000),
         )
         assert machine.vcpu_count() == 3
-        assert machine.read_registers(2) == reset_registers()
+        assert x86_registers(machine, 2) == reset_registers()
         assert machine.read_physical(0, 0x4000) == bytes(0x4000)
         with pytest.raises(NotMappedError):
             machine.read_physical(0x8FFF, 2)
@@ -93,13 +94,13 @@ def test_frames_that_are_to_fail_do() -> None:
 
 def test_registers_that_were_read_are_a_copy() -> None:
     with Microvmi.open("vmi://fake/") as machine:
-        machine.read_registers().rip = 77
-        machine.read_registers().cs.base = 77
-        assert machine.read_registers() == reset_registers()
+        x86_registers(machine).rip = 77
+        x86_registers(machine).cs.base = 77
+        assert x86_registers(machine) == reset_registers()
         written = reset_registers()
         machine.write_registers(written)
         written.cs.base = 77
-        assert machine.read_registers() == reset_registers()
+        assert x86_registers(machine) == reset_registers()
 
 
 def test_closing_gives_page_accesses_back() -> None:

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from transport.test_qmp import Peer, connected
 
-from libmicrovmi_py.drivers.qemu import control
-from libmicrovmi_py.drivers.qemu.memory import HostMemory, Piece, read_pieces
-from libmicrovmi_py.drivers.qemu.registers import parse_registers
+from libmicrovmi_py.drivers.qemu import stops, vcpus
+from libmicrovmi_py.drivers.qemu.memory import Extent, HostMemory, read_extents
+from libmicrovmi_py.drivers.qemu.vcpus import parse_registers
 from libmicrovmi_py.errors import IoError
 from libmicrovmi_py.model import MemoryKind
 from libmicrovmi_py.transport.deadline import Deadline
@@ -62,51 +62,51 @@ def monitor(command: str, answer: Any) -> Iterator[QmpClient]:
 
 
 def registers(client: QmpClient) -> object:
-    return control.registers(client, 0)
+    return vcpus.registers(client, 0)
 
 
 def run(client: QmpClient) -> object:
-    control.run(client, whoever=True)
+    stops.run(client, whoever=True)
     return None
 
 
-@pytest.mark.parametrize("action", [read_pieces, control.run_state, run, control.vcpu_indexes, registers])
+@pytest.mark.parametrize("action", [read_extents, stops.run_state, run, vcpus.vcpu_indexes, registers])
 def test_right_answers_are_taken(action: Callable[[QmpClient], object]) -> None:
     with monitor("query-memdev", []) as client:
         action(client)
 
 
 WRONG = [
-    (read_pieces, "query-memdev", {}),
-    (read_pieces, "query-memdev", [1]),
-    (read_pieces, "query-memdev", [{"id": 7}]),
-    (read_pieces, "qom-list", None),
-    (read_pieces, "qom-list", [{}]),
-    (read_pieces, "qom-list", [{"type": "ivshmem", "name": []}]),
-    (read_pieces, "info mtree -f", 5),
-    (read_pieces, "info mtree -f", HEAD + ROW.format(0, 1 << 63, "ram", 0)),
-    (read_pieces, "info mtree -f", HEAD + ROW.format(0x1000, 0, "ram", 0)),
-    (read_pieces, "info mtree -f", HEAD + ROW.format(0, 10**40, "ram", 0)),
-    (read_pieces, "gpa2hva", None),
-    (read_pieces, "gpa2hva", f"Host virtual address for 0x0 (ram) is 0x{'f' * 40}\n"),
-    (read_pieces, "query-memory-devices", {}),
-    (read_pieces, "query-memory-devices", [1]),
-    (read_pieces, "query-memory-devices", [{"data": []}]),
-    (read_pieces, "query-memory-devices", [{"data": {"addr": -1, "size": 1}}]),
-    (read_pieces, "query-memory-devices", [{"data": {"addr": 0, "size": 10**40}}]),
-    (control.run_state, "query-status", []),
-    (control.run_state, "query-status", {}),
-    (control.run_state, "query-status", {"status": 1}),
-    (control.stop, "query-status", {"status": None}),
-    (control.migrates, "query-migrate", {"status": []}),
+    (read_extents, "query-memdev", {}),
+    (read_extents, "query-memdev", [1]),
+    (read_extents, "query-memdev", [{"id": 7}]),
+    (read_extents, "qom-list", None),
+    (read_extents, "qom-list", [{}]),
+    (read_extents, "qom-list", [{"type": "ivshmem", "name": []}]),
+    (read_extents, "info mtree -f", 5),
+    (read_extents, "info mtree -f", HEAD + ROW.format(0, 1 << 63, "ram", 0)),
+    (read_extents, "info mtree -f", HEAD + ROW.format(0x1000, 0, "ram", 0)),
+    (read_extents, "info mtree -f", HEAD + ROW.format(0, 10**40, "ram", 0)),
+    (read_extents, "gpa2hva", None),
+    (read_extents, "gpa2hva", f"Host virtual address for 0x0 (ram) is 0x{'f' * 40}\n"),
+    (read_extents, "query-memory-devices", {}),
+    (read_extents, "query-memory-devices", [1]),
+    (read_extents, "query-memory-devices", [{"data": []}]),
+    (read_extents, "query-memory-devices", [{"data": {"addr": -1, "size": 1}}]),
+    (read_extents, "query-memory-devices", [{"data": {"addr": 0, "size": 10**40}}]),
+    (stops.run_state, "query-status", []),
+    (stops.run_state, "query-status", {}),
+    (stops.run_state, "query-status", {"status": 1}),
+    (stops.stop, "query-status", {"status": None}),
+    (stops.migrates, "query-migrate", {"status": []}),
     (run, "query-status", 7),
-    (control.vcpu_indexes, "query-cpus-fast", {}),
-    (control.vcpu_indexes, "query-cpus-fast", []),
-    (control.vcpu_indexes, "query-cpus-fast", [{}]),
-    (control.vcpu_indexes, "query-cpus-fast", [{"cpu-index": "0"}]),
-    (control.vcpu_indexes, "query-cpus-fast", [{"cpu-index": True}]),
-    (control.vcpu_indexes, "query-cpus-fast", [{"cpu-index": 10**40}]),
-    (control.vcpu_indexes, "query-cpus-fast", [{"cpu-index": 0}] * 70_000),
+    (vcpus.vcpu_indexes, "query-cpus-fast", {}),
+    (vcpus.vcpu_indexes, "query-cpus-fast", []),
+    (vcpus.vcpu_indexes, "query-cpus-fast", [{}]),
+    (vcpus.vcpu_indexes, "query-cpus-fast", [{"cpu-index": "0"}]),
+    (vcpus.vcpu_indexes, "query-cpus-fast", [{"cpu-index": True}]),
+    (vcpus.vcpu_indexes, "query-cpus-fast", [{"cpu-index": 10**40}]),
+    (vcpus.vcpu_indexes, "query-cpus-fast", [{"cpu-index": 0}] * 70_000),
     (registers, "info registers", []),
     (registers, "info registers", "EIP=00000000\nCS =0000 " + "f" * 40 + " 0 0\n"),
 ]
@@ -129,13 +129,14 @@ def test_a_value_that_no_register_can_hold_is_an_io_error(line: str) -> None:
         parse_registers(f"RIP=0000000000000000\n{line}\n")
 
 
+@pytest.mark.alone
 def test_a_text_made_to_be_searched_for_ever_is_read_in_no_time() -> None:
     started = time.monotonic()
     with (
         monitor("gpa2hva", "Host virtual address for 0x0 (" * 8000) as client,
         pytest.raises(IoError, match="keeps changing"),
     ):
-        read_pieces(client)
+        read_extents(client)
     assert time.monotonic() - started < 3
 
 
@@ -166,31 +167,34 @@ def crowded() -> Iterator[tuple[Process, int]]:
         child.kill()
 
 
+@pytest.mark.alone
 def test_many_ranges_in_a_process_of_many_mappings_take_no_time(crowded: tuple[Process, int]) -> None:
     process, place = crowded
     last = place + 0x1000 + ((MAPPINGS - 4000) << 13)
-    pieces = [Piece(at << 13, 0x1000, MemoryKind.RAM, "ram", 0, last + (at << 13)) for at in range(4000)]
+    extents = [Extent(at << 13, 0x1000, MemoryKind.RAM, "ram", 0, last + (at << 13)) for at in range(4000)]
     memory, started = HostMemory(process), time.monotonic()
-    assert len(memory.regions(pieces, filled=True)) == 4000
+    assert len(memory.regions(extents, filled=True)) == 4000
     assert time.monotonic() - started < 5
     memory.close()
 
 
+@pytest.mark.alone
 def test_ranges_that_lie_in_more_mappings_than_can_be_are_an_error(crowded: tuple[Process, int]) -> None:
     process, place = crowded
     size = MAPPINGS * 0x2000
-    pieces = [Piece(at * size, size, MemoryKind.RAM, "ram", 0, place) for at in range(1000)]
+    extents = [Extent(at * size, size, MemoryKind.RAM, "ram", 0, place) for at in range(1000)]
     memory, started = HostMemory(process), time.monotonic()
     with pytest.raises(IoError, match="more than 65536 mappings"):
-        memory.regions(pieces, filled=True)
+        memory.regions(extents, filled=True)
     assert time.monotonic() - started < 5
     memory.close()
 
 
+@pytest.mark.alone
 def test_no_more_files_are_mapped_than_a_qemu_has(crowded: tuple[Process, int]) -> None:
     process, place = crowded
     memory, started = HostMemory(process), time.monotonic()
-    regions = memory.regions([Piece(0, 0x2000 * 3000, MemoryKind.RAM, "ram", 0, place)], filled=True)
+    regions = memory.regions([Extent(0, 0x2000 * 3000, MemoryKind.RAM, "ram", 0, place)], filled=True)
     assert len(regions) == 6000
     assert sum(region.source.reach().view is not None for region in regions) <= 288
     assert time.monotonic() - started < 10

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from stand_ins import StandIns
+from qemu_simulators import QemuSimulators
 from transport.other_user import NOBODY, need_root, run_as_nobody
 
 KIB = 1024
@@ -40,14 +40,14 @@ def opened(folder: Path) -> Iterator[Opened]:
             "from libmicrovmi_py import Microvmi\n"
             "from libmicrovmi_py.drivers import registry\n"
             "from libmicrovmi_py.errors import *\n"
-            "from libmicrovmi_py.memory.native import native\n"
+            "from libmicrovmi_py.transport.native import native\n"
             "native(), list(registry.all_drivers()), b'x'.decode('idna')\n"
             "become_nobody()\n"
             f"try:\n    vm = Microvmi.open({uri!r})\n"
             "except Exception as err:\n    print(type(err).__name__, err)\n    sys.exit()\n" + program
         )
 
-    with StandIns(folder) as machines:
+    with QemuSimulators(folder) as machines:
         yield run
 
 

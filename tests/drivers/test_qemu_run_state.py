@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from drivers.played_qemu import PlayedQemu, played_qemu
+from drivers.qemu_with_monitor import QemuWithMonitor, qemu_with_monitor
 
 from libmicrovmi_py import Microvmi, release_all
 from libmicrovmi_py.drivers.base import SupportsPause
 from libmicrovmi_py.errors import DriverUnavailableError, IoError, MicrovmiError, TimeoutExpiredError, VmGoneError
 
-Play = Callable[..., PlayedQemu]
+Play = Callable[..., QemuWithMonitor]
 
 
 @pytest.fixture
-def qemu(tmp_path: Path) -> Iterator[PlayedQemu]:
-    with played_qemu(tmp_path) as qemu:
+def qemu(tmp_path: Path) -> Iterator[QemuWithMonitor]:
+    with qemu_with_monitor(tmp_path) as qemu:
         yield qemu
 
 
@@ -33,7 +33,7 @@ NEVER = (*TRANSIENT, "inmigrate", "internal-error", "shutdown", "debug", "suspen
 
 
 @pytest.mark.parametrize("status", NEVER)
-def test_a_resume_that_does_harm_is_refused_in_a_line(qemu: PlayedQemu, status: str) -> None:
+def test_a_resume_that_does_harm_is_refused_in_a_line(qemu: QemuWithMonitor, status: str) -> None:
     with Microvmi.open(qemu.uri) as machine:
         qemu.execute("play-state", status=status)
         with pytest.raises(DriverUnavailableError, match=rf"\({status}\)") as caught:
@@ -43,7 +43,7 @@ def test_a_resume_that_does_harm_is_refused_in_a_line(qemu: PlayedQemu, status: 
 
 
 @pytest.mark.parametrize("status", ["paused", "prelaunch", "io-error", "watchdog", "guest-panicked"])
-def test_a_resume_is_the_normal_thing_in_other_states(qemu: PlayedQemu, status: str) -> None:
+def test_a_resume_is_the_normal_thing_in_other_states(qemu: QemuWithMonitor, status: str) -> None:
     with Microvmi.open(qemu.uri) as machine:
         qemu.execute("play-state", status=status)
         machine.resume()
@@ -51,7 +51,7 @@ def test_a_resume_is_the_normal_thing_in_other_states(qemu: PlayedQemu, status: 
 
 
 @pytest.mark.parametrize("status", [*TRANSIENT, "inmigrate", "preconfig", "something-new"])
-def test_a_pause_that_is_none_is_refused(qemu: PlayedQemu, status: str) -> None:
+def test_a_pause_that_is_none_is_refused(qemu: QemuWithMonitor, status: str) -> None:
     with Microvmi.open(qemu.uri) as machine:
         qemu.execute("play-state", status=status)
         with pytest.raises(DriverUnavailableError, match=rf"\({status}\)"):
@@ -59,7 +59,7 @@ def test_a_pause_that_is_none_is_refused(qemu: PlayedQemu, status: str) -> None:
     assert qemu.status() == status
 
 
-def test_a_machine_that_sleeps_is_not_paused_and_says_so(qemu: PlayedQemu) -> None:
+def test_a_machine_that_sleeps_is_not_paused_and_says_so(qemu: QemuWithMonitor) -> None:
     with Microvmi.open(qemu.uri) as machine:
         qemu.execute("play-state", status="suspended")
         with pytest.raises(IoError, match="sleeps"):
@@ -78,7 +78,7 @@ def uses(machine: Microvmi) -> list[Callable[[], Any]]:
     ]
 
 
-def test_a_machine_that_was_migrated_away_says_so(qemu: PlayedQemu) -> None:
+def test_a_machine_that_was_migrated_away_says_so(qemu: QemuWithMonitor) -> None:
     with Microvmi.open(qemu.uri) as machine:
         machine.pause()
         qemu.execute("play-state", status="postmigrate")
@@ -99,7 +99,7 @@ def test_memory_of_a_machine_that_was_migrated_away_says_so_from_then_on(
     tmp_path: Path, lib: Any, opened: Callable[[str], int], options: tuple[str, ...]
 ) -> None:
     buffer, count = create_string_buffer(8), c_uint64()
-    with played_qemu(tmp_path, *options) as qemu, Microvmi.open(qemu.uri) as machine:
+    with qemu_with_monitor(tmp_path, *options) as qemu, Microvmi.open(qemu.uri) as machine:
         context = opened(qemu.uri)
         kept = machine.read_physical(0x1000, 8)
         assert lib.microvmi_read_physical(context, 0x1000, cast(buffer, POINTER(c_uint8)), 8, byref(count))
@@ -123,7 +123,7 @@ def test_memory_of_a_machine_that_was_migrated_away_says_so_from_then_on(
 
 
 @pytest.mark.parametrize("status", [*NEVER, "prelaunch", "io-error", "watchdog", "guest-panicked"])
-def test_taking_back_leaves_what_others_halted(qemu: PlayedQemu, status: str) -> None:
+def test_taking_back_leaves_what_others_halted(qemu: QemuWithMonitor, status: str) -> None:
     with Microvmi.open(qemu.uri) as machine:
         qemu.execute("play-state", status=status)
         assert isinstance(machine.driver, SupportsPause)
@@ -133,7 +133,7 @@ def test_taking_back_leaves_what_others_halted(qemu: PlayedQemu, status: str) ->
 
 @pytest.mark.parametrize("how", ["close", "release"])
 def test_a_stop_whose_answer_is_late_is_taken_back(tmp_path: Path, how: str) -> None:
-    with played_qemu(tmp_path, "-fake", "late=stop") as qemu:
+    with qemu_with_monitor(tmp_path, "-fake", "late=stop") as qemu:
         machine = Microvmi.open(qemu.uri.replace("timeout=5", "timeout=0.5"))
         with pytest.raises(TimeoutExpiredError):
             machine.pause()
@@ -145,7 +145,7 @@ def test_a_stop_whose_answer_is_late_is_taken_back(tmp_path: Path, how: str) -> 
 
 
 def test_a_pause_that_was_refused_is_nobodys(tmp_path: Path) -> None:
-    with played_qemu(tmp_path, "-fake", "refuse=stop") as qemu:
+    with qemu_with_monitor(tmp_path, "-fake", "refuse=stop") as qemu:
         with Microvmi.open(qemu.uri) as machine:
             with pytest.raises(IoError, match="not now"):
                 machine.pause()
@@ -153,7 +153,7 @@ def test_a_pause_that_was_refused_is_nobodys(tmp_path: Path) -> None:
         assert qemu.status() == "paused"
 
 
-def test_a_qemu_that_is_stopped_fills_no_queue_and_takes_one_limit(qemu: PlayedQemu) -> None:
+def test_a_qemu_that_is_stopped_fills_no_queue_and_takes_one_limit(qemu: QemuWithMonitor) -> None:
     with Microvmi.open(qemu.uri.replace("timeout=5", "timeout=0.3")) as machine:
         os.kill(qemu.process.pid, signal.SIGSTOP)
         try:
@@ -167,7 +167,7 @@ def test_a_qemu_that_is_stopped_fills_no_queue_and_takes_one_limit(qemu: PlayedQ
 
 @pytest.mark.parametrize("answer", [None, [], "running", {"status": 7}, {"running": True}], ids=str)
 def test_an_answer_of_another_shape_is_told_as_such(tmp_path: Path, answer: object) -> None:
-    with played_qemu(tmp_path) as qemu, Microvmi.open(qemu.uri) as machine:
+    with qemu_with_monitor(tmp_path) as qemu, Microvmi.open(qemu.uri) as machine:
         qemu.execute("play-answer", to="query-status", answer=json.dumps(answer))
         with pytest.raises(IoError, match="query-status" if not isinstance(answer, dict) else "the machine's state"):
             machine.pause()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from libmicrovmi_py.arch.x86.registers import SegmentReg, SystemTableReg
 from libmicrovmi_py.drivers.qemu.commandline import (
     Group,
     QmpSocket,
@@ -14,9 +15,8 @@ from libmicrovmi_py.drivers.qemu.commandline import (
     qmp_sockets,
 )
 from libmicrovmi_py.drivers.qemu.memory import FlatRange, main_blocks, parse_flat_view
-from libmicrovmi_py.drivers.qemu.registers import parse_registers
+from libmicrovmi_py.drivers.qemu.vcpus import parse_registers
 from libmicrovmi_py.errors import NotSupportedError
-from libmicrovmi_py.model import SegmentReg, SystemTableReg
 
 QEMU = "qemu-system-x86_64"
 

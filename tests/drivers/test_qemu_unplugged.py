@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stand_ins import StandIns
+from qemu_simulators import QemuSimulators
 
 from libmicrovmi_py import Microvmi
 from libmicrovmi_py.errors import MicrovmiError, NotMappedError
@@ -25,19 +25,21 @@ def options(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
 
 
 @pytest.fixture
-def machines(tmp_path: Path) -> Iterator[StandIns]:
-    with StandIns(tmp_path) as stand_ins:
-        yield stand_ins
+def machines(tmp_path: Path) -> Iterator[QemuSimulators]:
+    with QemuSimulators(tmp_path) as simulators:
+        yield simulators
 
 
-def test_a_dimm_is_written_while_it_is_there(machines: StandIns, options: list[str]) -> None:
+def test_a_dimm_is_written_while_it_is_there(machines: QemuSimulators, options: list[str]) -> None:
     with Microvmi.open(machines.start(*options)) as machine:
         for value in (b"\x01", b"\x02"):
             machine.write_physical(DIMM + 8, value * 16)
             assert machine.read_physical(DIMM + 8, 16) == value * 16
 
 
-def test_an_old_map_does_not_write_a_dimm_that_is_gone(machines: StandIns, options: list[str], tmp_path: Path) -> None:
+def test_an_old_map_does_not_write_a_dimm_that_is_gone(
+    machines: QemuSimulators, options: list[str], tmp_path: Path
+) -> None:
     with Microvmi.open(machines.start(*options)) as machine:
         machine.write_physical(DIMM, b"\x01" * 16)
         (tmp_path / "dimm").unlink()
@@ -51,7 +53,7 @@ def test_an_old_map_does_not_write_a_dimm_that_is_gone(machines: StandIns, optio
         assert machine.read_physical(0x1000, 16) == b"\x03" * 16
 
 
-def test_not_from_c_either(machines: StandIns, options: list[str], tmp_path: Path, lib: Any, opened: Any) -> None:
+def test_not_from_c_either(machines: QemuSimulators, options: list[str], tmp_path: Path, lib: Any, opened: Any) -> None:
     context = opened(machines.start(*options))
     data = (c_ubyte * 16)(*b"\x01" * 16)
     assert lib.microvmi_write_physical(context, DIMM, data, 16), lib.microvmi_last_error()
@@ -61,7 +63,7 @@ def test_not_from_c_either(machines: StandIns, options: list[str], tmp_path: Pat
     assert lib.microvmi_write_physical(context, 0x1000, data, 16), lib.microvmi_last_error()
 
 
-def test_what_cannot_be_asked_is_not_written(machines: StandIns, options: list[str]) -> None:
+def test_what_cannot_be_asked_is_not_written(machines: QemuSimulators, options: list[str]) -> None:
     uri = machines.start(*options, "-fake", "refuse-when-paused=query-memory-devices")
     with Microvmi.open(uri) as machine:
         before = machine.read_physical(DIMM, 16)

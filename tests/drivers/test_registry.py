@@ -12,7 +12,7 @@ import pytest
 
 from libmicrovmi_py.drivers import registry
 from libmicrovmi_py.errors import DriverUnavailableError, InvalidArgumentError, NoDriverError
-from libmicrovmi_py.microvmi import Microvmi
+from libmicrovmi_py.machine.microvmi import Microvmi
 from libmicrovmi_py.model import DriverType
 from libmicrovmi_py.params import Parameters
 

@@ -187,6 +187,12 @@ class TestRegsDump:
         assert (found["cs.base"], found["cs.limit"], found["cs.selector"]) == (0xFFFF0000, 0xFFFF, 0xF000)
         assert found["idt.limit"] == 0xFFFF
 
+    def test_prints_those_of_an_aarch64_machine(self, run: Run) -> None:
+        found = registers(run("regs-dump", "vmi://arm/", 1).stdout)
+        assert found.pop("vcpu") == 1
+        assert [value >> 56 for value in found.values()] == list(range(1, 51))
+        assert (found["x30"] >> 56, found["pc"] >> 56, found["midr_el1"] >> 56) == (31, 32, 49)
+
     def test_prints_all_vcpus(self, run: Run) -> None:
         parts = run("regs-dump", "vmi://fake/?vcpus=3").stdout.split("\n\n")
         assert [registers(part)["vcpu"] for part in parts] == [0, 1, 2]

@@ -64,7 +64,8 @@ class Mutator(random.Random):
         nested: Any = []
         for _ in range(self.choice((1, 20, 63))):
             nested = self.choice(([nested], {"id": nested}))
-        kinds = (*NUMBERS, *TEXTS, None, True, False, 1.5, 1e308, float("nan"), [], {}, [None], {"id": None}, nested)
+        plain: tuple[Any, ...] = (*NUMBERS, *TEXTS, None, True, False, 1.5, 1e308, float("nan"))
+        kinds = (*plain, [], {}, [None], {"id": None}, nested)
         return self.choice((*kinds, "\ud800", "x" * 100_000))
 
     def text(self, text: str) -> str:

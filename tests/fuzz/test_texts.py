@@ -16,7 +16,7 @@ from fuzz.outcomes import Caller, told
 from libmicrovmi_py import Microvmi
 from libmicrovmi_py.drivers.qemu.commandline import guest_name, qmp_sockets
 from libmicrovmi_py.drivers.qemu.memory import parse_flat_view
-from libmicrovmi_py.drivers.qemu.registers import parse_registers
+from libmicrovmi_py.drivers.qemu.vcpus import parse_registers
 from libmicrovmi_py.transport.deadline import Deadline
 from libmicrovmi_py.transport.unixsock import TcpEndpoint, UnixEndpoint
 
@@ -120,6 +120,7 @@ SIZE = 240_000
         ("a=b,c" * (SIZE // 5), lambda text: qmp_sockets(["-chardev", text, "-qmp", text])),
     ],
 )
+@pytest.mark.alone
 def test_texts_made_to_take_long_are_read_in_no_time(text: str, reader: Callable[[str], object]) -> None:
     started = time.monotonic()
     told(text[:60], lambda: reader(text))

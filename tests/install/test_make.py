@@ -14,6 +14,7 @@ import _cffi_backend
 import cffi
 import pycparser
 import pytest
+from built import outdated
 
 ROOT = Path(__file__).resolve().parents[2]
 IGNORED = shutil.ignore_patterns(
@@ -70,23 +71,44 @@ def _make(place: Path, *words: str, python: str | None = sys.executable) -> subp
 def _built_by(done: subprocess.CompletedProcess[str]) -> list[str]:
     """Which of the three parts a make has built."""
     assert done.returncode == 0, done.stderr
-    parts = {"library": "-o build/lib/libmicrovmi.so", "module": "-o libmicrovmi_py/_hot", "Python": "-m compileall"}
+    parts = {"library": "-o build/lib/libmicrovmi.so", "module": "-o libmicrovmi_py/_direct", "Python": "-m compileall"}
     return [name for name, sign in parts.items() if sign in done.stdout]
 
 
 def test_nothing_is_done_when_nothing_has_changed(tree: Path, make: Make) -> None:
-    for path in (tree / "include" / "libmicrovmi.h", tree / "libmicrovmi_py" / "_native" / "hot.c"):
+    for path in (tree / "include" / "libmicrovmi.h", tree / "libmicrovmi_py" / "_native" / "direct.c"):
         path.touch()
     done = make("lib")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_second_make_writes_nothing(tree: Path, make: Make) -> None:
+    before = _dates_of_files(tree)
+    assert make("lib").returncode == 0
+    assert _dates_of_files(tree) == before
+
+
+def _dates_of_files(tree: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in tree.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+
+
+def test_a_c_file_that_is_not_listed_is_told_in_one_line(tree: Path, make: Make) -> None:
+    extra = tree / "libmicrovmi_py" / "_native" / "extra.c"
+    extra.write_text("")
+    told = make("lib").stderr.splitlines()[0]
+    extra.unlink()
+    assert told.endswith("_native/units.py has to list all C files and no others: extra")
+    assert make("lib").returncode == 0
 
 
 @pytest.mark.parametrize(
     ("file", "parts"),
     [
         ("include/libmicrovmi.h", ["library", "module"]),
-        ("libmicrovmi_py/_native/hot.c", ["library", "module"]),
+        ("libmicrovmi_py/_native/direct.c", ["library", "module"]),
         ("libmicrovmi_py/_native/exports.map", ["library", "module"]),
+        ("libmicrovmi_py/_native/services.h", ["library", "module"]),
+        ("libmicrovmi_py/_native/units.py", ["library", "module", "Python"]),
         ("libmicrovmi_py/model.py", ["Python"]),
         ("libmicrovmi_py/version.py", ["library", "module", "Python"]),
     ],
@@ -96,17 +118,55 @@ def test_a_change_is_built_once_however_old_the_file_is(tree: Path, make: Make, 
     with (tree / file).open("a") as source:
         source.write(comment.format("changed") + "\n")
     os.utime(tree / file, (LONG_AGO, LONG_AGO))
+    assert outdated(tree) == f"build/ is not made of these sources ({file}): run make lib"
     assert _built_by(make("lib")) == parts
     assert make("lib").stdout == ""
+    assert outdated(tree) is None
 
 
 def test_a_module_that_is_gone_is_gone_from_the_library(tree: Path, make: Make) -> None:
     extra = tree / "libmicrovmi_py" / "extra.py"
     extra.write_text("")
+    assert "extra.py" in str(outdated(tree))
     assert _built_by(make("lib")) == ["Python"]
     extra.unlink()
+    assert "extra.py" in str(outdated(tree))
     assert _built_by(make("lib")) == ["Python"]
     assert not (tree / "build" / "lib" / "libmicrovmi" / "libmicrovmi_py" / "extra.py").exists()
+
+
+def test_a_library_that_an_older_build_left_is_outdated(tree: Path, make: Make) -> None:
+    source = tree / "libmicrovmi_py" / "_native" / "log.c"
+    text = source.read_text()
+    source.write_text(text + "#error\n")
+    assert make("lib").returncode != 0
+    assert outdated(tree) is not None
+    source.write_text(text)
+    assert make("lib").returncode == 0
+    assert outdated(tree) is None
+
+
+@pytest.mark.parametrize("name", ["new.c", "new.h"])
+def test_a_source_that_was_not_there_makes_a_build_outdated(tree: Path, name: str) -> None:
+    source = tree / "libmicrovmi_py" / "_native" / name
+    source.write_text("")
+    try:
+        assert name in str(outdated(tree))
+    finally:
+        source.unlink()
+
+
+def test_no_test_runs_on_an_outdated_build(tmp_path: Path) -> None:
+    (tmp_path / "tests").mkdir()
+    shutil.copy2(ROOT / "tests" / "conftest.py", tmp_path / "tests")
+    (tmp_path / "tests" / "test_it.py").write_text("def test_it():\n    pass\n")
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("MICROVMI_", "PYTEST_"))}
+    clean["PYTHONPATH"] = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/test_it.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=clean, capture_output=True, text=True, check=False)
+    told = "ERROR: build/ is not made of these sources (nothing is built): run make lib"
+    assert (done.returncode, done.stderr.strip()) == (4, told)
+    assert "passed" not in done.stdout
 
 
 def test_a_path_with_spaces_is_installed_from_and_to(tree: Path, make: Make, tmp_path: Path) -> None:
@@ -125,7 +185,7 @@ def test_a_path_with_spaces_is_installed_from_and_to(tree: Path, make: Make, tmp
 def test_pip_installs_from_a_path_with_spaces(tree: Path, tmp_path: Path) -> None:
     python = tmp_path / "an environment" / "bin" / "python"
     subprocess.run([sys.executable, "-m", "venv", python.parents[1]], check=True)
-    command = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", tree]
+    command = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", str(tree)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     code = "from libmicrovmi_py import Microvmi; print(Microvmi.open('vmi://fake/').read_physical(0x3000, 1))"
@@ -174,6 +234,6 @@ def test_a_python_that_is_not_there_is_told_in_one_line(tree: Path) -> None:
 
 def test_pip_tells_a_python_that_is_too_old_in_one_line() -> None:
     code = "import sys; sys.version_info = (3, 9, 2); sys.path.insert(0, sys.argv[1]); import wheel_backend"
-    command = [sys.executable, "-c", code, ROOT / "libmicrovmi_py" / "_native"]
+    command = [sys.executable, "-c", code, str(ROOT / "libmicrovmi_py" / "_native")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "this is Python 3.9; libmicrovmi needs 3.10 or later\n")

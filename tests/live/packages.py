@@ -69,7 +69,7 @@ def archives(*names: str) -> list[Path]:
 def unpack(archive: Path, target: Path, *patterns: str) -> None:
     """Put those files of a package into ``target`` whose paths (``./boot/...``) match a pattern; ``*`` is anything."""
     with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", archive], stdout=subprocess.PIPE) as source:
-        command = ["tar", "-x", "-C", target, "--wildcards", "--no-same-owner", *patterns]
+        command = ["tar", "-x", "-C", str(target), "--wildcards", "--no-same-owner", *patterns]
         done = subprocess.run(command, stdin=source.stdout, capture_output=True, text=True, timeout=120)
     if done.returncode != 0:
         raise Unobtainable(f"{archive.name} does not unpack: {done.stderr.strip()[-300:]}")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import pytest
+from processors import x86_registers
 
 from libmicrovmi_py import Microvmi
 
@@ -82,6 +83,6 @@ def test_python_says_the_same_as_c(paused: Guest, vm: Machine) -> None:
         ranges = [oracle.Range(item.start, item.size, item.kind.name.lower()) for item in machine.memory_map()]
         assert ranges == vm.memory_map()
         for vcpu in range(VCPUS):
-            registers, expected = machine.read_registers(vcpu), vm.registers(vcpu)
+            registers, expected = x86_registers(machine, vcpu), vm.registers(vcpu)
             assert (registers.rip, registers.cr3, registers.rsp) == tuple(expected[n] for n in ("rip", "cr3", "rsp"))
             assert (registers.gs.base, registers.gs.limit, registers.gs.selector) == expected["gs"]

@@ -179,7 +179,7 @@ def test_dumps_filtered_by_makedumpfile_end_where_the_machine_does(
     notes.write_bytes(told[0])
     whole.write_bytes(_with_headers_first(content))
     for arguments in (("-E", "-d", "31"), ("-c", "-d", "31"), ("-l", "-d", "1")):
-        command = ["makedumpfile", *arguments, "-i", notes, whole, path]
+        command = ["makedumpfile", *arguments, "-i", str(notes), str(whole), str(path)]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         if ended.returncode:
             missing(f"this makedumpfile does not know the guest's kernel: {ended.stdout.strip().splitlines()[-1:]}")
@@ -198,7 +198,7 @@ def _in_elf(path: Path) -> int:
     content = path.read_bytes()
     (place,), (count,) = struct.unpack_from("<Q", content, 32), struct.unpack_from("<H", content, 56)
     rows = struct.iter_unpack("<2I6Q", content[place : place + 56 * count])
-    return sum(row[5] for row in rows if row[0] == 1)
+    return sum(int(row[5]) for row in rows if row[0] == 1)
 
 
 def _in_kdump(path: Path) -> int:
@@ -207,7 +207,7 @@ def _in_kdump(path: Path) -> int:
     block_size, header_blocks, bitmap_blocks = struct.unpack_from("<3I", content, 428)
     half = bitmap_blocks // 2 * block_size
     begin = (1 + header_blocks) * block_size + half
-    return int.from_bytes(content[begin : begin + half], "little").bit_count() * block_size
+    return int.from_bytes(content[begin : begin + half], "little").bit_count() * int(block_size)
 
 
 def _with_headers_first(content: bytes) -> bytes:

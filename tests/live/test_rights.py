@@ -17,7 +17,7 @@ PROGRAM = """
 import hashlib
 from libmicrovmi_py import Microvmi
 from libmicrovmi_py.drivers import registry
-from libmicrovmi_py.memory.native import native
+from libmicrovmi_py.transport.native import native
 native(), list(registry.all_drivers())
 become_nobody()
 try:

@@ -18,9 +18,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import pytest
-from drivers.played_qemu import PlayedQemu, played_qemu
+from drivers.qemu_with_monitor import QemuWithMonitor, qemu_with_monitor
 
 from libmicrovmi_py import Microvmi
 from libmicrovmi_py.errors import MicrovmiError
@@ -31,7 +32,7 @@ from .monitor import Monitor
 from .packages import ROOT
 from .tiny import GO, Tiny, step, tiny, wait_for
 
-Machine = Tiny | PlayedQemu
+Machine = Tiny | QemuWithMonitor
 PAGE = ROOT / "docs" / "drivers" / "qemu.md"
 AT_ONCE = 12
 OPERATIONS = ("pause", "resume", "close", "exit", "SIGKILL")
@@ -122,7 +123,7 @@ def started(state: State | str, folder: Path) -> Iterator[tuple[Machine, Callabl
     """A machine, and what brings it into a state."""
     with ExitStack() as stack:
         if isinstance(state, str):
-            played = stack.enter_context(played_qemu(folder))
+            played = stack.enter_context(qemu_with_monitor(folder))
             yield played, lambda: played.execute("play-state", status=state)
             return
         guest = stack.enter_context(tiny(folder, state.act, state.options))
@@ -208,10 +209,9 @@ def row_of(state: State | str, version: int) -> str:
 @pytest.fixture(scope="module")
 def cells(request: pytest.FixtureRequest, boot: Boot, folder: Path) -> Iterator[dict[tuple[str, str], Future[str]]]:
     """What is seen of the states that are asked for; most of it is waiting, so it is done several at a time."""
-    asked = [
-        item.callspec.params["state"] for item in request.session.items if "cells" in getattr(item, "fixturenames", ())
-    ]
-    with played_qemu(folder):
+    items = [item for item in request.session.items if isinstance(item, pytest.Function)]
+    asked = [cast("State | str", item.callspec.params["state"]) for item in items if "cells" in item.fixturenames]
+    with qemu_with_monitor(folder):
         pass  # its program is there now: one that is being written cannot be started
     with ThreadPoolExecutor(AT_ONCE) as pool:
         yield {

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from needs import missing
-from stand_ins import StandIns
+from qemu_simulators import QemuSimulators
 
 from libmicrovmi_py import Microvmi
 from libmicrovmi_py.errors import IoError
@@ -26,7 +26,10 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Microvmi
     if os.geteuid() != 0:
         missing("the kernel lets only root make another process's reads wait; to enable: run as root")
     how = "arriving" if request.param == "postcopy" else "waiting"
-    with StandIns(tmp_path) as machines, Microvmi.open(machines.start(*fakes("private", "missing", how))) as opened:
+    with (
+        QemuSimulators(tmp_path) as machines,
+        Microvmi.open(machines.start(*fakes("private", "missing", how))) as opened,
+    ):
         yield opened
 
 
@@ -92,6 +95,6 @@ def test_closing_does_not_wait(machine: Microvmi) -> None:
 
 def test_shared_memory_is_not_touched_before_it_arrived(tmp_path: Path) -> None:
     """A page that a mapping of ours would allocate could not arrive any more."""
-    with StandIns(tmp_path) as machines, Microvmi.open(machines.start(*fakes("arriving"))) as machine:
+    with QemuSimulators(tmp_path) as machines, Microvmi.open(machines.start(*fakes("arriving"))) as machine:
         assert all(region.source.reach().view is None for region in machine.driver.regions())  # type: ignore[attr-defined]
         assert machine.read_physical(0x5000, 16) == b"\x05" * 16

@@ -16,7 +16,9 @@ from libmicrovmi_py.drivers.base import Region, Source
 from libmicrovmi_py.drivers.fake import FakeDriver
 from libmicrovmi_py.memory.cache import PageCache
 from libmicrovmi_py.memory.direct import DirectMemory
+from libmicrovmi_py.memory.physical import PhysicalMemory
 from libmicrovmi_py.model import PAGE_SIZE, MemoryKind
+from libmicrovmi_py.transport.native import native
 from libmicrovmi_py.transport.processes import Process
 from libmicrovmi_py.transport.procmem import ProcessMemory
 
@@ -205,10 +207,10 @@ def test_another_memory_map_has_other_pages() -> None:
         assert memory.read_into(0, buffer) == 5
         area[:5] = b"moved"
         memory.read_into(0, buffer)
-        assert buffer == b"first", "not kept"
+        assert bytes(buffer) == b"first", "not kept"
         machine.start += PAGE_SIZE
         memory.read_into(0, buffer)
-        assert buffer == b"other"
+        assert bytes(buffer) == b"other"
         del anchor
     source.close()
 
@@ -232,3 +234,24 @@ def test_what_is_written_while_it_is_fetched_is_not_kept_as_it_was() -> None:
     driver.vm = vm
     assert vm.read_physical(0, 7) == bytes(7)
     assert vm.read_physical(0, 7) == b"written"
+
+
+def test_a_write_while_kept_pages_are_exchanged_reaches_those_that_are_still_read() -> None:
+    content = bytearray(index % 251 for index in range(8 * PAGE_SIZE))
+    memory = PhysicalMemory(FakeDriver({0: content}))
+    memory.keep_pages(1 << 20)
+    before = bytearray(8)
+    assert memory.read_into(16, memoryview(before)) == 8  # kept from now on
+    still_read = memory.table()
+    assert still_read is not None
+    found = bytearray(8)
+
+    def write_and_look() -> None:
+        memory.write_from(16, memoryview(b"changed!"))
+        ffi, lib = native()
+        target = ffi.from_buffer("uint8_t[]", found, require_writable=True)
+        assert lib.mvi_frames_read(still_read.pointer, 16, target, 8) == 0  # not out of the pages of before
+
+    memory.follow(write_and_look)
+    memory.keep_pages(1 << 20)
+    assert memory.read(16, 8) == b"changed!"

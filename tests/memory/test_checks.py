@@ -15,9 +15,9 @@ from libmicrovmi_py import Microvmi
 from libmicrovmi_py.drivers.base import Driver, Region
 from libmicrovmi_py.errors import IoError
 from libmicrovmi_py.memory.direct import DirectMemory
-from libmicrovmi_py.memory.native import native
 from libmicrovmi_py.model import PAGE_SIZE, MemoryKind, MemoryRange
 from libmicrovmi_py.params import Parameters
+from libmicrovmi_py.transport.native import native
 from libmicrovmi_py.transport.reach import Reach
 
 TOP = 1 << 64
@@ -131,7 +131,7 @@ FITTING = [name for name, ranges in RANGES.items() if all(0 <= number < TOP for 
 @pytest.mark.parametrize("name", FITTING)
 def test_c_refuses_them_by_itself(name: str) -> None:
     ffi, lib = native()
-    assert lib.mvi_table_new(rows(RANGES[name]), len(RANGES[name]), TOP - 1, ffi.NULL, False) == ffi.NULL
+    assert lib.mvi_table_new(rows(RANGES[name]), len(RANGES[name]), TOP - 1, ffi.NULL, False, ffi.NULL) == ffi.NULL
     assert ffi.errno == errno.EINVAL
 
 
@@ -139,7 +139,7 @@ def test_c_refuses_offsets_that_no_file_has() -> None:
     ffi, lib = native()
     row = rows([(0, 0x1000)])
     row[0].fd, row[0].offset = 0, (1 << 63) - 0xFFF
-    assert lib.mvi_table_new(row, 1, TOP - 1, ffi.NULL, False) == ffi.NULL
+    assert lib.mvi_table_new(row, 1, TOP - 1, ffi.NULL, False, ffi.NULL) == ffi.NULL
     assert ffi.errno == errno.EINVAL
 
 

@@ -16,7 +16,7 @@ from libmicrovmi_py.errors import (
     NotMappedError,
     ReadOnlyError,
 )
-from libmicrovmi_py.microvmi import Microvmi
+from libmicrovmi_py.machine.microvmi import Microvmi
 from libmicrovmi_py.model import PAGE_SIZE
 
 FRAMES = 16

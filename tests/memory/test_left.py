@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from needs import missing
 from programs import Programs
-from stand_ins import StandIns
+from qemu_simulators import QemuSimulators
 
 SIZE = 4 << 20
 
@@ -23,9 +23,9 @@ def image(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def machines(tmp_path: Path) -> Iterator[StandIns]:
-    with StandIns(tmp_path) as stand_ins:
-        yield stand_ins
+def machines(tmp_path: Path) -> Iterator[QemuSimulators]:
+    with QemuSimulators(tmp_path) as simulators:
+        yield simulators
 
 
 @pytest.mark.parametrize("mode", ["jump", "late", "many", "seek", "fence"])
@@ -36,7 +36,7 @@ def test_what_threads_leave_behind_holds_nobody_up(programs: Programs, image: Pa
 @pytest.mark.parametrize("ram", [("-fake", "private"), ()], ids=["private", "shared"])
 @pytest.mark.parametrize("mapped", ["yes", "no"])
 def test_cancelled_readers_do_not_hold_a_destroy_up(
-    programs: Programs, machines: StandIns, ram: tuple[str, ...], mapped: str
+    programs: Programs, machines: QemuSimulators, ram: tuple[str, ...], mapped: str
 ) -> None:
     programs.run(programs.linked("left"), "cancel", f"{machines.start(*ram)}&mapped={mapped}")
 
@@ -56,7 +56,7 @@ def test_cancelled_readers_of_what_python_reads_leave_python_usable(programs: Pr
     ],
 )
 def test_a_killed_machine_is_noticed_by_every_reader(
-    programs: Programs, machines: StandIns, ram: str, options: tuple[str, ...], extra: str
+    programs: Programs, machines: QemuSimulators, ram: str, options: tuple[str, ...], extra: str
 ) -> None:
     program = programs.linked("killed")
     for _ in range(3):
@@ -64,7 +64,7 @@ def test_a_killed_machine_is_noticed_by_every_reader(
         programs.run(program, uri + extra, machines.pid, ram)
 
 
-def test_a_read_that_never_ends_does_not_hold_a_destroy_up(programs: Programs, machines: StandIns) -> None:
+def test_a_read_that_never_ends_does_not_hold_a_destroy_up(programs: Programs, machines: QemuSimulators) -> None:
     needs_root()
     uri = machines.start("-fake", "private", "-fake", "missing")
     programs.run(programs.linked("left"), "stuck", uri, machines.pid)

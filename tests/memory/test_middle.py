@@ -21,12 +21,12 @@ from libmicrovmi_py.drivers.base import Driver, Region, Source
 from libmicrovmi_py.errors import AccessError, IoError, NotMappedError, ReadOnlyError, VmGoneError
 from libmicrovmi_py.memory.cache import PageCache
 from libmicrovmi_py.memory.direct import DirectMemory
-from libmicrovmi_py.memory.native import native
 from libmicrovmi_py.model import PAGE_SIZE, MemoryKind
 from libmicrovmi_py.params import Parameters
 from libmicrovmi_py.transport.fds import OwnedFd
 from libmicrovmi_py.transport.life import life_of
 from libmicrovmi_py.transport.mapping import HostMapping
+from libmicrovmi_py.transport.native import native
 from libmicrovmi_py.transport.processes import Process
 from libmicrovmi_py.transport.procmem import ProcessMemory
 from libmicrovmi_py.transport.reach import Reach
@@ -451,5 +451,5 @@ def test_c_s_tables_are_freed_with_python_s() -> None:
     row = ffi.new("struct mvi_region[1]")
     row[0].size, row[0].fd, row[0].pidfd, row[0].pagemap_fd = 1, -1, -1, -1
     for _ in range(100):
-        lib.mvi_table_free(lib.mvi_table_new(row, 1, 1, ffi.NULL, False))
+        lib.mvi_table_free(lib.mvi_table_new(row, 1, 1, ffi.NULL, False, ffi.NULL))
     lib.mvi_table_free(ffi.NULL)

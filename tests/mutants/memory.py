@@ -36,7 +36,7 @@ MUTANTS = (
         (f"{CONTRACT}/test_contract_reads.py::test_each_request_of_a_batch_has_its_own_result[fake]",),
     ),
     Mutant(
-        f"{HERE}/batch.py",
+        "libmicrovmi_py/errors.py",
         "address=address + done, requested",
         "address=address, requested",
         "the address of a hole is where the read began",
@@ -45,15 +45,15 @@ MUTANTS = (
     # ------------------------------------------------------------------------------------------------------ frames
     Mutant(
         f"{HERE}/frames.py",
-        "        finally:\n            if self._cache is not None:\n                self._cache",
-        "        if self._cache is not None:\n            self._cache",
+        "        finally:\n            for cache in (*caches, *self._caches):\n                cache",
+        "        for cache in (*caches, *self._caches):\n            cache",
         "drivers that write ranges, and writes that fail in the middle, leave kept pages stale",
         (RANGES,),
     ),
     Mutant(
         f"{HERE}/frames.py",
-        "self._cache.drop(address, len(data))",
-        "self._cache.drop(address, 1)",
+        "cache.drop(address, len(data))",
+        "cache.drop(address, 1)",
         "only the first page of a write is forgotten",
         (RANGES,),
     ),
@@ -104,7 +104,7 @@ MUTANTS = (
         "            with contextlib.suppress(AccessError):\n                return _read_many",
         "            if True:\n                return _read_many",
         "batch: one frame that fails fails all requests",
-        (f"{BATCH}[kvm-running]",),
+        ("tests/memory/test_trips.py::test_an_error_in_a_batch_is_that_of_its_request[Batches]",),
     ),
     Mutant(
         f"{HERE}/frames.py",
@@ -115,7 +115,7 @@ MUTANTS = (
     ),
     Mutant(
         f"{HERE}/frames.py",
-        "                if not exists:\n                    _clear(buffer[begin:end])",
+        "                if not exists:\n                    _clear(buffer[ready + begin : ready + end])",
         "                if not exists:\n                    pass",
         "padded: a hole keeps what the buffer held",
         (f"{CONTRACT}/test_contract_reads.py::test_the_same_from_python[fake]",),
@@ -129,12 +129,8 @@ MUTANTS = (
     ),
     Mutant(
         f"{HERE}/frames.py",
-        "        epoch, content = cache.epoch, bytearray(PAGE_SIZE)\n"
-        "        self._frames.read_frame(frame, 0, memoryview(content))\n"
-        "        cache.put(epoch, frame, content)",
-        "        content = bytearray(PAGE_SIZE)\n"
-        "        self._frames.read_frame(frame, 0, memoryview(content))\n"
-        "        cache.put(cache.epoch, frame, content)",
+        "        cache.keep(epoch, content,",
+        "        cache.keep(cache.epoch, content,",
         "a page read before a write of another thread is kept after it",
         ("tests/memory/test_cache.py",),
     ),
@@ -237,16 +233,16 @@ MUTANTS = (
         (PHYSICAL, "tests/drivers/test_fake.py"),
     ),
     Mutant(
-        f"{HERE}/physical.py",
-        "        for address, _ in requests:\n            _check_address(address)\n",
+        f"{HERE}/batch.py",
+        "    for address, _ in views:\n        check_address(address)\n",
         "",
         "batch: an address below 0 reads somewhere",
         (f"{OWN}::test_a_batch_with_an_address_that_cannot_be_reads_nothing",),
     ),
     Mutant(
-        f"{HERE}/physical.py",
-        "if not 0 <= address <= U64_MAX:",
-        "if not 0 <= address < U64_MAX:",
+        f"{HERE}/checks.py",
+        "    if not 0 <= address <= U64_MAX:\n        raise Invalid",
+        "    if not 0 <= address < U64_MAX:\n        raise Invalid",
         "the last address is refused",
         (PHYSICAL,),
     ),
@@ -259,35 +255,35 @@ MUTANTS = (
     ),
     # ------------------------------------------------------------------------------------------------------- whole
     Mutant(
-        "libmicrovmi_py/microvmi.py",
+        "libmicrovmi_py/machine/microvmi.py",
         "        self._check_open()\n        return self._physical.read_batch(",
         "        return self._physical.read_batch(",
         "batch read after close",
         (CLOSED,),
     ),
     Mutant(
-        "libmicrovmi_py/microvmi.py",
+        "libmicrovmi_py/machine/microvmi.py",
         "        self._check_open()\n        self._physical.write_from(",
         "        self._physical.write_from(",
         "write after close",
         (CLOSED,),
     ),
     Mutant(
-        "libmicrovmi_py/microvmi.py",
+        "libmicrovmi_py/machine/microvmi.py",
         "        self._check_open()\n        if size < 1:",
         "        if size < 1:",
         "memory is mapped after close",
         (CLOSED,),
     ),
     Mutant(
-        "libmicrovmi_py/microvmi.py",
+        "libmicrovmi_py/machine/microvmi.py",
         "        if size < 1:",
         "        if size < 0:",
         "a mapping of no bytes",
         ("tests/capi/test_map.py",),
     ),
     Mutant(
-        "libmicrovmi_py/microvmi.py",
+        "libmicrovmi_py/machine/microvmi.py",
         "    if not 0 <= size <= LARGEST_CACHE:",
         "    if not size <= LARGEST_CACHE:",
         "cache=-1 is accepted",

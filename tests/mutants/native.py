@@ -20,8 +20,8 @@ STALE = "tests/memory/test_stale_streams.py"
 
 MUTANTS = (
     Mutant(
-        f"{HERE}/context.c",
-        "__atomic_load_n(&slot->token, __ATOMIC_ACQUIRE) == (uintptr_t)context && table != NULL",
+        f"{HERE}/readers.h",
+        "__atomic_load_n(still, __ATOMIC_ACQUIRE) == expected && table != NULL",
         "table != NULL",
         "an 8-byte read through a destroyed context reads another machine",
         (READS_OF_GONE,),
@@ -41,7 +41,7 @@ MUTANTS = (
         ("tests/contract/test_contract_writes.py::test_the_plain_stream_writes_and_moves[qemu]",),
     ),
     Mutant(
-        f"{HERE}/stream.h",
+        f"{HERE}/stream.c",
         "    mvi_cursor_lock(cursor);\n    if (whence == SEEK_CUR)\n"
         "        start = mvi_moved(mvi_cursor_get(cursor), offset, maximum);",
         "    if (whence == SEEK_CUR)\n        start = mvi_moved(mvi_cursor_get(cursor), offset, maximum);\n"
@@ -50,21 +50,21 @@ MUTANTS = (
         (ON_IMAGE,),
     ),
     Mutant(
-        f"{HERE}/stream.h",
+        f"{HERE}/stream.c",
         "    mvi_cursor_set(cursor, *position + *done);",
         "    mvi_cursor_set(cursor, *position + (code == MICROVMI_OK ? *done : 0));",
         "stream cursor does not move by what was read before an error",
         (f"{STREAM}[qemu-running-]",),
     ),
     Mutant(
-        f"{HERE}/stream.h",
-        "    mvi_stream_failed.done = done;",
-        "    mvi_stream_failed.done = 0;",
+        f"{HERE}/stream.c",
+        "    mvi_thread.failed_done = done;",
+        "    mvi_thread.failed_done = 0;",
         "Python: `completed` of a stream read that failed is 0",
         (f"{PY_STREAM}[qemu-running-False]",),
     ),
     Mutant(
-        f"{HERE}/stream.h",
+        f"{HERE}/stream.c",
         "        from = from + distance < from ? maximum : from + distance;",
         "        from = from + distance;",
         "a seek far ahead wraps round",
@@ -75,28 +75,28 @@ MUTANTS = (
         "offsets have 63 bits and addresses 52: their sum does not wrap",
     ),
     Mutant(
-        f"{HERE}/stream.h",
+        f"{HERE}/stream.c",
         "from = from > distance ? from - distance : 0;",
         "from = from - distance;",
         "a seek back beyond the start ends at the maximum",
         ("tests/capi/test_context_reuse.py", "tests/contract/test_contract_reads.py::test_seek_saturates[dump-1-]"),
     ),
     Mutant(
-        f"{HERE}/table.h",
+        f"{HERE}/table.c",
         "region->size >= 8 ? region->size - 7 : 0",
         "region->size >= 8 ? region->size : 0",
         "words across the end of a mapping are read from behind it",
-        ("tests/contract/test_contract_reads.py::test_around_every_edge[dump-8]",),
+        ("tests/contract/test_contract_reads.py::test_around_every_edge[qemu-8]",),
     ),
     Mutant(
-        f"{HERE}/table.h",
+        f"{HERE}/table.c",
         "        if (mvi_last(&regions[middle]) < address)",
         "        if (mvi_last(&regions[middle]) <= address)",
         "the last byte of a region is missing",
         (TABLE,),
     ),
     Mutant(
-        f"{HERE}/cache.h",
+        f"{HERE}/cache.c",
         "    if (mvi_cache_epoch(cache) == epoch) {",
         "    if (true) {",
         "a page read before a write is kept after it",
@@ -110,7 +110,7 @@ MUTANTS = (
         (CACHE,),
     ),
     Mutant(
-        f"{HERE}/cache.h",
+        f"{HERE}/cache.c",
         "    pages = ((address + (size - 1)) >> PAGE_SHIFT) - page + 1;",
         "    pages = ((address + (size - 1)) >> PAGE_SHIFT) - page;",
         "the last page of a write stays as it was kept",
@@ -124,21 +124,21 @@ MUTANTS = (
         (f"{CACHE}::test_large_and_crossing_reads_are_right_and_go_past_the_cache", "tests/capi/test_kept_streams.py"),
     ),
     Mutant(
-        f"{HERE}/hot.c",
+        f"{HERE}/direct.c",
         "        if (part > 0 && !padded)\n            break;",
         "        if (part > 1 && !padded)\n            break;",
         "a hole of one byte is no hole",
         (TABLE,),
     ),
     Mutant(
-        f"{HERE}/hot.c",
+        f"{HERE}/direct.c",
         "        if (region->kind == MICROVMI_MEMORY_ROM)\n            return MICROVMI_ERROR_READ_ONLY;",
         "        if (region->kind == MICROVMI_MEMORY_ROM && at == 0)\n            return MICROVMI_ERROR_READ_ONLY;",
         "a write that runs into ROM changes it",
         ("tests/contract/test_contract_writes.py::test_memory_that_is_read_only_is_told_as_such[qemu]",),
     ),
     Mutant(
-        f"{HERE}/hot.c",
+        f"{HERE}/direct.c",
         "    if (table->cache != NULL)\n        mvi_cache_drop(table->cache, address, size);",
         "    if (table->cache != NULL && code == MICROVMI_OK)\n        mvi_cache_drop(table->cache, address, size);",
         "a write that fails in the middle leaves kept pages stale",
@@ -150,5 +150,19 @@ MUTANTS = (
         "void mvi_clear_error(void)\n{\n    if (mvi_thread.code != MICROVMI_OK)\n        return;",
         "a success leaves the error of the call before",
         ("tests/capi/test_open.py::test_a_success_clears_the_error_pointer_and_the_error",),
+    ),
+    Mutant(
+        f"{HERE}/exports.map",
+        "        microvmi_open;\n",
+        "",
+        "programs that use a function of the header cannot be linked",
+        ("tests/startup/test_exports.py::test_exactly_the_functions_of_the_header_are_exported",),
+    ),
+    Mutant(
+        f"{HERE}/look.c",
+        '#include "look.h"\n',
+        '#include "look.h"\n\n__thread int mvi_own;\n',
+        "a thread has things in two places, of which a fork or its end clears one",
+        ("tests/test_native.py::test_what_a_thread_has_is_defined_once",),
     ),
 )

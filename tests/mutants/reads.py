@@ -11,6 +11,7 @@ _MIDDLE = "tests/memory/test_middle.py::"
 _CHECKS = "tests/memory/test_checks.py::"
 _ARRIVING = "tests/memory/test_arriving.py"
 _UNPLUGGED = "tests/drivers/test_qemu_unplugged.py"
+_WAYS = "tests/memory/test_ways.py::"
 _SPARSE = "tests/memory/test_sparse.py::"
 _REUSED = _MIDDLE + "test_another_process_of_the_same_number_is_neither_read_nor_written"
 _COUNTS = _MIDDLE + "test_a_read_counts_what_came_before_the_error"
@@ -21,14 +22,14 @@ _CUT = _LEFT + "test_a_file_that_is_cut_is_an_error_of_reads_that_look"
 MUTANTS = (
     # ---------------------------------------------------------------------------------- pages that are kept, tables
     Mutant(
-        _N + "cache.h",
+        _N + "cache.c",
         "        munmap(cache->bytes, cache->places << PAGE_SHIFT);",
         "        (void)cache->bytes;",
         "leak of 16 MiB for each pause",
         (_MIDDLE + "test_a_cache_is_given_back",),
     ),
     Mutant(
-        _N + "hot.c",
+        _N + "direct.c",
         "start < region->start ||\n",
         "false ||\n",
         "a kept page has bytes from before its region, and holes read as data",
@@ -50,7 +51,7 @@ MUTANTS = (
         "the byte behind is read, and belongs to the allocator: make sanitize-memory sees it",
     ),
     Mutant(
-        _N + "table.h",
+        _N + "table.c",
         "    table->bucket_shift = width > bits ? width - bits : 0;",
         "    table->bucket_shift = width - bits;",
         "shift by 2^32-1 for more tiny regions than address bits",
@@ -58,14 +59,14 @@ MUTANTS = (
         "x86 takes six bits of the count: look-ups are right, and slow; make sanitize-memory (UBSan) sees it",
     ),
     Mutant(
-        _N + "table.h",
+        _N + "table.c",
         "regions[index].start <= mvi_last(&regions[index - 1])",
         "false",
         "regions that overlap or descend are searched as if they did not",
         (_CHECKS + "test_c_refuses_them_by_itself",),
     ),
     Mutant(
-        _N + "table.h",
+        _N + "table.c",
         "    return region->size > 0 && region->size - 1 <= UINT64_MAX - region->start &&",
         "    return region->size > 0 &&",
         "a region that wraps around is read out of bounds",
@@ -94,28 +95,28 @@ MUTANTS = (
     ),
     # ---------------------------------------------------------------------------------- processes that end
     Mutant(
-        _N + "hot.c",
+        _N + "direct.c",
         "    if (got > 0 && mvi_has_ended(first))\n        got = 0;\n",
         "",
         "batch: bytes of another process that got the pid",
         (_MIDDLE + "test_a_batch_neither",),
     ),
     Mutant(
-        _N + "hot.c",
+        _N + "direct.c",
         "    if (code != MICROVMI_ERROR_VM_GONE && !mvi_has_ended(region))\n        return code;\n",
         "    if (code != MICROVMI_ERROR_VM_GONE)\n        return code;\n",
         "eight readers keep a killed QEMU's memory alive and read on",
         (_KILLED, _REUSED),
     ),
     Mutant(
-        _N + "hot.c",
+        _N + "direct.c",
         "        if (region->pidfd >= 0 && mvi_has_ended(region))\n            return MICROVMI_ERROR_VM_GONE;\n",
         "",
         "a write into the mapping of a QEMU that ended is a success",
         (_KILLED,),
     ),
     Mutant(
-        _N + "process.h",
+        _N + "process.c",
         "    return region->pid != 0 ? MICROVMI_ERROR_VM_GONE : MICROVMI_ERROR_IO;",
         "    return region->pid != 0 ? MICROVMI_OK : MICROVMI_ERROR_IO;",
         "a write to a QEMU that ended is a success",
@@ -137,23 +138,23 @@ MUTANTS = (
     ),
     # ---------------------------------------------------------------------------------- memory on its way, unplugged
     Mutant(
-        _N + "process.h",
+        _N + "process.c",
         "region->pid != 0 && !region->arriving && size - *done >= MVI_READV_FROM",
         "region->pid != 0 && size - *done >= MVI_READV_FROM",
         "a read of 64 KiB waits for a migration that hangs",
         (_ARRIVING,),
     ),
     Mutant(
-        _N + "hot.c",
+        _N + "direct.c",
         "    return mvi_is_process(region) && !region->arriving && mvi_holds(",
         "    return mvi_is_process(region) && mvi_holds(",
         "a batch waits for a migration that hangs",
         (_ARRIVING,),
     ),
     Mutant(
-        _N + "hot.c",
-        "            (region->unsteady && !checked))",
-        "            false)",
+        _N + "direct.c",
+        "(region->unsteady && !checked))",
+        "false)",
         "an old map writes a DIMM that was unplugged",
         (_UNPLUGGED,),
     ),
@@ -166,21 +167,21 @@ MUTANTS = (
     ),
     # ---------------------------------------------------------------------------------- errors in the middle
     Mutant(
-        _N + "hot.c",
+        _N + "direct.c",
         "            code = MVI_ASK_PYTHON;\n        at += mvi_part(",
         "            code = MVI_ASK_PYTHON;\n        else\n            code = MICROVMI_OK;\n        at += mvi_part(",
         "write across two regions of which one is not open for writing: NULL write",
         (_MIDDLE + "test_a_write_across_two_regions_opens_both",),
     ),
     Mutant(
-        _N + "hot.c",
+        _N + "direct.c",
         "    return (uint64_t)found - region->offset < region->size ? (uint64_t)found - region->offset : region->size;",
         "    return (uint64_t)found - region->offset;",
         "SEEK_DATA and SEEK_HOLE beyond the region's end when the file goes on",
         (_MIDDLE + "test_the_next_region_is_searched_from_its_start",),
     ),
     Mutant(
-        _N + "pagemap.h",
+        _N + "pagemap.c",
         "        if (next > until || ",
         "        if (",
         "looks at pages beyond what pagemap was asked for",
@@ -188,28 +189,28 @@ MUTANTS = (
         "what lies behind them on the stack, its canary, looks like a page that is there: make sanitize-memory sees it",
     ),
     Mutant(
-        _N + "hot.c",
+        _N + "direct.c",
         "        at += got;\n        if (code != MICROVMI_OK) {",
         "        if (code != MICROVMI_OK) {",
         "what came before an error is not counted",
         (_COUNTS,),
     ),
     Mutant(
-        _N + "stream.h",
+        _N + "stream.c",
         "    mvi_cursor_set(cursor, *position + *done);",
         "    mvi_cursor_set(cursor, *position + (code == MICROVMI_OK ? *done : 0));",
         "stream cursor does not move by what was read before an error",
         (_MIDDLE + "test_both_streams_move_by_what_came_before_the_error",),
     ),
     Mutant(
-        _N + "stream.h",
-        "    mvi_stream_failed.done = done;",
-        "    mvi_stream_failed.done = 0;",
+        _N + "stream.c",
+        "    mvi_thread.failed_done = done;",
+        "    mvi_thread.failed_done = 0;",
         "Python: `completed` of a stream read that failed is 0",
         (_MIDDLE + "test_both_streams_move_by_what_came_before_the_error",),
     ),
     Mutant(
-        _N + "stream.h",
+        _N + "stream.c",
         "    mvi_cursor_lock(cursor);\n    if (whence == SEEK_CUR)\n"
         "        start = mvi_moved(mvi_cursor_get(cursor), offset, maximum);",
         "    if (whence == SEEK_CUR)\n        start = mvi_moved(mvi_cursor_get(cursor), offset, maximum);\n"
@@ -240,35 +241,35 @@ MUTANTS = (
     ),
     # ---------------------------------------------------------------------------------- threads
     Mutant(
-        _N + "readers.h",
+        _N + "readers.c",
         "    __atomic_store_n(&((struct mvi_reader *)reader)->taken, 0, __ATOMIC_RELEASE);\n",
         "",
         "64 bytes lost for each thread that ends, and a growing list to wait for",
         (_BEHIND + "[many]",),
     ),
     Mutant(
-        _N + "readers.h",
+        _N + "readers.c",
         "        (void)syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);",
         "        (void)SYS_membarrier;",
         "no membarrier: a table may be freed under a reader",
         (_BEHIND + "[fence]",),
     ),
     Mutant(
-        _N + "readers.h",
+        _N + "readers.c",
         "    mvi_thread.fast = NULL;\n    __atomic",
         "    __atomic",
         "a destructor of the host's uses another thread's reader: a destroy does not wait, SIGSEGV",
         (_BEHIND + "[late]",),
     ),
     Mutant(
-        _N + "readers.h",
+        _N + "readers.c",
         "        __atomic_store_n(&mvi_thread.reader->used, NULL, __ATOMIC_RELEASE);\n    __atomic_thread_fence",
         "        (void)0;\n    __atomic_thread_fence",
         "a destroy waits for a read that its own thread left by a jump",
         (_BEHIND + "[jump]",),
     ),
     Mutant(
-        _N + "readers.h",
+        _N + "readers.c",
         "        if (mvi_clock(CLOCK_MONOTONIC) > end)\n            return false;\n",
         "",
         "a destroy waits for a stuck read for ever",
@@ -282,7 +283,7 @@ MUTANTS = (
         (_LEFT + "test_a_read_that_never_ends_does_not_hold_a_destroy_up",),
     ),
     Mutant(
-        _N + "stream.h",
+        _N + "stream.c",
         "PTHREAD_MUTEX_ERRORCHECK",
         "PTHREAD_MUTEX_NORMAL",
         "a thread that left a stream's read by a jump locks itself out",
@@ -297,7 +298,7 @@ MUTANTS = (
     ),
     # ---------------------------------------------------------------------------------- files that are cut, images
     Mutant(
-        _N + "look.h",
+        _N + "look.c",
         "    if (size < MVI_LOOK_FROM && mvi_looked(",
         "    if (mvi_looked(",
         "large reads rely on a look of before",
@@ -305,21 +306,21 @@ MUTANTS = (
         "a millisecond passes before the test reads, as no test can cut a file in less and be sure of it",
     ),
     Mutant(
-        _N + "hot.c",
+        _N + "direct.c",
         "    size_t there = size >= MVI_SPARSE_FROM ? mvi_still_there(region, offset, size) : size;",
         "    size_t there = size;",
         "a large read of a file that was cut ends the process",
         (_CUT,),
     ),
     Mutant(
-        _N + "cache.h",
+        _N + "direct.c",
         "    if (region->image && (size == 0 || !mvi_may_touch(table->dense[hit], offset, size)))",
         "    if (false)",
         "small reads of an image allocate its holes",
         (_SPARSE + "test_small_reads_of_an_image_allocate_nothing",),
     ),
     Mutant(
-        _N + "table.h",
+        _N + "table.c",
         "region->bytes != NULL && !region->image && region->size >= 8 ?",
         "region->bytes != NULL && region->size >= 8 ?",
         "words of an image's holes are touched",
@@ -331,5 +332,70 @@ MUTANTS = (
         "        window = _Window(fd, offset, size, mmap.PROT_READ)",
         "mapped=no maps",
         (_LEFT + "test_nothing_of_a_file_that_is_not_mapped_ends_the_process",),
+    ),
+    # --------------------------------------------------------------------------------- reads that make Python's objects
+    Mutant(
+        _N + "objects.c",
+        "    if (done == size)\n",
+        "    if (done >= 0)\n",
+        "a read that ends early hands out what was in memory before",
+        (_WAYS + "test_read_of_a_stream_is_readinto",),
+    ),
+    Mutant(
+        _N + "objects.c",
+        "        PyBuffer_Release(&views[taken]);",
+        "        (void)views[taken];",
+        "the buffers of a batch stay locked",
+        (_WAYS + "test_buffers_are_let_go_of_after_a_batch",),
+    ),
+    Mutant(
+        _N + "objects.c",
+        "        if (taken == wanted) {",
+        "        if (taken > 0) {",
+        "a batch with a request that cannot be reads something",
+        (_WAYS + "test_a_batch_with_a_request_that_cannot_be_reads_nothing",),
+    ),
+    Mutant(
+        "libmicrovmi_py/memory/io.py",
+        "        except OverflowError:  # more than 64 bits\n            return self._seek(offset, whence)",
+        "        except OverflowError:  # more than 64 bits\n            return self.tell()",
+        "a seek by more than 64 bits goes nowhere",
+        (_WAYS + "test_a_seek_saturates_whatever_it_is_handed",),
+    ),
+    Mutant(
+        "libmicrovmi_py/memory/io.py",
+        "        self._direct = None\n        super().close()",
+        "        super().close()",
+        "a closed stream is read",
+        (_WAYS + "test_a_closed_stream_is_not_read_or_moved",),
+    ),
+    # ---------------------------------------------------------------------------------- the start, and turns
+    Mutant(
+        "libmicrovmi_py/errors.py",
+        "import errno\n",
+        "import errno\nimport logging\n",
+        "every program waits for a module that it does not need",
+        ("tests/startup/test_start.py",),
+    ),
+    Mutant(
+        "libmicrovmi_py/declare.py",
+        "            return vars(kind)[name] is not None",
+        "            return True",
+        "a driver that takes a method away has the ability all the same",
+        ("tests/test_declare.py::test_protocols_are_had_or_lacked_as_typing_says",),
+    ),
+    Mutant(
+        "libmicrovmi_py/declare.py",
+        "if type(other) is type(self) else NotImplemented",
+        "if isinstance(other, type(self)) or True else NotImplemented",
+        "values of two classes are compared as if they were of one",
+        ("tests/test_declare.py::test_objects_are_made_compared_and_shown_alike",),
+    ),
+    Mutant(
+        "libmicrovmi_py/transport/native.py",
+        "    if lib.mvi_turns_wanted:",
+        "    if lib.mvi_turns_wanted > 100:",
+        "small reads wait for Python beside a long one",
+        ("tests/threads/test_turns.py::test_small_reads_get_their_turn_beside_a_long_one",),
     ),
 )

@@ -18,14 +18,14 @@ MUTANTS = (
     ),
     Mutant(
         DIRECT,
-        "    error = _error(row.error, row.physical_address, row.size, row.bytes_read) if row.error else None",
-        "    error = _error(row.error, row.physical_address, row.size, 0) if row.error else None",
+        "    return Result(done, _error(code, address, memoryview(buffer).nbytes, done))",
+        "    return Result(done, _error(code, address, memoryview(buffer).nbytes, 0))",
         "batch: an error of one request says that nothing was read",
         (f"{FAILURES}::test_so_do_results_of_a_batch[qemu-running]",),
     ),
     Mutant(
         DIRECT,
-        "                del target  # the error's traceback holds this frame: see _address()\n",
+        "            del target  # the error's traceback holds this frame: see _address()\n",
         "",
         "an error of a stream that is kept crashes the host",
         (
@@ -34,14 +34,14 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "libmicrovmi_py/control.py",
-        "self._keep_pages(self._cache_size if wanted else 0)",
-        "self._keep_pages(self._cache_size)",
+        "libmicrovmi_py/machine/microvmi.py",
+        "physical.keep_pages(size if wanted else 0)",
+        "physical.keep_pages(size)",
         "pages are still served from the cache after the machine runs",
         (f"{STALE}::test_a_stream_follows_pause_and_resume",),
     ),
     Mutant(
-        "libmicrovmi_py/release.py",
+        "libmicrovmi_py/machine/release.py",
         "for machine, pid in list(_touched.values()) if pid == os.getpid()], timeout)",
         "for machine, pid in list(_touched.values())], timeout)",
         "a forked Python child undoes at its exit what its parent did",

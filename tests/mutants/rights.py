@@ -25,7 +25,7 @@ MUTANTS = (
     ),
     Mutant(
         "libmicrovmi_py/drivers/qemu/memory.py",
-        "    if done != piece.size:\n",
+        "    if done != extent.size:\n",
         "    if done == 0:\n",
         "memory of the guest is missing silently",
         (f"{RIGHTS}::test_memory_that_the_process_does_not_have_is_an_error",),
@@ -118,7 +118,7 @@ MUTANTS = (
         (f"{USERS}::test_a_file_that_took_the_name_of_the_memory_file_is_not_read",),
     ),
     Mutant(
-        "libmicrovmi_py/_native/process.h",
+        "libmicrovmi_py/_native/process.c",
         "    case EBADF: /* no descriptor: the process may not be looked into */\n",
         "",
         "memory that may not be looked into is told as an I/O error",
@@ -183,8 +183,8 @@ MUTANTS = (
     ),
     Mutant(
         "libmicrovmi_py/drivers/qemu/memory.py",
-        "range(bisect.bisect_right(ends, piece.host), len(vmas))",
-        "range(next((i for i, end in enumerate(ends) if end > piece.host), len(vmas)), len(vmas))",
+        "range(bisect.bisect_right(ends, extent.host), len(vmas))",
+        "range(next((i for i, end in enumerate(ends) if end > extent.host), len(vmas)), len(vmas))",
         "4000 ranges in 60,000 mappings take half a minute",
         (f"{ANSWERS}::test_many_ranges_in_a_process_of_many_mappings_take_no_time",),
     ),
@@ -240,15 +240,15 @@ MUTANTS = (
     ),
     Mutant(
         "libmicrovmi_py/errors.py",
-        "    found.addFilter(_as_one_line)\n",
+        "        self._found.addFilter(_as_one_line)\n",
         "",
         "a file's name forges lines in a host's log",
         (f"{ERRORS}::test_log_lines_are_safe_for_every_handler_of_a_host",),
     ),
     Mutant(
         "libmicrovmi_py/errors.py",
-        "\\u2028-\\u202e",
-        "\\u2028-\\u2029",
+        "\\u2029\\u202a\\u202b\\u202c\\u202d\\u202e",
+        "\\u2029",
         "a machine's name turns the text of an error around",
         (f"{ERRORS}::test_the_text_of_every_error_is_one_safe_line",),
     ),

@@ -4,14 +4,16 @@
 
 from mutants.mutant import Mutant
 
-BOOKS = "libmicrovmi_py/runstate.py"
-RELEASE = "libmicrovmi_py/release.py"
-CONTROL = "libmicrovmi_py/control.py"
-QEMU = "libmicrovmi_py/drivers/qemu/control.py"
+BOOKS = "libmicrovmi_py/machine/runstate.py"
+RELEASE = "libmicrovmi_py/machine/release.py"
+MACHINE = "libmicrovmi_py/machine/microvmi.py"
+MACHINE_BOOKS = "libmicrovmi_py/machine/books.py"
+EVENTS = "libmicrovmi_py/machine/events.py"
+QEMU = "libmicrovmi_py/drivers/qemu/stops.py"
 STATES = "tests/test_run_state.py"
 RELEASES = "tests/test_release.py"
 QEMU_STATES = "tests/drivers/test_qemu_run_state.py"
-XEN_EVENTS = "tests/drivers/xen/test_xen_events.py"
+XEN_RUN_STATE = "tests/drivers/xen/test_xen_run_state.py"
 XEN_MEMORY = "tests/drivers/xen/test_xen_memory.py"
 EXAMPLES = "tests/examples/test_examples.py"
 
@@ -104,8 +106,8 @@ MUTANTS = (
     # What is in the books.
     Mutant(
         BOOKS,
-        "self._stop, self._awaited_until = _Stop.SENT, math.inf",
-        "self._awaited_until = math.inf",
+        "self._stop, self._awaited_until = _Stop.SENT, _NEVER",
+        "self._awaited_until = _NEVER",
         "a stop whose answer is late leaves the machine stopped for ever",
         (f"{STATES}::test_a_stop_whose_answer_is_late_is_taken_back",),
     ),
@@ -132,7 +134,7 @@ MUTANTS = (
     ),
     Mutant(
         BOOKS,
-        "        if self._closed():\n            raise InvalidContextError",
+        "        if self._ended:\n            raise was_closed()",
         "        if False:\n            raise InvalidContextError",
         "a pause that races with a close stops the machine after it was settled",
         (f"{STATES}::test_nothing_is_stopped_by_a_machine_that_is_being_closed",),
@@ -168,8 +170,8 @@ MUTANTS = (
     ),
     Mutant(
         RELEASE,
-        "        with limited(seconds):\n            machine._settle()",
-        "        machine._settle()",
+        "        with limited(seconds):\n            machine.settle()",
+        "        machine.settle()",
         "machines that hang add up at exit",
         (f"{RELEASES}::test_machines_that_hang_do_not_add_up",),
     ),
@@ -203,23 +205,25 @@ MUTANTS = (
         why="each machine is asked whose it is once more when it is settled",
     ),
     Mutant(
-        CONTROL,
-        "            if self._run is not None:\n                steps.callback(settle, self._run)\n            steps.callback(self._release_events)",
-        "            steps.callback(self._release_events)\n            if self._run is not None:\n                steps.callback(settle, self._run)",
+        MACHINE_BOOKS,
+        "            if self._run is not None:\n                steps.callback(settle, self._run)\n"
+        "            if self._events is not None:\n                steps.callback(self._events.release)",
+        "            if self._events is not None:\n                steps.callback(self._events.release)\n"
+        "            if self._run is not None:\n                steps.callback(settle, self._run)",
         "the machine runs before its intercepts are given back",
         (f"{RELEASES}::test_intercepts_are_given_back_before_the_machine_runs",),
     ),
     Mutant(
-        CONTROL,
-        "        with self._answering:\n            known",
-        "        if True:\n            known",
+        EVENTS,
+        "        with self._orders:\n            stop = self._open",
+        "        if True:\n            stop = self._open",
         "two threads answer one event at once",
-        ("tests/test_played_events.py::test_of_two_threads_that_answer_one_event_one_does",),
+        ("tests/test_fake_events.py::test_of_two_threads_that_answer_one_event_one_does",),
     ),
     Mutant(
-        CONTROL,
-        '        books = self._books("pause the machine")\n        with self._touched():\n            books.pause()',
-        '        books = self._books("pause the machine")\n        books.pause()',
+        MACHINE,
+        '"pause the machine")\n        with self._books.touched():\n            run.pause()',
+        '"pause the machine")\n        run.pause()',
         "a machine stays paused at the end of the process",
         (f"{RELEASES}::test_the_end_settles_each_machine_and_tells_what_failed",),
     ),
@@ -246,39 +250,39 @@ MUTANTS = (
     ),
     # Drivers.
     Mutant(
-        "libmicrovmi_py/drivers/kvm/vcpus.py",
+        "libmicrovmi_py/drivers/kvm/stops.py",
         "                self._go_on()\n                self._owed.clear()\n                self._let_go_of(count)\n                raise",
         "                raise",
         "failed pause leaves vCPUs stopped and counts as paused",
         ("tests/drivers/kvm/test_kvm_control.py::test_after_a_pause_that_failed_the_vcpus_run",),
     ),
     Mutant(
-        "libmicrovmi_py/drivers/kvm/vcpus.py",
+        "libmicrovmi_py/drivers/kvm/stops.py",
         "                self._let_go_of(count)\n",
         "",
         "a failed pause leaves vCPUs stopped until the next call",
         ("tests/drivers/kvm/test_kvm_control.py::test_after_a_pause_that_failed_the_vcpus_run",),
     ),
     Mutant(
-        "libmicrovmi_py/drivers/xen/domain.py",
+        "libmicrovmi_py/drivers/xen/driver.py",
         "            return STOPPED\n        self._memory.keep(False)",
         "            self._memory.keep(True)\n            return STOPPED\n        self._memory.keep(False)",
         "mappings kept although somebody else paused",
         (f"{XEN_MEMORY}::test_no_mapping_is_kept_of_a_domain_that_somebody_else_paused",),
     ),
     Mutant(
-        "libmicrovmi_py/drivers/xen/domain.py",
-        "            self._control.take_back()\n            return",
-        "            self._control.resume()\n            return",
+        "libmicrovmi_py/drivers/xen/driver.py",
+        "            self._domain.take_back()\n            return",
+        "            self._domain.resume()\n            return",
         "a close takes back the pauses of others",
-        (f"{XEN_EVENTS}::test_a_pause_that_somebody_else_added_stays",),
+        (f"{XEN_RUN_STATE}::test_a_pause_that_somebody_else_added_stays",),
     ),
     Mutant(
-        "libmicrovmi_py/drivers/xen/control.py",
+        "libmicrovmi_py/drivers/xen/xenctrl.py",
         "            self._ours = self._ours and paused\n",
         "",
         "a pause of somebody else is taken for ours, which was taken back before",
-        (f"{XEN_EVENTS}::test_a_pause_of_ours_that_somebody_took_back_is_not_taken_back_again",),
+        (f"{XEN_RUN_STATE}::test_a_pause_of_ours_that_somebody_took_back_is_not_taken_back_again",),
         why="the books above know it as well, and order nothing",
     ),
     Mutant(
@@ -289,9 +293,9 @@ MUTANTS = (
         ("tests/drivers/test_qemu_run_state.py::test_memory_of_a_machine_that_was_migrated_away_says_so_from_then_on",),
     ),
     Mutant(
-        "libmicrovmi_py/_capi/handles.py",
-        "        handle.publish()  # of a machine that was migrated away C may read nothing any more\n",
-        "",
+        "libmicrovmi_py/_capi/boundary.py",
+        "isinstance(err, VmGoneError):",
+        "False:",
         "C reads on in a machine that was migrated away",
         ("tests/drivers/test_qemu_run_state.py::test_memory_of_a_machine_that_was_migrated_away_says_so_from_then_on",),
     ),

@@ -11,8 +11,8 @@ SYSTEMS = "tests/systems/test_systems.py"
 MUTANTS = (
     Mutant(
         "Makefile",
-        "$(BUILD)/hot_module.c\n\t@touch $@\n",
-        "$(BUILD)/hot_module.c\n",
+        "build_embed.py $(BUILD)\n\t@touch $@\n",
+        "build_embed.py $(BUILD)\n",
         "after a comment of the header changed, every make builds the library again",
         (f"{MAKE}::test_a_change_is_built_once_however_old_the_file_is",),
     ),

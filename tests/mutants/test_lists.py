@@ -40,7 +40,13 @@ def test_no_mutant_is_listed_twice(name: str) -> None:
 def test_a_mutant_that_does_not_fit_is_told(tmp_path: Path, wrong: dict[str, Any], complaint: str) -> None:
     (tmp_path / "code.py").write_text("first line\nsecond line\n")
     (tmp_path / "test_it.py").write_text("def test_one():\n    assert True\n")
-    fits = {"file": "code.py", "old": "first line", "new": "", "does": "", "tests": ("test_it.py::test_one",)}
+    fits: dict[str, Any] = {
+        "file": "code.py",
+        "old": "first line",
+        "new": "",
+        "does": "",
+        "tests": ("test_it.py::test_one",),
+    }
     assert misfit(Mutant(**fits), tmp_path) == ""
     found = misfit(Mutant(**{**fits, **wrong}), tmp_path)
     assert complaint in found

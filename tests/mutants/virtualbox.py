@@ -4,6 +4,7 @@
 from mutants.mutant import Mutant
 
 HERE = "libmicrovmi_py/drivers/virtualbox"
+ARCH = "libmicrovmi_py/arch/x86"
 TESTS = "tests/drivers/virtualbox/test_virtualbox"
 REGISTERS, EVENTS, MEMORY, TROUBLE = (f"{TESTS}_{name}.py" for name in ("registers", "events", "memory", "trouble"))
 TOLD = f"{REGISTERS}::test_no_register_is_told_for_another"
@@ -22,9 +23,9 @@ MUTANTS = (
     Mutant(f"{HERE}/abi.py", '"r10": 6,\n    "r11": 7,', '"r10": 7,\n    "r11": 6,', "r10 and r11 swapped", (TOLD,)),
     Mutant(f"{HERE}/abi.py", '"es": 31, "fs": 32', '"es": 32, "fs": 31', "es and fs swapped", (TOLD,)),
     Mutant(f"{HERE}/abi.py", '"idt": (39, 40)', '"idt": (40, 39)', "base and limit of the IDT swapped", (TOLD,)),
-    Mutant(f"{HERE}/abi.py", '"msr_lstar": 0xC0000082', '"msr_lstar": 0xC0000083', "CSTAR told for LSTAR", (TOLD,)),
+    Mutant(f"{ARCH}/msrs.py", '"msr_lstar": 0xC0000082', '"msr_lstar": 0xC0000083', "CSTAR told for LSTAR", (TOLD,)),
     Mutant(
-        f"{HERE}/abi.py",
+        f"{ARCH}/msrs.py",
         '"sysenter_esp": 0x175',
         '"sysenter_esp": 0x176',
         "SYSENTER_EIP written for ESP",
@@ -52,21 +53,21 @@ MUTANTS = (
         (EVENTS,),
     ),
     Mutant(
-        f"{HERE}/link.py",
-        "        if self._broken:\n            self._check()\n        return result",
+        f"{HERE}/library.py",
+        "        if not believed:\n            self._check()\n        return result",
         "        return result",
         "a call that was given up returns the made-up answer",
         (FIRST_CALL,),
     ),
     Mutant(
-        f"{HERE}/link.py",
-        "            self._end = 0.0\n            self._lock.release()",
-        "            self._lock.release()",
+        f"{HERE}/library.py",
+        "            believed = self._line.end()\n            self._line.unlock()",
+        "            believed = True\n            self._line.unlock()",
         "a call that was answered is given up later",
         (f"{TROUBLE}::test_a_machine_that_is_left_alone_for_longer_than_its_limit_is_well",),
     ),
     Mutant(
-        f"{HERE}/link.py",
+        f"{HERE}/library.py",
         "            if self._users == 0:\n                self._left.set()",
         "            if self._users < 0:\n                self._left.set()",
         "a thread for each machine that was ever open",
@@ -123,42 +124,42 @@ MUTANTS = (
         (f"{MEMORY}::test_memory_above_the_hole_below_4_gib_counts",),
     ),
     Mutant(
-        f"{HERE}/registers.py",
+        f"{HERE}/vcpus.py",
         "& 0xFFFF)\n        setattr(registers, name, table)",
         ")\n        setattr(registers, name, table)",
         "limits with garbage",
         (f"{REGISTERS}::test_limits_and_selectors_have_the_width_that_the_processor_has",),
     ),
     Mutant(
-        f"{HERE}/registers.py",
+        f"{HERE}/vcpus.py",
         "machine.register(vcpu, number) & 0xFFFF for name, number in abi.SELECTORS",
         "machine.register(vcpu, number) for name, number in abi.SELECTORS",
         "selectors with garbage",
         (f"{REGISTERS}::test_limits_and_selectors_have_the_width_that_the_processor_has",),
     ),
     Mutant(
-        f"{HERE}/registers.py",
-        "if offset + size - 1 > table.limit:",
-        "if offset + size > table.limit:",
+        f"{ARCH}/descriptors.py",
+        "offset + size - 1 > table.limit:",
+        "offset + size > table.limit:",
         "the last descriptor of a table is not read",
         (TOLD,),
     ),
     Mutant(
-        f"{HERE}/registers.py",
+        f"{ARCH}/descriptors.py",
         "limit << 12 | 0xFFF if",
         "limit << 12 if",
         "limits in pages lose their last 4095 bytes",
         (f"{REGISTERS}::test_segments_are_those_of_the_descriptors_in_memory",),
     ),
     Mutant(
-        f"{HERE}/registers.py",
+        f"{HERE}/vcpus.py",
         'changed |= {"cr3"} if "cr2" in changed else set()',
         "pass",
         "CR3 takes the value of CR2",
         (f"{REGISTERS}::test_cr3_stays_when_cr2_is_written",),
     ),
     Mutant(
-        f"{HERE}/registers.py",
+        f"{HERE}/vcpus.py",
         "            value = registers.efer\n",
         "            value = before.msr_efer\n",
         "a change of efer is lost",
@@ -172,22 +173,22 @@ MUTANTS = (
         (f"{REGISTERS}::test_other_vcpus_and_running_machines_are_not_written",),
     ),
     Mutant(
-        f"{HERE}/events.py",
-        "                for intercept in list(self._armed):\n                    self._remove(intercept)",
-        "                self._armed.clear()",
+        f"{HERE}/stops.py",
+        '            self._machine.call("FDP_UnsetBreakpoint", number)\n',
+        "            pass\n",
         "breakpoints stay in the machine after the close",
         (f"{EVENTS}::test_closing_undoes_everything",),
     ),
     Mutant(
-        f"{HERE}/events.py",
-        "        if number >= 0 and number not in self._armed.values():",
+        f"{HERE}/stops.py",
+        "        if number >= 0 and list(self._armed.values()).count(number) == 1:",
         "        if number >= 0:",
         "a breakpoint goes with the first of two addresses",
         (f"{EVENTS}::test_a_place_with_two_addresses_is_a_breakpoint_until_the_last_of_them_goes",),
     ),
     Mutant(
-        f"{HERE}/events.py",
-        "self._step_over = stays and reply.action is ReplyAction.CONTINUE",
+        f"{HERE}/stops.py",
+        "self._step_over = stays and action is ReplyAction.CONTINUE",
         "self._step_over = False",
         "the guest stays at a breakpoint for ever",
         (f"{EVENTS}::test_a_breakpoint_stops_the_guest_each_time_it_comes_by",),
@@ -207,7 +208,7 @@ MUTANTS = (
         (f"{TROUBLE}::test_links_folders_and_pipes_are_not_followed",),
     ),
     Mutant(
-        f"{HERE}/machine.py",
+        f"{HERE}/fdp.py",
         "        link, self._link = self._link, None\n        if link is not None:\n            link.leave()",
         "        if self._link is not None:\n            self._link.leave()",
         "a machine closed twice takes the link from another",

@@ -54,7 +54,8 @@ def main() -> None:
     report = os.dup(2)
     for number in numbers:
         os.close(number)
-    ended, wrong = threading.Event(), []
+    ended = threading.Event()
+    wrong: list[str] = []
     thread = threading.Thread(target=stray, args=(numbers, ended, wrong))
     thread.start()
     try:

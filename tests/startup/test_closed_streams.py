@@ -44,4 +44,4 @@ def test_a_python_program_is_no_worse_off(
     programs: Programs, start_machine: Callable[..., str], closed: str, kind: str
 ) -> None:
     uri = start_machine("-fake", kind) if kind == "private" else start_machine()
-    programs.run(sys.executable, HERE / "closed.py", closed, uri, env={"PYTHONPATH": HERE.parents[1]})
+    programs.run(sys.executable, HERE / "closed.py", closed, uri, env={"PYTHONPATH": str(HERE.parents[1])})

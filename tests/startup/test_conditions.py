@@ -134,7 +134,7 @@ class TestMoved:
         programs.run(programs.loading("expect-error"), moved, STARTUP, private, "install")
 
     @pytest.mark.parametrize("content", [b"", b"def broken(:\n", b"\0\xff\xfe", b"raise SystemExit(3)\n", None])
-    @pytest.mark.parametrize("module", ["__init__.py", "_capi/entry.py", "microvmi.py"])
+    @pytest.mark.parametrize("module", ["__init__.py", "_capi/entry.py", "machine/microvmi.py"])
     def test_names_its_private_directory_when_that_is_broken(
         self, programs: Programs, moved: Path, module: str, content: bytes | None
     ) -> None:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(params=["library", "module"])
 def built(request: pytest.FixtureRequest, library_path: Path) -> Path:
     """The library, and the module for Python programs."""
-    return library_path if request.param == "library" else ROOT / "libmicrovmi_py" / "_hot.abi3.so"
+    return library_path if request.param == "library" else ROOT / "libmicrovmi_py" / "_direct.abi3.so"
 
 
 def tool(*command: object) -> str:
@@ -43,9 +43,8 @@ def test_stacks_and_copies_are_checked(built: Path) -> None:
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="of this processor only")
 def test_every_function_that_can_be_jumped_to_says_so(library_path: Path) -> None:
-    exported = {
-        line.split()[0].split("@")[0] for line in tool("nm", "-DP", "--defined-only", library_path).splitlines()
-    }
+    symbols = [line.split()[:2] for line in tool("nm", "-DP", "--defined-only", library_path).splitlines()]
+    exported = {name.split("@")[0] for name, kind in symbols if kind == "T"}
     listing = tool("objdump", "-d", "--no-show-raw-insn", library_path)
     first = dict(re.findall(r"^[0-9a-f]+ <(\w+)>:\n *[0-9a-f]+:\s+(\S+)", listing, re.MULTILINE))
     assert exported

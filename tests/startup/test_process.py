@@ -90,7 +90,7 @@ def test_closed_standard_streams_are_not_taken_over(programs: Programs, image: P
 
 def test_a_qmp_peer_that_hangs_up_does_not_kill_the_host(programs: Programs, tmp_path: Path) -> None:
     program = programs.linked("sigpipe")
-    peer = shutil.copy(program, tmp_path / "qemu-system-stand-in")
+    peer = shutil.copy(program, tmp_path / "qemu-system-simulator")
     with tempfile.TemporaryDirectory() as short:  # a socket's path has at most 107 bytes
         programs.run(program, peer, short)
 

@@ -15,8 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from libmicrovmi_py._native import units
+
 ROOT = Path(__file__).resolve().parents[2]
 C_TESTS = ROOT / "c_tests"
+NATIVE = ROOT / "libmicrovmi_py" / "_native"
+WITHIN = {"foreign"}
+"""Programs that have the C files of direct access within."""
 CHECKER = os.environ.get("MICROVMI_CHECKER", "")
 # ThreadSanitizer cannot live with the address space as this kernel lays it out at random.
 BEFORE = {
@@ -37,11 +42,16 @@ def run(tmp_path_factory: pytest.TempPathFactory, include_dir: Path, library_pat
     flags += ["-DALARM_SECONDS=200"] if CHECKER else []
     link = [f"-L{library_path.parent}", "-Xlinker", "-rpath", "-Xlinker", str(library_path.parent), "-lmicrovmi", "-lm"]
 
+    inside = directory / "direct.h"
+    inside.write_text(units.unit(units.DIRECT))
+    within = ["-std=gnu11", "-D_GNU_SOURCE", "-Wno-unused-parameter", f"-I{NATIVE}", "-include", str(inside)]
+
     def build_and_run(name: str, *arguments: object) -> None:
         program = directory / name
         if not program.exists():
             compiler = shlex.split(os.environ.get("CC") or "cc")
-            subprocess.run([*compiler, *flags, "-o", program, C_TESTS / f"{name}.c", *link], check=True)
+            special = within if name in WITHIN else []
+            subprocess.run([*compiler, *flags, *special, "-o", program, C_TESTS / f"{name}.c", *link], check=True)
         command = [*BEFORE, str(program), *map(str, arguments)]
         ended = subprocess.run(command, env={}, capture_output=True, text=True, timeout=240, check=False)
         assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from drivers.virtualbox.simulator import build, simulated
 
 if TYPE_CHECKING:
-    from tests.threads.conftest import Run
+    from threads.conftest import Run
 
 FAKE = "vmi://fake/?size=0x200000&holes=0x180000-0x190000"
 
@@ -44,3 +45,12 @@ def test_a_call_from_the_end_of_a_thread(run: Run, tmp_path: Path, uri: str) -> 
 @pytest.mark.parametrize("arguments", [("race",), ("threads", "ended"), ("threads", "destroy")])
 def test_threads_that_come_and_go(run: Run, arguments: tuple[str, ...]) -> None:
     run(*arguments)
+
+
+def test_on_a_library_of_a_hypervisor(run: Run) -> None:
+    run("foreign")
+
+
+def test_on_a_machine_that_a_library_reads(run: Run, seconds: int, tmp_path: Path) -> None:
+    with simulated(build(tmp_path), {0: 0x180000, 0x190000: 0x70000}) as machine:
+        run("hammer", "virtualbox", machine.uri, seconds)

@@ -17,7 +17,7 @@ import pytest
 from transport.other_user import mapping, need_root, run_as_nobody
 
 from libmicrovmi_py.drivers.base import Region
-from libmicrovmi_py.drivers.qemu.memory import HostMemory, Piece
+from libmicrovmi_py.drivers.qemu.memory import Extent, HostMemory
 from libmicrovmi_py.errors import IoError, ReadOnlyError, VmGoneError
 from libmicrovmi_py.memory.direct import DirectMemory
 from libmicrovmi_py.model import MemoryKind
@@ -36,8 +36,8 @@ class Guest:
     def __init__(self, process: Process, address: int, size: int) -> None:
         self.max_addr = size
         self._memory = HostMemory(process)
-        piece = Piece(0, size, MemoryKind.RAM, "ram", 0, address)
-        self._regions = self._memory.regions([piece], filled=True)
+        extent = Extent(0, size, MemoryKind.RAM, "ram", 0, address)
+        self._regions = self._memory.regions([extent], filled=True)
 
     def regions(self) -> tuple[Region, ...]:
         return self._regions

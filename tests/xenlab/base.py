@@ -83,8 +83,8 @@ def _digest(archives: Iterable[Path]) -> str:
 
 
 def _make(base: Base, archives: list[Path], root: Path) -> None:
-    for archive in archives[:-1]:
-        packages.unpack(archive, root)
+    for package in archives[:-1]:
+        packages.unpack(package, root)
     packages.unpack(archives[-1], root, "./boot/vmlinuz-*", *(f"*/{name}.ko" for name in MODULES))
     base.xen.write_bytes(gzip.decompress((root / f"boot/xen-{XEN}-amd64.gz").read_bytes()))
     _extract_kernel(next(root.glob("boot/vmlinuz-*")), base.kernel)

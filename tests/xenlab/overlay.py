@@ -46,7 +46,7 @@ def build(base: Base, library: Path, names: Iterable[str]) -> bytes:
 def _library(archive: Archive, base: Base, library: Path) -> None:
     """The library with its private modules; these again, with direct access to memory, for Python programs."""
     private = library.parent / "libmicrovmi"
-    direct = list((guests.ROOT / "libmicrovmi_py").glob("_hot*.so"))
+    direct = list((guests.ROOT / "libmicrovmi_py").glob("_direct*.so"))
     archive.copy(library, f"{RUN_PATH}/libmicrovmi.so")
     _tree(archive, private, f"{RUN_PATH}/libmicrovmi")
     _tree(archive, private, "/lab/python")

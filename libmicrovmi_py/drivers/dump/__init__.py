@@ -3,21 +3,25 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
 
+from libmicrovmi_py.abilities import Ability
+from libmicrovmi_py.declare import TYPE_CHECKING, ClassVar
 from libmicrovmi_py.drivers.base import STOPPED, Driver, Region, RunState, check_vcpu
 from libmicrovmi_py.drivers.dump.contents import Contents, Paged, Processors
 from libmicrovmi_py.drivers.dump.formats import recognised
 from libmicrovmi_py.drivers.dump.image import Image
 from libmicrovmi_py.drivers.dump.kinds import AllKinds, Kinds, OnlyRam
-from libmicrovmi_py.drivers.dump.layout import Piece
+from libmicrovmi_py.drivers.dump.layout import Extent
 from libmicrovmi_py.errors import InvalidArgumentError, NotMappedError, NotSupportedError
-from libmicrovmi_py.model import PAGE_SHIFT, DriverType, MemoryRange, Registers
+from libmicrovmi_py.model import PAGE_SHIFT, DriverType, MemoryRange
 from libmicrovmi_py.params import Parameters
+from libmicrovmi_py.transport.fds import StandardStreamsHeld
+
+if TYPE_CHECKING:
+    from libmicrovmi_py.arch.x86.registers import X86Registers
 
 
 class DumpDriver(Driver):
@@ -43,8 +47,8 @@ class DumpDriver(Driver):
         if path is None:
             raise InvalidArgumentError("Dump driver requires a path")
         _check_no_socket(path)
-        image, form = recognised(path, params.get("format"), mapped=params.yes("mapped", True))
-        contents = form.read(image)
+        image, read = recognised(path, params.get("format"), mapped=params.yes("mapped", True))
+        contents = read(image)
         if not contents.ranges():
             raise image.damaged("there is no memory in it")
         return _driver(image, contents)
@@ -53,15 +57,38 @@ class DumpDriver(Driver):
     def max_addr(self) -> int:
         return self._max_addr
 
+    @property
+    def abilities(self) -> Ability:
+        """Nothing is written; vCPUs are known by notes, or by a header that has a processor's context."""
+        unable = Ability.WRITE
+        if not self._processors.count:
+            unable |= Ability.VCPU_COUNT | Ability.READ_REGISTERS
+        return super().abilities & ~unable
+
     def run_state(self) -> RunState:
         """A dump is always paused."""
         return STOPPED
 
     def stop(self) -> None:
-        """It stands."""
+        """Nothing to do: a dump is always paused."""
 
     def run(self, *, whoever: bool) -> None:
-        """Nothing runs, and nobody is kept from anything by that."""
+        """Nothing to do: a dump cannot run."""
+
+    def vcpu_count(self) -> int:
+        """How many vCPUs the machine had."""
+        return self._processors.count
+
+    def read_registers(self, vcpu: int) -> X86Registers:
+        """The registers at the time of the dump. Raises ``NotSupportedError`` for a vCPU whose are not in the dump."""
+        with StandardStreamsHeld():
+            from copy import deepcopy  # of whom reads memory only, nobody needs it
+
+        check_vcpu(vcpu, self._processors.count)
+        known = self._processors.registers
+        if vcpu >= len(known):
+            raise NotSupportedError(f"the dump has the registers of {len(known)} vCPUs only, counted from 0")
+        return deepcopy(known[vcpu])
 
     def close(self) -> None:
         self._image.mapping.close()
@@ -70,21 +97,21 @@ class DumpDriver(Driver):
 class MappedDump(DumpDriver):
     """Memory that lies in the file as it is: mapped read-only, and read in C."""
 
-    def __init__(self, image: Image, processors: Processors, kinds: AllKinds, pieces: Sequence[Piece]) -> None:
+    def __init__(self, image: Image, processors: Processors, kinds: AllKinds, extents: Sequence[Extent]) -> None:
         super().__init__(image, processors, kinds)
         self._regions = tuple(
             region
-            for piece in pieces
-            for part in kinds.of(piece.start, piece.end)
-            for region in _regions(image, part, piece.offset + part.start - piece.start)
+            for extent in extents
+            for part in kinds.of(extent.start, extent.end)
+            for region in _regions(image, part, extent.offset + part.start - extent.start)
         )
 
     def regions(self) -> Sequence[Region]:
-        """The pieces of the file, by guest-physical address."""
+        """The extents of the file, by guest-physical address."""
         return self._regions
 
     def memory_map(self) -> Sequence[MemoryRange]:
-        """The memory that is in the file; pieces that only the file has apart are one range."""
+        """The memory that is in the file; ranges that follow each other are one, wherever the file has their parts."""
         ranges: list[MemoryRange] = []
         for item in self._regions:
             before = ranges.pop() if ranges and (ranges[-1].end, ranges[-1].kind) == (item.start, item.kind) else None
@@ -118,37 +145,11 @@ class PagedDump(DumpDriver):
         return self._map
 
 
-class _WithRegisters(DumpDriver):
-    """What a dump with notes, or with a header that has a processor's context, can do besides."""
-
-    def vcpu_count(self) -> int:
-        """How many vCPUs the machine had."""
-        return self._processors.count
-
-    def read_registers(self, vcpu: int) -> Registers:
-        """The registers at the time of the dump. Raises ``NotSupportedError`` for a vCPU whose are not in the dump."""
-        check_vcpu(vcpu, self._processors.count)
-        known = self._processors.registers
-        if vcpu >= len(known):
-            raise NotSupportedError(f"the dump has the registers of {len(known)} vCPUs only, counted from 0")
-        return copy.deepcopy(known[vcpu])
-
-
-class MappedDumpWithRegisters(_WithRegisters, MappedDump):
-    """Both."""
-
-
-class PagedDumpWithRegisters(_WithRegisters, PagedDump):
-    """Both."""
-
-
 def _driver(image: Image, contents: Contents) -> DumpDriver:
     memory, processors, kinds = contents.memory, contents.processors, _kinds(image, contents)
     if isinstance(memory, Sequence):
-        mapped = MappedDumpWithRegisters if processors.count else MappedDump
-        return mapped(image, processors, kinds, memory)
-    paged = PagedDumpWithRegisters if processors.count else PagedDump
-    return paged(image, processors, kinds, memory)
+        return MappedDump(image, processors, kinds, memory)
+    return PagedDump(image, processors, kinds, memory)
 
 
 def _kinds(image: Image, contents: Contents) -> AllKinds:
@@ -164,7 +165,7 @@ def _kinds(image: Image, contents: Contents) -> AllKinds:
 def _regions(image: Image, part: MemoryRange, offset: int) -> Iterator[Region]:
     """Where the file has a range that begins at ``offset``: in more than one place if it is flattened."""
     start = part.start
-    for place, size in image.pieces(offset, part.size):
+    for place, size in image.extents(offset, part.size):
         yield Region(start, size, part.kind, image.mapping, place)
         start += size
 

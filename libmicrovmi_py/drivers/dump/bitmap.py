@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from libmicrovmi_py.drivers.dump.image import Image
@@ -30,9 +29,12 @@ def runs(image: Image, offset: int, bits: int) -> Iterator[tuple[int, int]]:
 
 
 def _runs_of(chunk: bytes, base: int, bits: int) -> Iterator[tuple[int, int]]:
-    """The runs within a chunk whose first bit is ``base``; digits of a number are searched in C."""
+    """The runs within a chunk whose first bit is ``base``: as a text of 0s and 1s, which ``re`` searches in C."""
     if chunk.count(0) == len(chunk):
         return
     digits = f"{int.from_bytes(chunk, 'little'):0{8 * len(chunk)}b}"[::-1][: bits - base]
-    for match in re.finditer("1+", digits):
-        yield base + match.start(), base + match.end()
+    end = 0
+    while (first := digits.find("1", end)) >= 0:
+        end = digits.find("0", first)
+        end = end if end >= 0 else len(digits)
+        yield base + first, base + end

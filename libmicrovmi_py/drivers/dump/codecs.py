@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Mapping
-from typing import Any
 
+from libmicrovmi_py.declare import Any
 from libmicrovmi_py.transport.foreign import Foreign, load
 
 Unpack = Callable[[bytes, int], bytes]
@@ -14,6 +13,8 @@ Unpack = Callable[[bytes, int], bytes]
 
 
 def _zlib() -> Unpack:
+    import zlib
+
     def unpack(packed: bytes, size: int) -> bytes:
         try:
             stream = zlib.decompressobj()
@@ -28,7 +29,7 @@ def _zlib() -> Unpack:
 
 
 def _foreign(library: Foreign, call: Callable[[bytes, Any, Any], bool]) -> Unpack:
-    """``call`` unpacks into a buffer with the size at a pointer, which it changes, and tells whether that went well."""
+    """``call(packed, buffer, length)`` unpacks, sets ``length[0]`` to how much, and returns whether it worked."""
 
     def unpack(packed: bytes, size: int) -> bytes:
         buffer, length = library.ffi.new("char[]", size), library.ffi.new("size_t *", size)
@@ -59,7 +60,7 @@ def _zstd() -> Unpack:
 
 
 def _zstd_fits(decompress: Callable[..., int], packed: bytes, buffer: Any, size: int) -> bool:
-    """What it returns is the size, or an error, which is larger than any size."""
+    """Whether ``ZSTD_decompress`` worked: it returns the size, or an error code that is larger than any size."""
     return decompress(buffer, size, packed, len(packed)) == size
 
 

@@ -7,13 +7,14 @@ import bisect
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
+from libmicrovmi_py.declare import TYPE_CHECKING, Protocol, dataclass
 from libmicrovmi_py.drivers.dump.image import Image
-from libmicrovmi_py.drivers.dump.layout import Piece
+from libmicrovmi_py.drivers.dump.layout import Extent
 from libmicrovmi_py.errors import AccessError
-from libmicrovmi_py.model import X86Registers
+
+if TYPE_CHECKING:
+    from libmicrovmi_py.arch.x86.registers import X86Registers
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +41,13 @@ class Paged(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """Memory, either as it lies in the file or page by page, and vCPUs. Pieces are sorted and do not overlap.
+    """Memory, either as it lies in the file or page by page, and vCPUs. Extents are sorted and do not overlap.
 
-    ``exists`` is (start, end) of the memory that the machine had as far as the file tells, ``None`` if that is what
-    the file holds; ``whole`` is whether nothing of it is known to have been left out.
+    ``exists`` has (start, end) of all memory of the machine that the file tells of; ``None``: no more than the file
+    holds. ``whole`` is false if parts of that were left out of the file.
     """
 
-    memory: Sequence[Piece] | Paged
+    memory: Sequence[Extent] | Paged
     processors: Processors = Processors()
     exists: Sequence[tuple[int, int]] | None = None
     whole: bool = True
@@ -54,26 +55,26 @@ class Contents:
     def ranges(self) -> Sequence[tuple[int, int]]:
         """(start, end) of the memory that the file holds."""
         if isinstance(self.memory, Sequence):
-            return [(piece.start, piece.end) for piece in self.memory]
+            return [(extent.start, extent.end) for extent in self.memory]
         return self.memory.ranges()
 
     def reader(self, image: Image) -> Callable[[int, int], bytes]:
         """Reads bytes from a guest-physical address on, fewer where the file has no more, or cannot be read."""
         memory = self.memory
         if isinstance(memory, Sequence):
-            return functools.partial(_bytes_of_pieces, image, memory)
+            return functools.partial(_bytes_of_extents, image, memory)
         return functools.partial(_bytes_of_pages, memory)
 
 
-def _bytes_of_pieces(image: Image, pieces: Sequence[Piece], address: int, size: int) -> bytes:
+def _bytes_of_extents(image: Image, extents: Sequence[Extent], address: int, size: int) -> bytes:
     content = b""
-    index = bisect.bisect_right(pieces, address, key=lambda piece: piece.start) - 1
-    for piece in itertools.islice(pieces, max(index, 0), None):
+    index = bisect.bisect_right(extents, address, key=lambda extent: extent.start) - 1
+    for extent in itertools.islice(extents, max(index, 0), None):
         begin = address + len(content)
-        length = min(piece.end - begin, size - len(content))
-        if not piece.start <= begin or length <= 0:
+        length = min(extent.end - begin, size - len(content))
+        if not extent.start <= begin or length <= 0:
             break
-        content += image.read(piece.offset + begin - piece.start, length, "memory")
+        content += image.read(extent.offset + begin - extent.start, length, "memory")
     return content
 
 
@@ -84,16 +85,3 @@ def _bytes_of_pages(pages: Paged, address: int, size: int) -> bytes:
     except AccessError as err:
         done = err.completed
     return bytes(buffer[:done])
-
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """A format: the name that the parameter ``format`` takes, how such a file starts, and how it is read.
-
-    ``read`` raises an ``IoError`` for a file that is cut short or lies, a ``DriverUnavailableError`` for one that this
-    version cannot read.
-    """
-
-    name: str
-    magic: bytes
-    read: Callable[[Image], Contents]

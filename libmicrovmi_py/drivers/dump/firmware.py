@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the firmware told the guest about main memory: tables of SMBIOS and ACPI in the guest's memory.
 
-DSP0134 of the DMTF (entry points, type 19), and the ACPI specification (RSDP, RSDT, SRAT). All of it is a guest's to
-change: what does not hold together is passed over.
+DSP0134 of the DMTF (entry points, type 19), and the ACPI specification (RSDP, RSDT, SRAT). The guest can
+change all of it, so tables that contradict themselves are ignored.
 """
 
 from __future__ import annotations
 
 import itertools
-import re
 import struct
 from collections.abc import Callable, Iterator
 
@@ -23,7 +22,6 @@ _LONGEST = 256 << 10
 _MOST_ANCHORS, _MOST_TABLES, _MOST_RANGES = 16, 256, 64
 """How many of each are looked at: more than any firmware has."""
 
-_ANCHORS = re.compile(rb"_SM_|_SM3_|RSD PTR ")
 _MAPPED_ADDRESS, _END = 19, 127
 _IN_BYTES = 0xFFFFFFFF
 
@@ -31,12 +29,19 @@ _IN_BYTES = 0xFFFFFFFF
 def told(read: Read) -> list[Span]:
     """The ranges of main memory in the firmware's tables, none if there are none."""
     bios = b"".join(read(page, _PAGE).ljust(_PAGE, b"\0") for page in range(_BIOS, _BIOS_END, _PAGE))
-    anchors = (match for match in _ANCHORS.finditer(bios) if match.start() % 16 == 0)
+    anchors = sorted((place, anchor) for anchor in _TABLES for place in _places(bios, anchor) if place % 16 == 0)
     found: list[Span] = []
-    for match in itertools.islice(anchors, _MOST_ANCHORS):
-        entry = bios[match.start() :][:36].ljust(36, b"\0")
-        found += itertools.islice(_TABLES[match[0]](read, entry), _MOST_RANGES)
+    for place, anchor in anchors[:_MOST_ANCHORS]:
+        entry = bios[place:][:36].ljust(36, b"\0")
+        found += itertools.islice(_TABLES[anchor](read, entry), _MOST_RANGES)
     return found
+
+
+def _places(data: bytes, anchor: bytes) -> Iterator[int]:
+    place = data.find(anchor)
+    while place >= 0:
+        yield place
+        place = data.find(anchor, place + len(anchor))
 
 
 def mirrored(read: Read, size: int) -> bool:

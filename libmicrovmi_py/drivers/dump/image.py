@@ -9,16 +9,16 @@ import os
 import struct
 from collections.abc import Iterator
 
-from libmicrovmi_py.drivers.dump.layout import Piece, laid_out
+from libmicrovmi_py.drivers.dump.layout import Extent, laid_out
 from libmicrovmi_py.errors import DriverUnavailableError, IoError
 from libmicrovmi_py.transport.mapping import HostMapping
 
 MAX_PIECES = 1 << 20
-"""So many pieces of memory a dump may have; one with more is refused before they fill this process."""
+"""So many extents of memory a dump may have; one with more is refused before they fill this process."""
 
 
 class Image:
-    """A dump file. What is parsed is read, not mapped: a file cut meanwhile is an error and no signal."""
+    """A dump file. Headers are read, not mapped: if the file is cut meanwhile, that is an error and no SIGBUS."""
 
     def __init__(self, path: str, mapping: HostMapping) -> None:
         self.path = path
@@ -36,7 +36,7 @@ class Image:
     def read(self, offset: int, size: int, what: str) -> bytes:
         """``size`` bytes from ``offset``, which are ``what``. Raises ``IoError`` unless the file has them all."""
         self.check(offset, size, what)
-        return b"".join(self._read(begin, length, what) for begin, length in self.pieces(offset, size))
+        return b"".join(self._read(begin, length, what) for begin, length in self.extents(offset, size))
 
     def _read(self, offset: int, size: int, what: str) -> bytes:
         fd = self.mapping.file()
@@ -54,7 +54,7 @@ class Image:
             place = f"{what} would lie at {offset:#x}, {size:#x} bytes, of a file of {self.size:#x}"
             raise self.damaged(f"{place}: {offset + size - self.size} bytes are missing")
 
-    def pieces(self, offset: int, size: int) -> Iterator[tuple[int, int]]:
+    def extents(self, offset: int, size: int) -> Iterator[tuple[int, int]]:
         """Where in the file those bytes are: (offset, size), in order."""
         yield offset, size
 
@@ -69,11 +69,11 @@ class Image:
             return self.mapping.size if err.errno == errno.ENXIO else offset
 
     def damaged(self, what: str) -> IoError:
-        """The error for a file that is cut short or lies."""
+        """The error for a file that is cut short, or whose headers contradict what it holds."""
         return IoError(f"{self.path} is cut short or damaged: {what}; copy it again, or make the dump anew")
 
     def refused(self, what: str, way_out: str) -> DriverUnavailableError:
-        """The error for a file that is well but cannot be read."""
+        """The error for a file that is not damaged, but of a kind that this version cannot read."""
         return DriverUnavailableError(f"{self.path} is {what}, which cannot be read: {way_out}")
 
 
@@ -99,7 +99,7 @@ class FlatImage(Image):
         self._starts = [record.start for record in self._records]
         self.size = self._records[-1].end
 
-    def _find_records(self, file: Image) -> Iterator[Piece]:
+    def _find_records(self, file: Image) -> Iterator[Extent]:
         position, count = self._HEADER, 0
         while True:
             offset, size = struct.unpack(">qq", file.read(position, 16, f"record {count}"))
@@ -110,23 +110,23 @@ class FlatImage(Image):
                 raise self.damaged(f"record {count} at {position - 16:#x} has offset {offset:#x} and size {size:#x}")
             if count == self._MAX_RECORDS:
                 raise self.refused(f"a flattened file of more than {count} records", "rearrange it: makedumpfile -R")
-            yield Piece(offset, size, position)
+            yield Extent(offset, size, position)
             position += size
             count += 1
 
     def next_data(self, offset: int) -> int:
-        """As above; a hole of the file within a record is one of the dump."""
+        """As :meth:`Image.next_data`; a hole within a record's bytes in the file counts as a hole."""
         index = bisect.bisect_right(self._starts, offset) - 1
         record = self._records[max(index, 0)]
         if not record.start <= offset < record.end:
             return offset
         return min(super().next_data(record.offset + offset - record.start) - record.offset + record.start, record.end)
 
-    def pieces(self, offset: int, size: int) -> Iterator[tuple[int, int]]:
+    def extents(self, offset: int, size: int) -> Iterator[tuple[int, int]]:
         """Where in the file those bytes are. Raises ``IoError`` for bytes that no record has."""
         index = bisect.bisect_right(self._starts, offset) - 1
         while size > 0:
-            record = self._records[index] if 0 <= index < len(self._records) else Piece(0, 0, 0)
+            record = self._records[index] if 0 <= index < len(self._records) else Extent(0, 0, 0)
             if not record.start <= offset < record.end:
                 raise self.damaged(f"no record has the bytes at {offset:#x}")
             length = min(record.end - offset, size)

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
 
+from libmicrovmi_py.declare import Protocol
 from libmicrovmi_py.drivers.dump.firmware import Read, mirrored, told
 from libmicrovmi_py.drivers.dump.layout import Span
 from libmicrovmi_py.model import PHYSICAL_BITS, MemoryKind, MemoryRange
@@ -26,10 +26,10 @@ class AllKinds(Protocol):
 
     @property
     def end_of_ram(self) -> int:
-        """One past the last byte of main memory, as far as the dump tells; it may be left out. 0 without any."""
+        """One past the last byte of main memory that the dump knows of, also if it was left out. 0 without any."""
 
     def of(self, start: int, end: int) -> Iterable[MemoryRange]:
-        """A range of the dump in pieces, each with its kind."""
+        """A range of the dump, part by part, each with its kind."""
 
 
 class OnlyRam:
@@ -112,7 +112,7 @@ def _firmware_below_1_mib(spans: Sequence[Span], size: int, read: Read) -> int:
 
 
 def _last(spans: Sequence[Span], main: Sequence[Span]) -> int:
-    """One past the last address that is in both."""
+    """One past the last address that both lists of spans contain."""
     for first, last in reversed(main):
         ends = [min(end, last) for start, end in spans if start < last and end > first]
         if ends:

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What files that are no memory image begin with, so that none of them is taken for raw memory.
+"""What the files begin with that are read, and those that are no memory image, so that none is taken for raw memory.
 
-docs/drivers/dump.md shows this table: tests/drivers/dump/first_bytes.py writes it there.
+docs/drivers/dump.md shows the table of the latter: tests/drivers/dump/first_bytes.py writes it there.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from libmicrovmi_py.declare import NamedTuple
+
+FORMATS = {"kdump": b"KDUMP   ", "windows": b"PAGEDU64", "elf": b"\x7fELF", "lime": b"EMiL", "raw": b""}
+"""What is read, by the names of the modules of ``formats``; no beginning hides one that comes later."""
 
 UNPACK = "unpack it first"
 DUMP = "run the machine and make a dump of it"

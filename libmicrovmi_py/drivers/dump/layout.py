@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pieces of memory that lie in a file: their order, and what overlaps."""
+"""Extents of memory that lie in a file: their order, and what overlaps."""
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+
+from libmicrovmi_py.declare import NamedTuple
 
 Span = tuple[int, int]
 """(first, one past the last) address."""
 
 
-class Piece(NamedTuple):
+class Extent(NamedTuple):
     """``size`` bytes from address ``start`` are those of the file from ``offset`` on."""
 
     start: int
@@ -25,19 +26,19 @@ class Piece(NamedTuple):
         return self.start + self.size
 
 
-def laid_out(pieces: Iterable[Piece]) -> list[Piece]:
-    """The same memory sorted, without overlaps, neighbours joined; where pieces overlap the first one given holds."""
-    given = [piece for piece in pieces if piece.size]
+def laid_out(extents: Iterable[Extent]) -> list[Extent]:
+    """The same memory sorted, without overlaps, neighbours joined; where extents overlap the first one given holds."""
+    given = [extent for extent in extents if extent.size]
     ordered = sorted(given)
     if any(one.end > other.start for one, other in pairwise(ordered)):
         return joined(_swept(given))
     return joined(ordered)
 
 
-def _swept(pieces: Sequence[Piece]) -> Iterator[Piece]:
-    """Go over the addresses; at each, the first of the pieces that are there holds."""
-    waiting = sorted(enumerate(pieces), key=lambda item: item[1].start, reverse=True)
-    present: list[tuple[int, Piece]] = []
+def _swept(extents: Sequence[Extent]) -> Iterator[Extent]:
+    """The same memory without overlaps: at each address the first of the extents that are there holds."""
+    waiting = sorted(enumerate(extents), key=lambda item: item[1].start, reverse=True)
+    present: list[tuple[int, Extent]] = []
     position = 0
     while waiting or present:
         if not present:
@@ -49,16 +50,16 @@ def _swept(pieces: Sequence[Piece]) -> Iterator[Piece]:
         if present:
             first = present[0][1]
             until = min(first.end, waiting[-1][1].start) if waiting else first.end
-            yield Piece(position, until - position, first.offset + position - first.start)
+            yield Extent(position, until - position, first.offset + position - first.start)
             position = until
 
 
-def joined(pieces: Iterable[Piece]) -> list[Piece]:
-    """Neighbours that are neighbours in the file as well become one."""
-    result: list[Piece] = []
-    for piece in pieces:
-        if result and result[-1].end == piece.start and result[-1].offset + result[-1].size == piece.offset:
+def joined(extents: Iterable[Extent]) -> list[Extent]:
+    """Join extents that follow each other both in memory and in the file."""
+    result: list[Extent] = []
+    for extent in extents:
+        if result and result[-1].end == extent.start and result[-1].offset + result[-1].size == extent.offset:
             last = result.pop()
-            piece = Piece(last.start, last.size + piece.size, last.offset)
-        result.append(piece)
+            extent = Extent(last.start, last.size + extent.size, last.offset)
+        result.append(extent)
     return result

@@ -10,10 +10,18 @@ from __future__ import annotations
 import itertools
 import struct
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
+from libmicrovmi_py.arch.x86.registers import (
+    CODE_AND_DATA,
+    GENERAL,
+    NUMBERED,
+    TABLES,
+    SegmentReg,
+    SystemTableReg,
+    X86Registers,
+)
+from libmicrovmi_py.declare import NamedTuple
 from libmicrovmi_py.drivers.dump.contents import Processors
-from libmicrovmi_py.model import X86_TABLES, SegmentReg, SystemTableReg, X86Registers
 
 MAX_SIZE = 64 << 20
 """The most bytes that notes may have."""
@@ -24,14 +32,11 @@ _MAX_COUNT = 1 << 12
 _NOTE = struct.Struct("<3I")
 _NT_PRSTATUS, _QEMU, _VBCORE, _VBCPU = (b"CORE", 1), (b"QEMU", 0), (b"VBCORE", 0xB00), (b"VBCPU", 0xB01)
 
-_GENERAL = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi")
-_NUMBERED = tuple(f"r{number}" for number in range(8, 16))
-_SEGMENTS = ("cs", "ds", "es", "fs", "gs", "ss", "ldt", "tr")
+_SEGMENTS = (*CODE_AND_DATA, "ldt", "tr")
 
-_QEMU_NAMES = (*_GENERAL, "rsp", "rbp", *_NUMBERED, "rip", "rflags")
 _QEMU_STATE = struct.Struct("<2I18Q" + "3I4xQ" * 10 + "5Q")
 
-_VBOX_NAMES = (*_GENERAL, *_NUMBERED, "rip", "rsp", "rbp", "rflags")
+_VBOX_NAMES = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", *NUMBERED, "rip", "rsp", "rbp", "rflags")
 _VBOX_STATE = struct.Struct("<18Q" + "Q2IH6x" * 6 + "4Q64x" + "QI4x" * 2 + "Q2IH6x" * 2 + "3Q2Q8xQ24xQ")
 _VBOX_VERSION = 0x10003
 """The first version of this layout; those before hold VirtualBox's own structures."""
@@ -111,12 +116,12 @@ def _of_qemu(content: bytes) -> X86Registers:
     version, _, *values = _unpacked(_QEMU_STATE, content, "the note of QEMU")
     if version != 1:
         raise ValueError(f"the note of QEMU has version {version}")
-    registers = _general(_QEMU_NAMES, values[:18])
+    registers = _general(GENERAL, values[:18])  # QEMU's order is ours
     for index, name in enumerate((*_SEGMENTS, "gdt", "idt")):
         selector, limit, _, base = values[18 + 4 * index : 22 + 4 * index]
         if selector > 0xFFFF:
             raise ValueError(f"the note of QEMU has {selector:#x} for the selector {name}")
-        if name in X86_TABLES:
+        if name in TABLES:
             setattr(registers, name, SystemTableReg(base, limit & 0xFFFF))
         else:
             setattr(registers, name, SegmentReg(base, limit, selector))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A virtual machine made of bytes, for tests of programs that use this library: no hypervisor, every capability.
+"""A virtual machine made of bytes, for tests of programs that use this library: no hypervisor, every ability.
 
 ``vmi://fake/?size=0x200000&holes=0x4000-0x6000,0x9000-0xa000&rom=0xf0000-0x100000&vcpus=2`` in C, or
 ``FakeDriver({0: bytearray(...), 0x10000: bytearray(...)})`` in Python.
@@ -7,22 +7,23 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from itertools import pairwise
-from typing import ClassVar
 
+from libmicrovmi_py.arch.x86.registers import SegmentReg, SystemTableReg, X86Registers
+from libmicrovmi_py.declare import ClassVar
 from libmicrovmi_py.drivers.base import RUNS, STOPPED, Driver, RunState, check_vcpu
-from libmicrovmi_py.drivers.fake.guest import PlayedGuest
-from libmicrovmi_py.errors import InvalidArgumentError, IoError, NotMappedError, ReadOnlyError
-from libmicrovmi_py.events import Event, Intercept, PageAccess, Reply
+from libmicrovmi_py.drivers.fake.guest import ABILITIES, FakeVcpus
+from libmicrovmi_py.errors import InvalidArgumentError, IoError, ReadOnlyError, not_mapped
+from libmicrovmi_py.events import EventAbilities, Intercept, PageAccess, ReplyAction, Stop
 from libmicrovmi_py.model import (
     PAGE_SHIFT,
     PAGE_SIZE,
     MemoryKind,
     MemoryRange,
-    SegmentReg,
-    SystemTableReg,
-    X86Registers,
     end_of_ram,
 )
 from libmicrovmi_py.params import Parameters
@@ -61,11 +62,12 @@ class FakeDriver(Driver):
         registers: Sequence[X86Registers] | None = None,
     ) -> None:
         rom = frozenset(rom)
-        self._frames: dict[int, memoryview] = {}
+        self._starts: list[int] = []  # the first frame of each piece, ascending: few objects, as a real machine has
+        self._pieces: list[memoryview] = []
         self._rom: set[int] = set()
         self._unreadable = frozenset(unreadable)
         self._unwritable = self._unreadable.union(unwritable)
-        for start, content in memory.items():
+        for start, content in sorted(memory.items()):
             if start % PAGE_SIZE or len(content) % PAGE_SIZE:
                 raise InvalidArgumentError(f"memory at {start:#x} is not made of whole frames of {PAGE_SIZE} bytes")
             self._add(start >> PAGE_SHIFT, memoryview(content), start in rom)
@@ -76,15 +78,17 @@ class FakeDriver(Driver):
         )
         self._max_addr = end_of_ram(self._ranges)
         self._vcpus = len(registers) if registers is not None else 1
-        self._guest = PlayedGuest(list(registers or [reset_registers()]), self._frames.__contains__)
+        self._guest = FakeVcpus(list(registers or [reset_registers()]), partial(_is_there, self._starts, self._pieces))
 
     def _add(self, first: int, content: memoryview, rom: bool) -> None:
-        for index in range(len(content) >> PAGE_SHIFT):
-            if first + index in self._frames:
-                raise InvalidArgumentError(f"memory at {(first + index) << PAGE_SHIFT:#x} is given twice")
-            self._frames[first + index] = content[index << PAGE_SHIFT : (index + 1) << PAGE_SHIFT]
-            if rom:
-                self._rom.add(first + index)
+        if not content:
+            return
+        if _is_there(self._starts, self._pieces, first):
+            raise InvalidArgumentError(f"memory at {first << PAGE_SHIFT:#x} is given twice")
+        self._starts.append(first)
+        self._pieces.append(content)
+        if rom:
+            self._rom.update(range(first, first + (len(content) >> PAGE_SHIFT)))
 
     @classmethod
     def open(cls, params: Parameters) -> FakeDriver:
@@ -112,25 +116,29 @@ class FakeDriver(Driver):
 
     def read_frame(self, frame: int, offset: int, buffer: memoryview) -> None:
         """Copy from a frame's bytes."""
-        content = self._frame(frame)
+        content, start = self._place(frame)
         _fail_in(self._unreadable, frame, offset, "read")
-        buffer[:] = content[offset : offset + len(buffer)]
+        start += offset
+        buffer[:] = content[start : start + len(buffer)]
 
     def write_frame(self, frame: int, offset: int, data: memoryview) -> None:
         """Copy into a frame's bytes, unless it is ROM."""
-        content = self._frame(frame)
+        content, start = self._place(frame)
         if frame in self._rom:
             address = (frame << PAGE_SHIFT) + offset
             raise ReadOnlyError(f"physical address {address:#x} is read-only memory", address=address)
         _fail_in(self._unwritable, frame, offset, "written")
-        content[offset : offset + len(data)] = data
+        start += offset
+        content[start : start + len(data)] = data
 
-    def _frame(self, frame: int) -> memoryview:
-        try:
-            return self._frames[frame]
-        except KeyError:
-            address = frame << PAGE_SHIFT
-            raise NotMappedError(f"no memory at physical address {address:#x}", address=address) from None
+    def _place(self, frame: int) -> tuple[memoryview, int]:
+        """The piece that holds a frame, and where in it."""
+        index = bisect_right(self._starts, frame) - 1
+        if index >= 0:
+            piece, start = self._pieces[index], (frame - self._starts[index]) << PAGE_SHIFT
+            if start < len(piece):
+                return piece, start
+        raise not_mapped(frame << PAGE_SHIFT)
 
     def memory_map(self) -> Sequence[MemoryRange]:
         """The ranges it was made with."""
@@ -173,32 +181,51 @@ class FakeDriver(Driver):
 
     def get_page_access(self, frame: int) -> PageAccess:
         """Everything, unless it was taken."""
-        self._frame(frame)
+        self._place(frame)
         return self._guest.access(frame)
 
     def set_page_access(self, frame: int, access: PageAccess) -> None:
         """Any combination."""
-        self._frame(frame)
+        self._place(frame)
         self._guest.set_access(frame, access)
 
-    def toggle_intercept(self, vcpu: int, intercept: Intercept, enabled: bool) -> None:
-        """Any kind; of MSRs the program of the vCPUs writes the SYSENTER ones only."""
-        self._guest.toggle(vcpu, intercept, enabled)
+    @property
+    def event_abilities(self) -> EventAbilities:
+        """Everything; of MSRs the program of the vCPUs writes the SYSENTER ones only."""
+        return ABILITIES
 
-    def listen(self, timeout: float) -> Event | None:
-        """Let the vCPUs run until one is stopped; see :class:`~libmicrovmi_py.drivers.fake.guest.PlayedGuest`."""
-        return self._guest.listen(timeout)
+    def arm(self, intercept: Intercept, vcpus: frozenset[int]) -> None:
+        """Any kind."""
+        self._guest.arm(intercept, vcpus)
 
-    def reply_event(self, event: Event, reply: Reply) -> None:
+    def poll(self, timeout: float) -> Stop | None:
+        """Let the vCPUs run until one stands; see :class:`~libmicrovmi_py.drivers.fake.guest.FakeVcpus`."""
+        return self._guest.poll(timeout)
+
+    def resume(self, stop: Stop, action: ReplyAction, registers: X86Registers | None) -> None:
         """DENY is for registers."""
-        self._guest.reply(event, reply)
+        self._guest.resume(stop, action, registers)
 
-    def release_events(self) -> None:
-        """Nothing is intercepted any more."""
-        self._guest.release()
+    def quiet(self) -> AbstractContextManager[None]:
+        """The vCPUs do nothing."""
+        return self._guest.quiet()
+
+    def end_events(self) -> bool:
+        """There is nothing to end."""
+        return True
+
+    @property
+    def left_behind(self) -> int:
+        """How much a program has left behind at present: intercepts, pages of which something is taken, open events."""
+        return self._guest.left()
 
     def close(self) -> None:
         """Nothing to release."""
+
+
+def _is_there(starts: Sequence[int], pieces: Sequence[memoryview], frame: int) -> bool:
+    index = bisect_right(starts, frame) - 1
+    return index >= 0 and (frame - starts[index]) << PAGE_SHIFT < len(pieces[index])
 
 
 def reset_registers() -> X86Registers:

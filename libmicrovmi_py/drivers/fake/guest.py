@@ -8,31 +8,47 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
 
-from libmicrovmi_py.errors import InvalidArgumentError, NotSupportedError
+from libmicrovmi_py.arch.x86 import msrs
+from libmicrovmi_py.arch.x86.instructions import INT3
+from libmicrovmi_py.arch.x86.registers import CR0_TS, CR4_TSD, INTERCEPTED_CONTROL, X86Registers
+from libmicrovmi_py.declare import dataclass, replace
 from libmicrovmi_py.events import (
-    ALL_VCPUS,
     UNKNOWN_ADDRESS,
-    Event,
+    Breakpoints,
+    EventAbilities,
     EventKind,
     Intercept,
     PageAccess,
-    Reply,
     ReplyAction,
+    Stop,
 )
-from libmicrovmi_py.model import PAGE_SHIFT, X86Registers
+from libmicrovmi_py.model import PAGE_SHIFT
 
 CODE = 0x7C00
 """Where the program of the vCPUs is, guest-virtual and guest-physical; each instruction has 16 bytes of its own."""
 
-CONTROL_REGISTERS = (0, 3, 4)
-SYSENTER_CS = 0x174
-MSRS = {SYSENTER_CS: "sysenter_cs", 0x175: "sysenter_esp", 0x176: "sysenter_eip"}
+_NOT_DENIED = frozenset((ReplyAction.CONTINUE, ReplyAction.RETRY))
+
+ABILITIES = EventAbilities(
+    {
+        EventKind.CR: frozenset(ReplyAction),
+        EventKind.MSR: frozenset(ReplyAction),
+        EventKind.BREAKPOINT: _NOT_DENIED,
+        EventKind.PAGE_ACCESS: _NOT_DENIED,
+        EventKind.SINGLE_STEP: _NOT_DENIED,
+    },
+    frozenset(Breakpoints),
+)
+
+MSRS = {msrs.INDEXES[name]: name for name in ("sysenter_cs", "sysenter_esp", "sysenter_eip")}
 """MSRs that the program writes, in turn, and where they are in the registers."""
 
-_TOGGLED = {"cr0": 8, "cr4": 4}
+_TOGGLED = {"cr0": CR0_TS, "cr4": CR4_TSD}
 """Bits that the program turns: TS and TSD."""
+
+_STEP = Intercept(EventKind.SINGLE_STEP)
 
 _REST = 0.01
 """Seconds between two looks at a machine that is stopped, or of which nothing is intercepted."""
@@ -42,16 +58,15 @@ _REST = 0.01
 class _Vcpu:
     number: int
     registers: X86Registers
-    program: Iterator[Event]
-    open: Event | None = None
-    """What it is stopped at."""
-    again: Event | None = None
+    program: Iterator[Stop]
+    stands: bool = False
+    again: Stop | None = None
     """What it does once more, after a RETRY."""
     stepped: bool = False
     """Whether it executed an instruction that was not reported as a step yet."""
 
 
-class PlayedGuest:
+class FakeVcpus:
     """The vCPUs, each of which executes the same endless program, an instruction at a time, while it is listened to.
 
     It writes CR0 (TS on and off), CR3 (0x1000 and 0x2000 in turn), CR4 (TSD on and off) and the SYSENTER MSRs (a
@@ -62,10 +77,10 @@ class PlayedGuest:
     def __init__(self, registers: list[X86Registers], exists: Callable[[int], bool]) -> None:
         self._vcpus = [_Vcpu(number, item, self._program(number)) for number, item in enumerate(registers)]
         self._exists = exists
-        self._lock = threading.RLock()
-        self._ids = itertools.count(1)
-        self._intercepts: dict[int, set[Intercept]] = {}
+        self._lock = threading.Lock()
+        self._armed: dict[Intercept, frozenset[int]] = {}
         self._accesses: dict[int, PageAccess] = {}
+        self._held = False
         self.running = True
 
     def registers(self, vcpu: int) -> X86Registers:
@@ -86,141 +101,126 @@ class PlayedGuest:
         """Allow ``access`` to a page, and no other."""
         with self._lock:
             self._accesses[frame] = access
+            if access == PageAccess.ALL:
+                del self._accesses[frame]
 
     # ------------------------------------------------------------------------------------------------- the program
 
-    def _program(self, vcpu: int) -> Iterator[Event]:
+    def _program(self, vcpu: int) -> Iterator[Stop]:
         for turn in itertools.count():
-            for step, event in enumerate(self._turn(turn)):
-                yield replace(event, vcpu=vcpu, virtual_address=self._at(event, step))
+            for step, stop in enumerate(self._turn(vcpu, turn)):
+                told = stop.virtual_address != UNKNOWN_ADDRESS
+                yield stop if told else replace(stop, virtual_address=CODE + 16 * step)
 
-    @staticmethod
-    def _at(event: Event, step: int) -> int:
-        """The address an event tells: of the memory, or of the instruction."""
-        return event.virtual_address if event.virtual_address != UNKNOWN_ADDRESS else CODE + 16 * step
-
-    def _turn(self, turn: int) -> Iterator[Event]:
+    def _turn(self, vcpu: int, turn: int) -> Iterator[Stop]:
         """What is done in one turn; :meth:`_step` fills in what depends on the registers."""
-        for number in CONTROL_REGISTERS:
-            yield Event(0, EventKind.CR, 0, number=number, new_value=0x1000 << turn % 2)
+        for number in INTERCEPTED_CONTROL:
+            yield Stop(EventKind.CR, vcpu, number=number, new_value=0x1000 << turn % 2)
         for number in MSRS:
-            yield Event(0, EventKind.MSR, 0, number=number, new_value=turn & 0xFFFF)
-        yield Event(0, EventKind.BREAKPOINT, 0, instruction_length=1)
-        for address in sorted({item.address for item in self._all_intercepts() if item.address}):
-            yield Event(0, EventKind.BREAKPOINT, 0, virtual_address=address, instruction_length=1)
+            yield Stop(EventKind.MSR, vcpu, number=number, new_value=turn & 0xFFFF)
+        own = Stop(EventKind.BREAKPOINT, vcpu, instruction_length=len(INT3))
+        yield own
+        for address in sorted({item.address for item in self._armed if item.address}):
+            yield replace(own, virtual_address=address, placed_at=address)
         for frame, allowed in sorted(self._accesses.items()):
             for access in (PageAccess.READ, PageAccess.WRITE, PageAccess.EXECUTE):
                 if access not in allowed:
-                    place = frame << PAGE_SHIFT
-                    yield Event(0, EventKind.PAGE_ACCESS, 0, virtual_address=place, access=access)
+                    yield Stop(EventKind.PAGE_ACCESS, vcpu, virtual_address=frame << PAGE_SHIFT, access=access)
 
-    def _all_intercepts(self) -> set[Intercept]:
-        return set().union(*self._intercepts.values())
+    # --------------------------------------------------------------------------------------------------- its stops
 
-    # -------------------------------------------------------------------------------------------------- listening
-
-    def toggle(self, vcpu: int, intercept: Intercept, enabled: bool) -> None:
-        """As ``SupportsEvents.toggle_intercept``."""
-        if vcpu != ALL_VCPUS and vcpu >= len(self._vcpus):
-            raise InvalidArgumentError(f"no vCPU {vcpu}: the machine has {len(self._vcpus)}, counted from 0")
-        if intercept.kind is EventKind.CR and intercept.number not in CONTROL_REGISTERS:
-            raise InvalidArgumentError(f"control register {intercept.number} cannot be intercepted: 0, 3 and 4 can")
+    def arm(self, intercept: Intercept, vcpus: frozenset[int]) -> None:
+        """As ``SupportsEvents.arm``."""
         with self._lock:
-            for number in range(len(self._vcpus)) if vcpu == ALL_VCPUS else [vcpu]:
-                items = self._intercepts.setdefault(number, set())
-                items.add(intercept) if enabled else items.discard(intercept)
+            self._armed[intercept] = vcpus
+            if not vcpus:
+                del self._armed[intercept]
 
-    def listen(self, timeout: float) -> Event | None:
-        """As ``SupportsEvents.listen``."""
+    def poll(self, timeout: float) -> Stop | None:
+        """As ``SupportsEvents.poll``."""
         end = time.monotonic() + timeout
         while True:
             with self._lock:
-                event = self._run() if self.running else None
+                stop = self._run() if self.running and not self._held else None
             left = end - time.monotonic()
-            if event is not None or left <= 0:
-                return event
+            if stop is not None or left <= 0:
+                return stop
             time.sleep(min(left, _REST))
 
-    def _run(self) -> Event | None:
-        """Let every vCPU that is not stopped execute a turn, until one has to be reported."""
-        for number, vcpu in enumerate(self._vcpus):
-            wanted = self._intercepts.get(number, ())
-            for _ in range(64 if wanted and vcpu.open is None else 0):
-                event = self._step(vcpu, EventKind.SINGLE_STEP in {item.kind for item in wanted})
-                if event.kind is EventKind.SINGLE_STEP or self._is_wanted(event, wanted):
-                    vcpu.open = replace(event, id=next(self._ids), physical_address=self._physical(event))
-                    return vcpu.open
-                self._do(vcpu, event)
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """As ``SupportsEvents.quiet``."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+
+    def _run(self) -> Stop | None:
+        """Let every vCPU that does not stand execute a turn, until one has to be reported."""
+        for vcpu in self._vcpus:
+            armed = {item for item, vcpus in self._armed.items() if vcpu.number in vcpus}
+            for _ in range(64 if armed and not vcpu.stands else 0):
+                stop = self._step(vcpu, _STEP in armed)
+                if stop.intercept in armed:
+                    vcpu.stands = True
+                    return self._told(stop)
+                self._do(vcpu, stop)
         return None
 
-    def _step(self, vcpu: _Vcpu, single: bool) -> Event:
+    def _step(self, vcpu: _Vcpu, single: bool) -> Stop:
         """What happens next on a vCPU: the report of a step, or the next instruction."""
         if single and vcpu.stepped:
             vcpu.stepped = False
-            return Event(0, EventKind.SINGLE_STEP, vcpu.number, virtual_address=vcpu.registers.rip)
-        event, vcpu.again = vcpu.again or next(vcpu.program), None
-        if event.kind is not EventKind.PAGE_ACCESS:
-            vcpu.registers.rip = event.virtual_address
-        name = _name(event)
+            return Stop(EventKind.SINGLE_STEP, vcpu.number, virtual_address=vcpu.registers.rip)
+        stop, vcpu.again = vcpu.again or next(vcpu.program), None
+        if stop.kind is not EventKind.PAGE_ACCESS:
+            vcpu.registers.rip = stop.virtual_address
+        name = _name(stop)
         if not name:
-            return event
+            return stop
         old = getattr(vcpu.registers, name)
-        return replace(event, old_value=old, new_value=old ^ _TOGGLED[name] if name in _TOGGLED else event.new_value)
+        return replace(stop, old_value=old, new_value=old ^ _TOGGLED[name] if name in _TOGGLED else stop.new_value)
+
+    def _told(self, stop: Stop) -> Stop:
+        """What is told of it. The program maps every address to itself, as far as there is memory."""
+        if _name(stop):
+            return replace(stop, virtual_address=UNKNOWN_ADDRESS, token=stop)
+        exists = self._exists(stop.virtual_address >> PAGE_SHIFT)
+        return replace(stop, physical_address=stop.virtual_address if exists else UNKNOWN_ADDRESS, token=stop)
 
     @staticmethod
-    def _is_wanted(event: Event, wanted: set[Intercept] | tuple[()]) -> bool:
-        if event.kind is EventKind.BREAKPOINT:
-            placed = Intercept(event.kind, address=event.virtual_address)
-            own = CODE <= event.virtual_address < CODE + 0x200
-            return placed in wanted or (own and Intercept(event.kind) in wanted)
-        return Intercept(event.kind, event.number) in wanted
+    def _do(vcpu: _Vcpu, stop: Stop) -> None:
+        if _name(stop):
+            setattr(vcpu.registers, _name(stop), stop.new_value)
+        vcpu.stepped = stop.kind is not EventKind.SINGLE_STEP
 
-    def _physical(self, event: Event) -> int:
-        """The program maps every address to itself, as far as there is memory."""
-        exists = self._exists(event.virtual_address >> PAGE_SHIFT)
-        return event.virtual_address if exists else UNKNOWN_ADDRESS
-
-    @staticmethod
-    def _do(vcpu: _Vcpu, event: Event) -> None:
-        if _name(event):
-            setattr(vcpu.registers, _name(event), event.new_value)
-        vcpu.stepped = event.kind is not EventKind.SINGLE_STEP
-
-    # -------------------------------------------------------------------------------------------------- answering
-
-    def reply(self, event: Event, reply: Reply) -> None:
-        """As ``SupportsEvents.reply_event``."""
+    def resume(self, stop: Stop, action: ReplyAction, registers: X86Registers | None) -> None:
+        """As ``SupportsEvents.resume``."""
+        assert isinstance(stop.token, Stop)
         with self._lock:
-            vcpu = self._vcpus[event.vcpu]
-            if vcpu.open is None or vcpu.open.id != event.id:
-                raise InvalidArgumentError(f"event {event.id} is not open")
-            if reply.action is ReplyAction.DENY and not _name(event):
-                raise NotSupportedError(f"an event of kind {event.kind.name} cannot be denied")
-            before, vcpu.open = vcpu.registers.rip, None
-            if reply.registers is not None:
-                vcpu.registers = copy.deepcopy(reply.registers)
-            if reply.action is ReplyAction.CONTINUE:
-                self._do(vcpu, event)
-            elif reply.action is ReplyAction.RETRY and vcpu.registers.rip == before and self._still(event):
-                vcpu.again = None if event.kind is EventKind.SINGLE_STEP else event
+            vcpu, stop = self._vcpus[stop.vcpu], stop.token
+            before, vcpu.stands = vcpu.registers.rip, False
+            if registers is not None:
+                vcpu.registers = copy.deepcopy(registers)
+            if action is ReplyAction.CONTINUE:
+                self._do(vcpu, stop)
+            elif action is ReplyAction.RETRY and vcpu.registers.rip == before and self._still(stop):
+                vcpu.again = None if stop.kind is EventKind.SINGLE_STEP else stop
 
-    def _still(self, event: Event) -> bool:
+    def left(self) -> int:
+        """How much is armed, taken from pages, or stands."""
+        with self._lock:
+            return len(self._armed) + len(self._accesses) + sum(vcpu.stands for vcpu in self._vcpus)
+
+    def _still(self, stop: Stop) -> bool:
         """Whether what stopped the vCPU is still so."""
-        page = event.virtual_address >> PAGE_SHIFT
-        return event.kind is not EventKind.PAGE_ACCESS or event.access not in self.access(page)
-
-    def release(self) -> None:
-        """As ``SupportsEvents.release_events``."""
-        with self._lock:
-            self._intercepts.clear()
-            self._accesses.clear()
-            for vcpu in self._vcpus:
-                if vcpu.open is not None:
-                    self.reply(vcpu.open, Reply())
+        page = stop.virtual_address >> PAGE_SHIFT
+        return stop.kind is not EventKind.PAGE_ACCESS or stop.access not in self.access(page)
 
 
-def _name(event: Event) -> str:
-    """Which register an event writes, "" for none."""
-    if event.kind is EventKind.CR:
-        return f"cr{event.number}"
-    return MSRS.get(event.number, "") if event.kind is EventKind.MSR else ""
+def _name(stop: Stop) -> str:
+    """Which register a stop writes, "" for none."""
+    if stop.kind is EventKind.CR:
+        return f"cr{stop.number}"
+    return MSRS.get(stop.number, "") if stop.kind is EventKind.MSR else ""

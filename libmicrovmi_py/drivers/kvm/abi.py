@@ -24,9 +24,6 @@ ACTION_CONTINUE, ACTION_RETRY = 0, 1
 PF_REPLY_SIZE = 272
 """Bytes that follow an answer to a page fault; all zero: no content of the introspector's, no single-step."""
 
-MSR_SYSENTER_CS, MSR_SYSENTER_ESP, MSR_SYSENTER_EIP = 0x174, 0x175, 0x176
-MSR_EFER, MSR_STAR, MSR_LSTAR = 0xC0000080, 0xC0000081, 0xC0000082
-
 DECLARATIONS = """
 struct kvm_regs {
     uint64_t rax, rbx, rcx, rdx, rsi, rdi, rsp, rbp, r8, r9, r10, r11, r12, r13, r14, r15, rip, rflags;

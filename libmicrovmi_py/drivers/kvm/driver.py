@@ -4,16 +4,20 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
+from libmicrovmi_py.arch import Registers
+from libmicrovmi_py.arch.x86.registers import X86Registers
 from libmicrovmi_py.drivers.base import RUNS, STOPPED, RunState, check_vcpu
 from libmicrovmi_py.drivers.kvm import KvmDriver, abi
 from libmicrovmi_py.drivers.kvm.machine import Machine, acquire, release
-from libmicrovmi_py.errors import AccessError, MicrovmiError, NotMappedError, logger
-from libmicrovmi_py.events import Event, Intercept, PageAccess, Reply
-from libmicrovmi_py.model import PAGE_SHIFT, PAGE_SIZE, Registers
+from libmicrovmi_py.drivers.kvm.messages import abilities
+from libmicrovmi_py.errors import AccessError, MicrovmiError, logger, not_mapped
+from libmicrovmi_py.events import Intercept, PageAccess, ReplyAction, Stop
+from libmicrovmi_py.model import PAGE_SHIFT, PAGE_SIZE
 from libmicrovmi_py.params import Parameters
 from libmicrovmi_py.transport.foreign import load
+from libmicrovmi_py.transport.foreign_reads import ForeignReads
 
 _log = logger(__name__)
 
@@ -22,7 +26,7 @@ class OpenMachine(KvmDriver):
     """A machine whose QEMU connects to a socket at which libkvmi listens.
 
     A read or write is one request for each frame. KVM takes back whatever was asked of it when the connection ends.
-    A vCPU is stopped, by a pause as by an event, until an event is answered; see ``vcpus.py``. Several drivers of a
+    A vCPU is stopped, by a pause as by an event, until an event is answered; see ``stops.py``. Several drivers of a
     process share the machine's one connection (``machine.py``): run state and page accesses are the machine's, and one
     of them listens to events.
     """
@@ -30,7 +34,8 @@ class OpenMachine(KvmDriver):
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._domain = machine.domain
-        self._vcpus = machine.vcpus
+        self._stops = machine.stops
+        self.event_abilities = abilities(machine.domain)
 
     @classmethod
     def of(cls, params: Parameters, timeout: float) -> OpenMachine:
@@ -65,15 +70,9 @@ class OpenMachine(KvmDriver):
             done = end
         return done
 
-    def read_frames(self, requests: Sequence[tuple[int, int, memoryview]]) -> Sequence[bool]:
-        """One request each."""
-        found = []
-        for frame, offset, buffer in requests:
-            error = self._read(frame, offset, buffer)
-            if error not in (0, errno.ENOENT):
-                raise self._failure(error, "kvmi_read_physical", frame, offset)
-            found.append(not error)
-        return found
+    def foreign_reads(self) -> ForeignReads:
+        """libkvmi reads, which puts requests in order by itself."""
+        return self._domain.reads(self.max_addr)
 
     def write_frame(self, frame: int, offset: int, data: memoryview) -> None:
         """One request."""
@@ -93,7 +92,7 @@ class OpenMachine(KvmDriver):
     def _failure(self, error: int, function: str, frame: int, offset: int, done: int = 0) -> MicrovmiError:
         address = (frame << PAGE_SHIFT) + offset
         if error == errno.ENOENT:
-            return NotMappedError(f"no memory at physical address {address:#x}", address=address)
+            return not_mapped(address)
         failure = self._domain.failure(error, function)
         if isinstance(failure, AccessError):
             failure.address, failure.completed = address, done
@@ -103,29 +102,29 @@ class OpenMachine(KvmDriver):
 
     def run_state(self) -> RunState:
         """STOPPED if this process paused it: KVMi does not tell of others, and is not asked."""
-        return STOPPED if self._vcpus.paused else RUNS
+        return STOPPED if self._stops.paused else RUNS
 
     def stop(self) -> None:
         """Stop all vCPUs."""
-        self._vcpus.pause()
+        self._stops.stop()
 
     def run(self, *, whoever: bool) -> None:
         """Answer the events of the pause, and wait until every vCPU that no other event stops goes on."""
-        self._vcpus.resume()
+        self._stops.run()
 
     def vcpu_count(self) -> int:
         """The number of vCPUs that are online."""
-        return self._vcpus.count()
+        return self._stops.count()
 
-    def read_registers(self, vcpu: int) -> Registers:
+    def read_registers(self, vcpu: int) -> X86Registers:
         """All members of ``X86Registers``."""
-        check_vcpu(vcpu, self._vcpus.count())
-        return self._vcpus.read_registers(vcpu)
+        check_vcpu(vcpu, self._stops.count())
+        return self._stops.read_registers(vcpu)
 
-    def write_registers(self, vcpu: int, registers: Registers) -> None:
+    def write_registers(self, vcpu: int, registers: X86Registers) -> None:
         """General registers, rip and rflags, of a vCPU that is stopped; all others stay as they are."""
-        check_vcpu(vcpu, self._vcpus.count())
-        self._vcpus.write_registers(vcpu, registers)
+        check_vcpu(vcpu, self._stops.count())
+        self._stops.write_registers(vcpu, registers)
 
     # ------------------------------------------------------------------------------------------------------- events
 
@@ -139,24 +138,27 @@ class OpenMachine(KvmDriver):
         self.read_frame(frame, 0, memoryview(bytearray(1)))
         self._machine.accesses.set(frame, access, self)
 
-    def toggle_intercept(self, vcpu: int, intercept: Intercept, enabled: bool) -> None:
+    def arm(self, intercept: Intercept, vcpus: frozenset[int]) -> None:
         """Writes of CR0, CR3, CR4 and MSRs, breakpoints of the guest's own, page accesses, single-step."""
-        self._machine.claim(self)
-        self._machine.intercepts.toggle(vcpu, self._vcpus.count(), intercept, enabled)
+        self._machine.arm(intercept, vcpus, self)
 
-    def listen(self, timeout: float) -> Event | None:
-        """The next event; those of a pause are not told."""
+    def poll(self, timeout: float) -> Stop | None:
+        """The next stop; those of a pause are not told."""
         self._machine.listened_by(self)
-        return self._vcpus.listen(timeout)
+        return self._stops.poll(timeout)
 
-    def reply_event(self, event: Event, reply: Reply) -> None:
-        """CONTINUE for all, RETRY for breakpoints, page accesses and single-step, DENY for CR and MSR."""
-        self._machine.listened_by(self)
-        self._vcpus.reply(event, reply)
+    def resume(self, stop: Stop, action: ReplyAction, registers: Registers | None) -> None:
+        """Send the answer that the vCPU waits for."""
+        self._stops.resume(stop, action, registers)
 
-    def release_events(self) -> None:
-        """Switch everything off and answer what is open; nothing to be done for a machine that ended."""
-        self._machine.release_events(self)
+    def quiet(self) -> AbstractContextManager[None]:
+        """Nothing comes behind the answer to a switch that is off."""
+        return nullcontext()
+
+    def end_events(self) -> bool:
+        """Other contexts of the process may listen then."""
+        self._machine.end_events(self)
+        return True
 
     def close(self) -> None:
         """Hang up, unless others use the machine."""

@@ -14,8 +14,8 @@ import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
 
+from libmicrovmi_py.declare import Any
 from libmicrovmi_py.drivers.kvm import abi
 from libmicrovmi_py.errors import (
     DriverUnavailableError,

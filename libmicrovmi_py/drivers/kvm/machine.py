@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
-from libmicrovmi_py.drivers.kvm.domain import Domain
-from libmicrovmi_py.drivers.kvm.intercepts import Accesses, Intercepts
+from libmicrovmi_py.drivers.kvm.arming import Accesses, Switches
+from libmicrovmi_py.drivers.kvm.library import Domain
 from libmicrovmi_py.drivers.kvm.listener import connections, wait_for_guest
-from libmicrovmi_py.drivers.kvm.vcpus import Vcpus
+from libmicrovmi_py.drivers.kvm.stops import Stops
 from libmicrovmi_py.errors import DriverUnavailableError, IoError, MicrovmiError, TimeoutExpiredError, logger
+from libmicrovmi_py.events import Intercept
 from libmicrovmi_py.model import PAGE_SHIFT, PHYSICAL_BITS
 from libmicrovmi_py.transport.deadline import Deadline
 from libmicrovmi_py.transport.foreign import Foreign
@@ -36,39 +37,36 @@ class Machine:
         self.users = 1
         self.domain = domain
         self.name = domain.name
-        self.vcpus = Vcpus(domain, timeout)
-        self.intercepts = Intercepts(domain)
+        self.stops = Stops(domain, timeout)
+        self.switches = Switches(domain)
         self.accesses = Accesses(domain)
         self.frames = _frames(domain)
         self._listener: object = None
 
-    def listened_by(self, user: object) -> None:
-        """Raise ``DriverUnavailableError`` if another user of this machine listens to it."""
+    def listened_by(self, user: object) -> bool:
+        """Whether this user listens. Raises ``DriverUnavailableError`` if another user of this machine does."""
         if self._listener not in (None, user):
             raise DriverUnavailableError("another context of this process listens to the machine")
+        return self._listener is user
 
-    def claim(self, user: object) -> None:
-        """Let ``user`` be the one who listens."""
+    def arm(self, intercept: Intercept, vcpus: frozenset[int], user: object) -> None:
+        """As ``SupportsEvents.arm``; who arms is the one who listens."""
         with _changed:
-            self.listened_by(user)
-            self._listener = user
+            listens = self.listened_by(user) if vcpus else self._listener is user
+            self._listener = user if vcpus else self._listener
+        if listens or vcpus:
+            self.switches.arm(intercept, vcpus)
 
-    def release_events(self, user: object) -> None:
-        """Give back what ``user`` took, and if it listens, answer what is open and let others listen."""
-        with ExitStack() as steps:  # the last one first, and all of them, whichever fails
-            if self._listener is user:
-                steps.callback(self._forget_listener)
-                steps.callback(self.vcpus.let_all_go)
-                steps.callback(self.intercepts.release)
-            steps.callback(self.accesses.release, user)
-
-    def _forget_listener(self) -> None:
-        self._listener = None
+    def end_events(self, user: object) -> None:
+        """Give pages back, and let others listen."""
+        self.accesses.release(user)
+        if self._listener is user:
+            self._listener = None
 
     def lives(self) -> bool:
         """Whether it answers."""
         try:
-            self.vcpus.count()
+            self.stops.count()
         except MicrovmiError as err:
             _log.debug("a machine that is open does not answer: %s", err)
             return False

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import struct
-from typing import Any, NamedTuple
 
+from libmicrovmi_py.declare import Any, NamedTuple
 from libmicrovmi_py.drivers.kvm import abi
-from libmicrovmi_py.errors import NotSupportedError
-from libmicrovmi_py.events import Event, EventKind, PageAccess, ReplyAction
+from libmicrovmi_py.drivers.kvm.library import Domain
+from libmicrovmi_py.events import Breakpoints, EventAbilities, EventKind, PageAccess, ReplyAction, Stop
 
 KINDS = {
     EventKind.CR: abi.EVENT_CR,
@@ -23,29 +23,47 @@ _HEAD = struct.Struct("<H2xI BB2xI")
 """vCPU, padding; action, number of the event, padding."""
 
 
-class Stop(NamedTuple):
-    """A vCPU that is stopped: the number of the event's message, its kind's number, the vCPU."""
+_WRITES = (EventKind.CR, EventKind.MSR)
+_DENIED = frozenset({ReplyAction.CONTINUE, ReplyAction.DENY})
+_REPEATED = frozenset({ReplyAction.CONTINUE, ReplyAction.RETRY})
+
+ANSWERS = {kind: _DENIED if kind in _WRITES else _REPEATED for kind in EventKind}
+"""The answers to each kind of event, with a libkvmi that has them all."""
+
+
+def abilities(domain: Domain) -> EventAbilities:
+    """What KVMi can stop vCPUs at."""
+    own = frozenset({Breakpoints.OWN})
+    if domain.has("kvmi_control_singlestep"):
+        return EventAbilities(ANSWERS, own)
+    kinds = dict(ANSWERS)
+    del kinds[EventKind.SINGLE_STEP]
+    return EventAbilities(kinds, own, "this version of libkvmi has no single-step")
+
+
+class Message(NamedTuple):
+    """An event that a vCPU sent and waits for the answer to: the message's number, its kind's number, the vCPU."""
 
     seq: int
     number: int
     vcpu: int
 
 
-def stop_of(event: Any) -> Stop:
-    """What every event tells."""
-    return Stop(event.seq, event.event, event.vcpu)
+def message_of(event: Any) -> Message:
+    """What every event of libkvmi's tells."""
+    return Message(event.seq, event.event, event.vcpu)
 
 
-def read_event(event: Any, identity: int) -> Event | None:
-    """Our word for libkvmi's event; ``None`` for one that nobody has asked for."""
+def stop_of(event: Any) -> Stop | None:
+    """Our word for libkvmi's event, with its message as the token; ``None`` for one that nobody can have asked for."""
     kind = _KINDS_BY_NUMBER.get(event.event)
     if kind is None:
         return None
-    return Event(identity, kind, event.vcpu, **_details(kind, event))
+    return Stop(kind, event.vcpu, **_details(kind, event), token=message_of(event))
 
 
 def _details(kind: EventKind, event: Any) -> dict[str, Any]:
-    if kind in (EventKind.CR, EventKind.MSR):
+    if kind in _WRITES:
         write = event.detail.write
         number = write.number & 0xFFFF if kind is EventKind.CR else write.number  # the rest is padding
         return {"number": number, "old_value": write.old_value, "new_value": write.new_value}
@@ -60,21 +78,17 @@ def _details(kind: EventKind, event: Any) -> dict[str, Any]:
     return where
 
 
-def go_on(stop: Stop) -> bytes:
+def go_on(message: Message) -> bytes:
     """The answer that only lets a vCPU go on, for events that need no more."""
-    return _HEAD.pack(stop.vcpu, 0, abi.ACTION_CONTINUE, stop.number, 0)
+    return _HEAD.pack(message.vcpu, 0, abi.ACTION_CONTINUE, message.number, 0)
 
 
-def answer(event: Event, action: ReplyAction) -> bytes:
-    """The answer to an event. Raises ``NotSupportedError`` for one that its kind does not have."""
-    number = KINDS[event.kind]
-    if event.kind in (EventKind.CR, EventKind.MSR):
-        if action is ReplyAction.RETRY:
-            raise NotSupportedError(f"KVMi has no RETRY for {event.kind.name} events, use CONTINUE or DENY")
-        value = event.old_value if action is ReplyAction.DENY else event.new_value
-        return _HEAD.pack(event.vcpu, 0, abi.ACTION_CONTINUE, number, 0) + value.to_bytes(8, "little")
-    if action is ReplyAction.DENY:
-        raise NotSupportedError(f"KVMi has no DENY for {event.kind.name} events, use CONTINUE or RETRY")
-    again = action is ReplyAction.RETRY and event.kind is not EventKind.SINGLE_STEP
-    head = _HEAD.pack(event.vcpu, 0, abi.ACTION_RETRY if again else abi.ACTION_CONTINUE, number, 0)
-    return head + bytes(abi.PF_REPLY_SIZE if event.kind is EventKind.PAGE_ACCESS else 0)
+def answer(stop: Stop, action: ReplyAction) -> bytes:
+    """The answer to a stop, one of :data:`ANSWERS`."""
+    number = KINDS[stop.kind]
+    if stop.kind in _WRITES:
+        value = stop.old_value if action is ReplyAction.DENY else stop.new_value
+        return _HEAD.pack(stop.vcpu, 0, abi.ACTION_CONTINUE, number, 0) + value.to_bytes(8, "little")
+    again = action is ReplyAction.RETRY and stop.kind is not EventKind.SINGLE_STEP
+    head = _HEAD.pack(stop.vcpu, 0, abi.ACTION_RETRY if again else abi.ACTION_CONTINUE, number, 0)
+    return head + bytes(abi.PF_REPLY_SIZE if stop.kind is EventKind.PAGE_ACCESS else 0)

@@ -5,24 +5,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
+from libmicrovmi_py.arch.x86.registers import X86Registers
+from libmicrovmi_py.declare import replace
 from libmicrovmi_py.drivers.base import Driver, Region, RunState
-from libmicrovmi_py.drivers.qemu import control
+from libmicrovmi_py.drivers.qemu import stops, vcpus
 from libmicrovmi_py.drivers.qemu.discovery import parse_endpoint, resolve
 from libmicrovmi_py.drivers.qemu.files import SharedFiles
-from libmicrovmi_py.drivers.qemu.memory import HostMemory, is_filled, read_pieces
+from libmicrovmi_py.drivers.qemu.memory import HostMemory, is_filled, read_extents
 from libmicrovmi_py.drivers.qemu.monitor import Monitor
 from libmicrovmi_py.errors import (
     InvalidArgumentError,
-    InvalidContextError,
     MicrovmiError,
     PermissionDeniedError,
     VmGoneError,
     about_a_machine,
     logger,
+    was_closed,
 )
-from libmicrovmi_py.model import DriverType, MemoryKind, MemoryRange, Registers
+from libmicrovmi_py.model import DriverType, MemoryRange, end_of_ram
 from libmicrovmi_py.params import Parameters
 from libmicrovmi_py.transport.deadline import Deadline
 from libmicrovmi_py.transport.processes import Process
@@ -67,7 +68,7 @@ class QemuDriver(Driver):
         self._regions: tuple[Region, ...] = ()
         self._max_addr = 0
         self._closed = False
-        self._owes_run = False  # whether an order to run may be left with QEMU
+        self._owes_run = False  # whether run_later() may leave an order to run with QEMU
 
     @classmethod
     def open(cls, params: Parameters) -> QemuDriver:
@@ -117,8 +118,8 @@ class QemuDriver(Driver):
     def stop(self) -> None:
         """Stop all vCPUs. A map that cannot be read then stays the old one."""
         with self._session() as client:
-            self._owes_run = not control.migrates(client)
-            control.stop(client)
+            self._owes_run = not stops.migrates(client)
+            stops.stop(client)
         try:
             self._read_map()
         except MicrovmiError as err:
@@ -127,11 +128,14 @@ class QemuDriver(Driver):
     def run(self, *, whoever: bool) -> None:
         """Let all vCPUs run, if QEMU's state is one in which that does no harm."""
         with self._session() as client:
-            control.run(client, whoever=whoever)
+            stops.run(client, whoever=whoever)
         self._owes_run = False
 
     def run_later(self) -> None:
-        """With a QEMU that is stopped itself, if no migration was under way when the machine was stopped."""
+        """For a QEMU process that is itself stopped (SIGSTOP): leave it the order to run, see ``late.py``.
+
+        Not if a migration was under way when the machine was stopped.
+        """
         if self._owes_run and self._monitor.leave_run():
             self._owes_run = False
             _log.info("the machine runs when its QEMU goes on")
@@ -140,13 +144,13 @@ class QemuDriver(Driver):
         """The number of vCPUs."""
         with self._session() as client:
             self._look(client)
-            return len(control.vcpu_indexes(client))
+            return len(vcpus.vcpu_indexes(client))
 
-    def read_registers(self, vcpu: int) -> Registers:
-        """The registers that ``info registers`` shows; see ``registers.py`` for those it does not."""
+    def read_registers(self, vcpu: int) -> X86Registers:
+        """The registers that ``info registers`` shows; see ``vcpus.py`` for those it does not."""
         with self._session() as client:
             self._look(client)
-            return control.registers(client, vcpu)
+            return vcpus.registers(client, vcpu)
 
     def close(self) -> None:
         """Release the process and the files."""
@@ -156,14 +160,14 @@ class QemuDriver(Driver):
     @contextmanager
     def _session(self) -> Iterator[QmpClient]:
         if self._closed:
-            raise InvalidContextError("the machine was closed")
+            raise was_closed()
         with self._monitor.session() as client:
             yield client
 
     def _look(self, client: QmpClient) -> RunState:
         """The run state; a machine that was migrated away has no memory here any more."""
         try:
-            return control.run_state(client)
+            return stops.run_state(client)
         except VmGoneError as err:
             away = Departed(self._process, str(err))
             self._regions = tuple(replace(region, source=away) for region in self._regions)
@@ -173,16 +177,16 @@ class QemuDriver(Driver):
         with self._session() as client:
             self._look(client)
             filled = is_filled(client)
-            pieces = read_pieces(client)
+            extents = read_extents(client)
             if isinstance(self._memory, SharedFiles):
-                self._memory.ask(client, pieces)
-            regions = self._memory.regions(pieces, filled=filled)
-            self._max_addr = max((item.end for item in regions if item.kind is MemoryKind.RAM), default=0)
+                self._memory.ask(client, extents)
+            regions = self._memory.regions(extents, filled=filled)
+            self._max_addr = end_of_ram(regions)
             self._regions = regions
 
 
 def _memory_of(process: Process, mapped: bool) -> HostMemory | SharedFiles:
-    """The memory of a process, through the process or else through its files."""
+    """The memory of a QEMU: read through the process, or through its files if the process may not be looked into."""
     try:
         return HostMemory(process, mapped=mapped)
     except PermissionDeniedError as err:

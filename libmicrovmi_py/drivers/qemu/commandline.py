@@ -6,8 +6,8 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
+from libmicrovmi_py.declare import dataclass
 from libmicrovmi_py.transport.shape import decimal
 
 HUMAN = "the human monitor"

@@ -72,7 +72,10 @@ def _matches(text: str) -> tuple[list[Qemu], list[Qemu]]:
 
 
 def _in_the_middle_of_a_fork(matches: list[Qemu]) -> bool:
-    """Whether one is another's child: QEMU is about to become a daemon or to run a helper, and one of them goes."""
+    """Whether one of two is the other's child: QEMU is forking, to become a daemon or to run a helper.
+
+    One of the two ends soon, so it is worth looking again.
+    """
     pids = {qemu.process.pid for qemu in matches}
     return len(pids) > 1 and any(qemu.process.parent in pids for qemu in matches)
 

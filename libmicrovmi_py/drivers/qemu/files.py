@@ -11,10 +11,10 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
+from libmicrovmi_py.declare import dataclass
 from libmicrovmi_py.drivers.base import Region, Source
-from libmicrovmi_py.drivers.qemu.memory import Piece
+from libmicrovmi_py.drivers.qemu.memory import Extent
 from libmicrovmi_py.errors import IoError, PermissionDeniedError
 from libmicrovmi_py.model import PAGE_SIZE, MemoryKind
 from libmicrovmi_py.transport.fds import OwnedFd
@@ -46,7 +46,7 @@ class SharedFiles:
     """The sources behind the guest's memory: one for each file, and one for what is in no file and cannot be read."""
 
     def __init__(self, process: Process, refused: PermissionDeniedError, *, mapped: bool = True) -> None:
-        """``refused`` is why the process cannot be looked into, for machines that have main memory elsewhere.
+        """``refused`` is the error that kept us out of the process. It is raised if main memory is not all in files.
 
         ``mapped`` is whether files are mapped, or else read.
         """
@@ -57,21 +57,21 @@ class SharedFiles:
         self._denied = DeniedMemory(process)
         self._files: dict[str, HostMapping] = {}
 
-    def ask(self, client: QmpClient, pieces: Sequence[Piece]) -> None:
-        """Open the files behind ``pieces``. Raises what kept the driver out of the process, or ``IoError``."""
-        blocks = dict.fromkeys(piece.block for piece in pieces if piece.kind is MemoryKind.RAM)
+    def ask(self, client: QmpClient, extents: Sequence[Extent]) -> None:
+        """Open the files behind ``extents``. Raises what kept the driver out of the process, or ``IoError``."""
+        blocks = dict.fromkeys(extent.block for extent in extents if extent.kind is MemoryKind.RAM)
         for block in [block for block in blocks if block not in self._files]:
             backend = _backend(client, block)
             if backend is None:
                 raise self._refused
             mapping, fd = self._map(backend)
-            held = (piece for piece in pieces if piece.block == block)
-            if not all(_is_in(fd, backend, piece, client) for piece in held):
+            held = (extent for extent in extents if extent.block == block)
+            if not all(_is_in(fd, backend, extent, client) for extent in held):
                 raise IoError(f"{backend.path} is not the file that QEMU has its memory in: it took that file's name")
             self._files[block] = mapping
 
-    def regions(self, pieces: Sequence[Piece], *, filled: bool) -> tuple[Region, ...]:
-        """Regions for ``pieces``, whose files were asked for.
+    def regions(self, extents: Sequence[Extent], *, filled: bool) -> tuple[Region, ...]:
+        """Regions for ``extents``, whose files were asked for.
 
         Raises ``IoError`` unless all memory that the guest has is there: a page of a file that is touched before it
         arrived could not arrive any more.
@@ -80,20 +80,20 @@ class SharedFiles:
             raise IoError(
                 f"memory of the machine is still to arrive by its migration: wait for it; or: {self._refused}"
             )
-        return tuple(self._region(piece) for piece in pieces)
+        return tuple(self._region(extent) for extent in extents)
 
     def close(self) -> None:
         """Close all files."""
         for mapping in self._files.values():
             mapping.close()
 
-    def _region(self, piece: Piece) -> Region:
+    def _region(self, extent: Extent) -> Region:
         source: Source = self._denied
-        offset, mapping = piece.host, self._files.get(piece.block)
+        offset, mapping = extent.host, self._files.get(extent.block)
         if mapping is not None:
-            integer(piece.offset + piece.size, f"the end of RAM block {piece.block}", 0, mapping.size)
-            source, offset = mapping, piece.offset
-        return Region(piece.start, piece.size, piece.kind, source, offset, piece.unsteady)
+            integer(extent.offset + extent.size, f"the end of RAM block {extent.block}", 0, mapping.size)
+            source, offset = mapping, extent.offset
+        return Region(extent.start, extent.size, extent.kind, source, offset, extent.unsteady)
 
     def _map(self, backend: _Backend) -> tuple[HostMapping, OwnedFd]:
         """Map what the process's own user could open, too; it says itself which file it is."""
@@ -143,9 +143,9 @@ def _offset(client: QmpClient, path: str) -> int:
     return integer(told, "the offset of a memory file", 0, _LONGEST)
 
 
-def _is_in(fd: OwnedFd, backend: _Backend, piece: Piece, client: QmpClient) -> bool:
-    """Whether the file holds what the guest has there, in places that do not change while they are compared."""
-    for address, offset in _places(fd, backend, piece):
+def _is_in(fd: OwnedFd, backend: _Backend, extent: Extent, client: QmpClient) -> bool:
+    """Whether the file holds what the guest has there. Places that change while they are compared do not count."""
+    for address, offset in _places(fd, backend, extent):
         before = os.pread(fd.number, _SAMPLE, offset)
         shown = client.human(f"xp /{_SAMPLE}xb {address:#x}")
         content = bytes(int(digits, 16) for digits in _BYTE.findall(shown))
@@ -154,15 +154,15 @@ def _is_in(fd: OwnedFd, backend: _Backend, piece: Piece, client: QmpClient) -> b
     return True
 
 
-def _places(fd: OwnedFd, backend: _Backend, piece: Piece) -> Iterator[tuple[int, int]]:
-    """Guest addresses and where they are in the file: spread over the piece, where the file has data if it has any."""
-    first = backend.offset + piece.offset
-    step = max(PAGE_SIZE, piece.size // _SAMPLES // PAGE_SIZE * PAGE_SIZE)
-    for distance in range(0, piece.size - _SAMPLE + 1, step):
-        yield piece.start + distance, first + distance
+def _places(fd: OwnedFd, backend: _Backend, extent: Extent) -> Iterator[tuple[int, int]]:
+    """Places to compare (guest address, offset in the file): all over the extent, outside of holes if it has data."""
+    first = backend.offset + extent.offset
+    step = max(PAGE_SIZE, extent.size // _SAMPLES // PAGE_SIZE * PAGE_SIZE)
+    for distance in range(0, extent.size - _SAMPLE + 1, step):
+        yield extent.start + distance, first + distance
         try:
             data = os.lseek(fd.number, first + distance, os.SEEK_DATA)
         except OSError:  # none up to the end of the file
             continue
-        if data + _SAMPLE <= min(first + distance + step, first + piece.size):
-            yield piece.start + data - first, data
+        if data + _SAMPLE <= min(first + distance + step, first + extent.size):
+            yield extent.start + data - first, data

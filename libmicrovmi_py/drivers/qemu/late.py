@@ -22,8 +22,9 @@ _CONNECT = 0.2
 def leave_run(process: Process, endpoints: Sequence[Endpoint]) -> bool:
     """Leave ``cont`` with a stopped process, at a monitor that nobody else holds; whether that was done.
 
-    With one that runs nothing is left: what it is busy with may be the end of a migration. A monitor that is held would
-    find the order whenever its client leaves, which may be in a week.
+    Nothing is left with a process that runs: it may be busy with the end of a migration, and must not run afterwards.
+    Nor is it left at a monitor that another client holds: QEMU would carry it out when that client leaves, perhaps
+    days later.
     """
     if not process.stopped:
         return False

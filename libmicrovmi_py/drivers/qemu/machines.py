@@ -8,8 +8,8 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
+from libmicrovmi_py.declare import dataclass
 from libmicrovmi_py.drivers.qemu.commandline import (
     Group,
     QmpSocket,
@@ -74,7 +74,7 @@ def find_any(pid: int) -> Qemu | None:
 
 
 def process_as_qemu(pid: int) -> Qemu | None:
-    """That process as a QEMU, without a look at what it is: for one that has been seen to serve QMP."""
+    """That process as a QEMU, unchecked: for a process that serves QMP, as we have seen."""
     process = Process.find(pid)
     return _as_qemu(process) if process else None
 
@@ -162,15 +162,15 @@ def _same_file(first: str, second: str) -> bool:
 
 
 def nearest(machines: Sequence[Qemu]) -> list[Qemu]:
-    """Those of several machines whose user is the nearest to us: a stranger's does not come between."""
+    """The machines of the nearest user: a machine of a stranger with the same name does not make a name ambiguous."""
     ranks = [qemu.distance() for qemu in machines]
     return [qemu for qemu, rank in zip(machines, ranks, strict=True) if rank == min(ranks)]
 
 
 def listing(machines: Iterable[Qemu], text: str = "") -> str:
-    """As :func:`in_order`, those that ``text`` may mean first, and why there are none.
+    """As :func:`in_order`; if there are none, with why we may not see them.
 
-    Among those that are as likely the nearest user's come first, and then those that were started last.
+    Names that are like ``text`` come first; of equal ones those of the nearest user, then those started last.
     """
     ordered = sorted(machines, key=lambda qemu: _likely(qemu, text))
     return in_order(ordered) + ("" if ordered else _blind())
@@ -186,7 +186,7 @@ def _likely(qemu: Qemu, text: str) -> tuple[int, int, int]:
 
 
 def _unlike(name: str, text: str) -> int:
-    """How little a name has of ``text``: 0 if one is in the other, else by what they begin with."""
+    """How different a name is from ``text``: 0 if one contains the other, less the longer their common beginning is."""
     first, second = name.casefold(), text.casefold()
     if not first or not second:
         return len(second)
@@ -208,7 +208,7 @@ def _distance(uid: int) -> int:
 
 
 def _blind() -> str:
-    """Why there may be machines that are not seen."""
+    """Why other machines may be there that we cannot see, in parentheses; empty if we see all processes."""
     own = Process.find(os.getpid())
     if own is None:
         return " (/proc is not that of this process: mount -t proc proc /proc)"

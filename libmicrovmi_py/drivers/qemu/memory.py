@@ -7,9 +7,8 @@ import bisect
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
 
+from libmicrovmi_py.declare import NamedTuple, dataclass, replace
 from libmicrovmi_py.drivers.base import Region, Source
 from libmicrovmi_py.errors import IoError, logger
 from libmicrovmi_py.model import PHYSICAL_BITS, MemoryKind
@@ -51,7 +50,7 @@ class FlatRange:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class Extent:
     """Guest memory that lies in one piece of the host's.
 
     Guest address, size, kind, RAM block and offset in it, host address. ``unsteady`` is whether it may be unplugged.
@@ -65,8 +64,8 @@ class Piece:
     host: int
     unsteady: bool = False
 
-    def continues(self, other: Piece) -> bool:
-        """Whether this piece follows ``other`` in the guest and in the host, and is the same memory."""
+    def continues(self, other: Extent) -> bool:
+        """Whether this extent follows ``other`` in the guest and in the host, and is the same memory."""
         distance = other.size
         mine, its = (self.kind, self.block, self.unsteady), (other.kind, other.block, other.unsteady)
         same = mine == its and self.offset == other.offset + distance
@@ -107,10 +106,11 @@ def main_blocks(ranges: Sequence[FlatRange], backends: set[str]) -> set[str]:
     return found
 
 
-def read_pieces(client: QmpClient) -> list[Piece]:
+def read_extents(client: QmpClient) -> list[Extent]:
     """Ask the monitor for the machine's memory, in ascending order.
 
-    A guest that runs may change its map meanwhile; then it is read again. Raises ``IoError`` when it never holds still.
+    A guest that runs may change its map meanwhile; then it is read again, a few times. Raises ``IoError`` if it still
+    changes.
     """
     backends = _backends(client)
     for _ in range(_ATTEMPTS):
@@ -118,7 +118,7 @@ def read_pieces(client: QmpClient) -> list[Piece]:
         hosts = [_host_address(client, item) for item in ranges]
         if ranges and None not in hosts:
             main, plugged = main_blocks(ranges, backends), _plugged(client)
-            return _joined(_piece(item, main, plugged, host or 0) for item, host in zip(ranges, hosts, strict=True))
+            return _joined(_extent(item, main, plugged, host or 0) for item, host in zip(ranges, hosts, strict=True))
     if not ranges:
         raise IoError("the machine has no memory: it was started with -M none, or nothing has been plugged in yet")
     raise IoError("QEMU's memory map keeps changing: pause the machine and try again")
@@ -158,26 +158,26 @@ def _span(device: dict[str, object]) -> tuple[int, int]:
 
 
 def _bytes(device: dict[str, object], *names: str) -> int:
-    """The first of these values that a memory device has, 0 if it has none."""
+    """The first of these properties that a memory device has, in bytes; 0 if it has none of them."""
     value = next((device[name] for name in names if name in device), 0)
     return integer(value, f"{names[0]} of a memory device", 0, (1 << 64) - 1)
 
 
-def _piece(item: FlatRange, main: set[str], plugged: Sequence[tuple[int, int]], host: int) -> Piece:
-    """Memory of devices, and of main memory what was plugged in, may be taken out."""
+def _extent(item: FlatRange, main: set[str], plugged: Sequence[tuple[int, int]], host: int) -> Extent:
+    """A range as a :class:`Extent`. Memory of devices, and main memory that was plugged in, may be unplugged."""
     kind = MemoryKind.RAM if item.block in main else MemoryKind.DEVICE
     kind = MemoryKind.ROM if item.read_only else kind
     unsteady = item.block not in main or any(start <= item.start < end for start, end in plugged)
-    return Piece(item.start, item.size, kind, item.block, item.offset, host, unsteady)
+    return Extent(item.start, item.size, kind, item.block, item.offset, host, unsteady)
 
 
-def _joined(pieces: Iterator[Piece]) -> list[Piece]:
-    result: list[Piece] = []
-    for piece in pieces:
-        if result and piece.continues(result[-1]):
+def _joined(extents: Iterator[Extent]) -> list[Extent]:
+    result: list[Extent] = []
+    for extent in extents:
+        if result and extent.continues(result[-1]):
             last = result.pop()
-            piece = replace(last, size=last.size + piece.size)
-        result.append(piece)
+            extent = replace(last, size=last.size + extent.size)
+        result.append(extent)
     return result
 
 
@@ -211,8 +211,8 @@ class HostMemory:
         self._files: dict[Vma, HostMapping | None] = {}
         self._filled = False
 
-    def regions(self, pieces: Sequence[Piece], *, filled: bool) -> tuple[Region, ...]:
-        """Regions for ``pieces``. Raises ``IoError`` if the process has no memory there (any more).
+    def regions(self, extents: Sequence[Extent], *, filled: bool) -> tuple[Region, ...]:
+        """Regions for ``extents``. Raises ``IoError`` if the process has no memory there (any more).
 
         ``filled`` is whether all memory that the guest has is in the process: untouched pages of it are then zero. If
         not, nothing is mapped: a page that is touched before it arrived could not arrive any more.
@@ -220,7 +220,7 @@ class HostMemory:
         self._filled = filled
         vmas = self._process.mappings()
         ends = [vma.end for vma in vmas]
-        every = (part for piece in pieces for part in _parts(piece, vmas, ends))
+        every = (part for extent in extents for part in _parts(extent, vmas, ends))
         parts = list(itertools.islice(every, _PARTS + 1))
         if len(parts) > _PARTS:
             raise IoError(f"QEMU has the guest's memory in more than {_PARTS} mappings: that cannot be")
@@ -281,15 +281,15 @@ class _Part(NamedTuple):
     unsteady: bool
 
 
-def _parts(piece: Piece, vmas: Sequence[Vma], ends: Sequence[int]) -> Iterator[_Part]:
-    """The mappings that hold a piece; ``ends`` are their ends, in ascending order."""
+def _parts(extent: Extent, vmas: Sequence[Vma], ends: Sequence[int]) -> Iterator[_Part]:
+    """The mappings that hold an extent; ``ends`` are their ends, in ascending order."""
     done = 0
-    for index in range(bisect.bisect_right(ends, piece.host), len(vmas)):
-        vma, begin = vmas[index], piece.host + done
-        if done == piece.size or vma.start > begin:
+    for index in range(bisect.bisect_right(ends, extent.host), len(vmas)):
+        vma, begin = vmas[index], extent.host + done
+        if done == extent.size or vma.start > begin:
             break
-        size = min(piece.size - done, vma.end - begin)
-        yield _Part(piece.start + done, size, piece.kind, vma, begin, piece.unsteady)
+        size = min(extent.size - done, vma.end - begin)
+        yield _Part(extent.start + done, size, extent.kind, vma, begin, extent.unsteady)
         done += size
-    if done != piece.size:
-        raise IoError(f"QEMU's memory map changed while it was read, at {piece.start + done:#x}: try again")
+    if done != extent.size:
+        raise IoError(f"QEMU's memory map changed while it was read, at {extent.start + done:#x}: try again")

@@ -78,18 +78,6 @@ LDT_LIMIT = 48
 TABLES = {"gdt": (37, 38), "idt": (39, 40)}
 """Base and limit."""
 
-MSRS = {
-    "sysenter_cs": 0x174,
-    "sysenter_esp": 0x175,
-    "sysenter_eip": 0x176,
-    "msr_efer": 0xC0000080,
-    "msr_star": 0xC0000081,
-    "msr_lstar": 0xC0000082,
-    "apic_base": 0x1B,
-}
-FS_BASE = 0xC0000100
-GS_BASE = 0xC0000101
-
 _CHANNEL = (10 << 20) + 8
 """One direction: 10 MiB of data, their size, and four bytes: lock, whether data is there, its status, nothing."""
 

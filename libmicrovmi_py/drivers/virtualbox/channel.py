@@ -46,6 +46,11 @@ class Channel:
             self._bytes = mmap.mmap(fd.number, CHANNEL_SIZE)
 
     @property
+    def lock(self) -> memoryview:
+        """The byte that tells :attr:`held`."""
+        return memoryview(self._bytes)[LOCK : LOCK + 1]
+
+    @property
     def held(self) -> bool:
         """Whether some client is in a request."""
         return self._bytes[LOCK] != 0

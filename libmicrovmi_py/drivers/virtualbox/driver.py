@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
+from libmicrovmi_py.arch.x86.registers import X86Registers
 from libmicrovmi_py.drivers.base import RunState, check_vcpu
-from libmicrovmi_py.drivers.virtualbox import VirtualBoxDriver, abi, registers
-from libmicrovmi_py.drivers.virtualbox.events import Debugger
-from libmicrovmi_py.drivers.virtualbox.machine import Machine
+from libmicrovmi_py.drivers.virtualbox import VirtualBoxDriver, abi, vcpus
+from libmicrovmi_py.drivers.virtualbox.fdp import Machine
 from libmicrovmi_py.drivers.virtualbox.memory import Memory
+from libmicrovmi_py.drivers.virtualbox.stops import ABILITIES, ABILITIES_OF_SEVERAL, Stops
 from libmicrovmi_py.errors import DriverUnavailableError, NotSupportedError
-from libmicrovmi_py.events import ALL_VCPUS, Event, Intercept, Reply
+from libmicrovmi_py.events import ALL_VCPUS, EventAbilities, Intercept, ReplyAction, Stop
 from libmicrovmi_py.model import PAGE_SHIFT, PHYSICAL_BITS
-from libmicrovmi_py.model import Registers as CpuRegisters
+from libmicrovmi_py.transport.foreign_reads import ForeignReads
 
 
 class OpenMachine(VirtualBoxDriver):
@@ -28,7 +31,7 @@ class OpenMachine(VirtualBoxDriver):
             raise DriverUnavailableError(f"the machine {machine.name} tells what cannot be: {what}")
         self._machine = machine
         self._memory = Memory(machine)
-        self._debugger = Debugger(machine)
+        self._stops = Stops(machine)
         self._max_addr = self._memory.end_of_ram()
 
     @classmethod
@@ -54,6 +57,10 @@ class OpenMachine(VirtualBoxDriver):
         """Requests of up to 2 MiB."""
         return self._memory.read_range(address, buffer)
 
+    def foreign_reads(self) -> ForeignReads:
+        """libFDP reads, one request at a time for all who have the machine open."""
+        return self._machine.reads
+
     def write_frame(self, frame: int, offset: int, data: memoryview) -> None:
         """One request."""
         self._memory.write_range((frame << PAGE_SHIFT) + offset, data)
@@ -64,26 +71,26 @@ class OpenMachine(VirtualBoxDriver):
 
     def run_state(self) -> RunState:
         """RUNS or STOPPED; a machine that stands because of an event counts as running."""
-        return self._debugger.run_state()
+        return self._stops.run_state()
 
     def stop(self) -> None:
         """Stop the machine."""
-        self._debugger.stop()
+        self._stops.stop()
 
     def run(self, *, whoever: bool) -> None:
         """Let the machine run: FDP does not tell who stopped it."""
-        self._debugger.run()
+        self._stops.run()
 
     def vcpu_count(self) -> int:
         """The number of vCPUs, as VirtualBox told it at open."""
         return self._machine.vcpus
 
-    def read_registers(self, vcpu: int) -> CpuRegisters:
-        """Registers as of the last time that the vCPU stood; see ``registers.py`` for what is told of which vCPU."""
+    def read_registers(self, vcpu: int) -> X86Registers:
+        """Registers as of the last time that the vCPU stood; see ``vcpus.py`` for what is told of which vCPU."""
         check_vcpu(vcpu, self._machine.vcpus)
-        return registers.read(self._machine, vcpu)
+        return vcpus.read(self._machine, vcpu)
 
-    def write_registers(self, vcpu: int, values: CpuRegisters) -> None:
+    def write_registers(self, vcpu: int, values: X86Registers) -> None:
         """Write those of the first vCPU of a machine that stands. Segments and tables stay as they are.
 
         Raises ``NotSupportedError`` for other vCPUs, at which VirtualBox crashes, and for a machine that runs.
@@ -93,25 +100,33 @@ class OpenMachine(VirtualBoxDriver):
             raise NotSupportedError("FDP writes registers of the first vCPU only")
         if not self._machine.state() & abi.PAUSED:
             raise NotSupportedError("FDP writes registers of a machine that stands only: pause it")
-        registers.write(self._machine, values)
+        vcpus.write(self._machine, values)
 
-    def toggle_intercept(self, vcpu: int, intercept: Intercept, enabled: bool) -> None:
+    @property
+    def event_abilities(self) -> EventAbilities:
         """BREAKPOINT at an address, CR, MSR and SINGLE_STEP, for a machine of one vCPU."""
-        if vcpu != ALL_VCPUS:
-            check_vcpu(vcpu, self._machine.vcpus)
-        self._debugger.toggle(intercept, enabled)
+        return ABILITIES if self._machine.vcpus == 1 else ABILITIES_OF_SEVERAL
 
-    def listen(self, timeout: float) -> Event | None:
-        """Look for a stop, about every millisecond."""
-        return self._debugger.listen(timeout)
+    def arm(self, intercept: Intercept, vcpus: frozenset[int]) -> None:
+        """Place a breakpoint, or remove it. The machine stands meanwhile."""
+        self._stops.arm(intercept, bool(vcpus))
 
-    def reply_event(self, event: Event, reply: Reply) -> None:
-        """CONTINUE for all; DENY for MSR; RETRY for all but CR."""
-        self._debugger.reply(event, reply)
+    def poll(self, timeout: float) -> Stop | None:
+        """Look for a stop, about every millisecond; while single steps are on, execute an instruction."""
+        return self._stops.poll(timeout)
 
-    def release_events(self) -> None:
-        """Remove every breakpoint that was placed here."""
-        self._debugger.release()
+    def resume(self, stop: Stop, action: ReplyAction, registers: X86Registers | None) -> None:
+        """Let the machine go on; CONTINUE at a breakpoint or in front of a ``wrmsr`` steps over it first."""
+        self._stops.resume(stop, action, registers)
+
+    def quiet(self) -> AbstractContextManager[None]:
+        """What a breakpoint stopped that goes, and was not told, goes on with it."""
+        return nullcontext()
+
+    def end_events(self) -> bool:
+        """There is no listener in FDP."""
+        self._stops.end()
+        return True
 
     def close(self) -> None:
         """Give the machine back."""

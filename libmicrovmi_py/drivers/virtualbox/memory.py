@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from libmicrovmi_py.drivers.virtualbox.abi import READ_LIMIT, WRITE_LIMIT
-from libmicrovmi_py.drivers.virtualbox.machine import Machine
-from libmicrovmi_py.errors import IoError, NotMappedError
+from libmicrovmi_py.drivers.virtualbox.fdp import Machine
+from libmicrovmi_py.errors import IoError, not_mapped
 from libmicrovmi_py.model import PAGE_SIZE
 
 _BELOW_HOLE = 0xE0000000
@@ -59,7 +59,7 @@ class Memory:
     def read_exactly(self, address: int, buffer: memoryview) -> None:
         """One request. Raises ``NotMappedError`` if not all of it exists."""
         if not self.read(address, buffer):
-            raise NotMappedError(f"no memory at physical address {address:#x}", address=address)
+            raise not_mapped(address)
 
     def read(self, address: int, buffer: memoryview) -> bool:
         """One request, of at most ``READ_LIMIT`` bytes; ``False`` if not all of it exists, the buffer is as it was."""
@@ -87,5 +87,5 @@ class Memory:
     def _refused(self, address: int, done: int, size: int) -> None:
         at = address + done
         if done == 0 and not self.read(at, memoryview(bytearray(1))):
-            raise NotMappedError(f"no memory at physical address {at:#x}", address=at, requested=size)
+            raise not_mapped(at)
         raise IoError(f"VirtualBox refused to write at {at:#x}", address=at, requested=size, completed=done)

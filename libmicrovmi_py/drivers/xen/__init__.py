@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Xen driver: an HVM or PVH domain of the Xen that this host (dom0) runs under.
 
-Hosts without Xen import this file only; what an open domain can do is in ``domain.py``.
+Hosts without Xen import this file only; what an open domain can do is in ``driver.py``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class XenDriver(Driver):
             raise InvalidArgumentError("Xen driver requires a VM name parameter (vm_name: a domain's name or id)")
         if not any(os.path.exists(door) for door in DOORS):
             raise DriverUnavailableError(f"no {DOORS[0]}: this host does not run under Xen; run this in dom0")
-        from libmicrovmi_py.drivers.xen.domain import named
+        from libmicrovmi_py.drivers.xen.driver import named
 
         return named(params.vm_name)
 

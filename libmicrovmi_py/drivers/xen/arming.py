@@ -4,83 +4,99 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Set
 
+from libmicrovmi_py.arch.x86.instructions import BREAKPOINT_VECTOR
 from libmicrovmi_py.drivers.xen import vmevent
-from libmicrovmi_py.drivers.xen.control import Control
-from libmicrovmi_py.errors import InvalidArgumentError, NotSupportedError
+from libmicrovmi_py.drivers.xen.xenctrl import Domain
+from libmicrovmi_py.errors import NotSupportedError
 from libmicrovmi_py.events import EventKind, Intercept, PageAccess
 
 _REFUSED = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV, errno.ENOSYS)
+_NO_EPT = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
+"""What a question for a frame's access gives on other processors; ENODEV says that nobody listens yet."""
 
-_NEEDS = {
+_NAMES = {
     EventKind.CR: "control registers",
     EventKind.MSR: "this model-specific register",
     EventKind.BREAKPOINT: "breakpoints",
-    EventKind.PAGE_ACCESS: "page accesses, which takes an Intel processor with EPT",
-    EventKind.SINGLE_STEP: "single steps, which takes an Intel processor with the monitor trap flag",
+    EventKind.PAGE_ACCESS: "page accesses",
+    EventKind.SINGLE_STEP: "single steps",
 }
 
-_BREAKPOINT_VECTOR = 3
+_TAKE = {EventKind.PAGE_ACCESS: "EPT", EventKind.SINGLE_STEP: "the monitor trap flag"}
+"""What the processor has to have, which are Intel's."""
+
+_CAPABILITIES = {EventKind.CR: 0, EventKind.MSR: 1, EventKind.SINGLE_STEP: 2, EventKind.BREAKPOINT: 3}
+"""The bits by which Xen tells what it can."""
+
 _NO_ERROR_CODE = 0xFFFFFFFF
-_MSR_MAX = 0xFFFFFFFF
 
 
-def checked(intercept: Intercept) -> tuple[EventKind, int]:
-    """Kind and number of an intercept. Raises ``InvalidArgumentError`` or ``NotSupportedError``."""
-    kind, number = intercept.kind, intercept.number
-    if kind is EventKind.CR and number not in vmevent.CR_INDEXES:
-        raise InvalidArgumentError(f"control register {number}: 0, 3 and 4 can be intercepted")
-    if kind is EventKind.MSR and not 0 <= number <= _MSR_MAX:
-        raise InvalidArgumentError(f"there is no MSR {number:#x}")
-    if intercept.address:
-        raise NotSupportedError(
-            "Xen places no breakpoints: write them into memory and intercept address 0, all of them"
-        )
-    return kind, number if kind in (EventKind.CR, EventKind.MSR) else 0
+def possible(domain: Domain) -> frozenset[EventKind]:
+    """The kinds of events that Xen has for a domain, with this processor; nothing changes by the question.
+
+    Raises ``NotSupportedError`` for a version of Xen's events that is not known.
+    """
+    vmevent.entry_size(domain.lib.xc_vm_event_get_version(domain.handle))
+    bits = domain.ffi.new("uint32_t *")
+    domain.call("asking for the kinds of events", "xc_monitor_get_capabilities", bits)
+    kinds = {kind for kind, bit in _CAPABILITIES.items() if bits[0] >> bit & 1}
+    refused = domain.lib.xc_get_mem_access(domain.handle, domain.domid, 0, domain.ffi.new("int *")) < 0
+    if not refused or domain.ffi.errno not in _NO_EPT:
+        kinds.add(EventKind.PAGE_ACCESS)
+    return frozenset(kinds)
 
 
-def arm(control: Control, kind: EventKind, number: int, *, enabled: bool) -> None:
+def needs(kinds: Set[EventKind]) -> str:
+    """Why Xen does not have these kinds, in a line."""
+    return "; ".join(map(_need, sorted(kinds)))
+
+
+def _need(kind: EventKind) -> str:
+    if kind in _TAKE:
+        return f"{_NAMES[kind]} take an Intel processor with {_TAKE[kind]}"
+    return f"this Xen has no events of {_NAMES[kind]}"
+
+
+def switch(domain: Domain, intercept: Intercept, *, enabled: bool) -> None:
     """Switch events of a kind on or off, for all vCPUs. Raises ``NotSupportedError`` where Xen refuses."""
+    kind, number = intercept.kind, intercept.number
     if kind is EventKind.CR:
-        _ask(control, kind, "xc_monitor_write_ctrlreg", vmevent.CR_INDEXES[number], enabled, True, 0, False)
+        _ask(domain, kind, "xc_monitor_write_ctrlreg", vmevent.CR_INDEXES[number], enabled, True, 0, False)
     elif kind is EventKind.MSR:
-        _ask(control, kind, "xc_monitor_mov_to_msr", number, enabled, False)
+        _ask(domain, kind, "xc_monitor_mov_to_msr", number, enabled, False)
     elif kind is EventKind.BREAKPOINT:
-        _ask(control, kind, "xc_monitor_software_breakpoint", enabled)
-    elif kind is EventKind.SINGLE_STEP:
-        _ask(control, kind, "xc_monitor_singlestep", enabled)
+        _ask(domain, kind, "xc_monitor_software_breakpoint", enabled)
     else:
-        _ask(control, kind, "xc_get_mem_access", 0, control.ffi.new("int *"))  # needs no switch, but a processor
+        _ask(domain, kind, "xc_monitor_singlestep", enabled)
 
 
-def step(control: Control, vcpu: int, *, enabled: bool) -> None:
+def step(domain: Domain, vcpu: int, *, enabled: bool) -> None:
     """Let a vCPU stop after every instruction, or not."""
-    _ask(control, EventKind.SINGLE_STEP, "xc_domain_debug_control", int(enabled), vcpu)
+    _ask(domain, EventKind.SINGLE_STEP, "xc_domain_debug_control", int(enabled), vcpu)
 
 
-def allow(control: Control, frame: int, access: PageAccess) -> None:
+def allow(domain: Domain, frame: int, access: PageAccess) -> None:
     """Let the guest access a frame in these ways only; Xen's numbers are ours."""
-    _ask(control, EventKind.PAGE_ACCESS, "xc_set_mem_access", int(access), frame, 1)
+    _ask(domain, EventKind.PAGE_ACCESS, "xc_set_mem_access", int(access), frame, 1)
 
 
-def inject_breakpoint(control: Control, request: vmevent.Request) -> None:
+def inject_breakpoint(domain: Domain, request: vmevent.Request) -> None:
     """Deliver to the guest the exception that its breakpoint instruction raises."""
     length, kind = request.breakpoint
-    arguments = (request.vcpu, _BREAKPOINT_VECTOR, kind, _NO_ERROR_CODE, length, 0)
-    control.call("delivering a breakpoint to the guest", "xc_hvm_inject_trap", *arguments)
+    arguments = (request.vcpu, BREAKPOINT_VECTOR, kind, _NO_ERROR_CODE, length, 0)
+    domain.call("delivering a breakpoint to the guest", "xc_hvm_inject_trap", *arguments)
 
 
-def _ask(control: Control, kind: EventKind, function: str, *arguments: object) -> None:
-    result = getattr(control.lib, function)(control.handle, control.domid, *arguments)
+def _ask(domain: Domain, kind: EventKind, function: str, *arguments: object) -> None:
+    result = getattr(domain.lib, function)(domain.handle, domain.domid, *arguments)
     if result >= 0:
         return
-    code = control.ffi.errno
+    code = domain.ffi.errno
     if code == errno.EEXIST:
         return  # it is so already
-    if code == errno.ESRCH and function == "xc_get_mem_access":
-        control.info()
-        return  # this one frame does not exist
     if code in _REFUSED:
-        control.info()
-        raise NotSupportedError(f"Xen refuses ({errno.errorcode[code]}) to intercept {_NEEDS[kind]}")
-    raise control.failure(f"intercepting {_NEEDS[kind]}", code)
+        domain.info()
+        raise NotSupportedError(f"Xen refuses ({errno.errorcode[code]}) to intercept {_NAMES[kind]}")
+    raise domain.failure(f"intercepting {_NAMES[kind]}", code)

@@ -9,10 +9,20 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import NamedTuple
 
+from libmicrovmi_py.arch.x86 import msrs
+from libmicrovmi_py.arch.x86.registers import (
+    CONTROL,
+    NUMBERED,
+    SEGMENTS,
+    SYSTEM,
+    TABLES,
+    SegmentReg,
+    SystemTableReg,
+    X86Registers,
+)
+from libmicrovmi_py.declare import NamedTuple
 from libmicrovmi_py.errors import InvalidArgumentError, IoError
-from libmicrovmi_py.model import X86_SEGMENTS, X86_TABLES, Registers, SegmentReg, SystemTableReg
 
 CPU, LAPIC = 2, 5
 """Types of records."""
@@ -22,81 +32,31 @@ LAPIC_SIZE = 24
 _HEADER, _END = 1, 0
 _DESCRIPTOR = struct.Struct("<HHI")
 
-_GENERAL = (
-    "rax",
-    "rbx",
-    "rcx",
-    "rdx",
-    "rbp",
-    "rsi",
-    "rdi",
-    "rsp",
-    "r8",
-    "r9",
-    "r10",
-    "r11",
-    "r12",
-    "r13",
-    "r14",
-    "r15",
-    "rip",
-    "rflags",
-    "cr0",
-    "cr2",
-    "cr3",
-    "cr4",
-)
-_SELECTORS = (
-    "cs",
-    "ds",
-    "es",
-    "fs",
-    "gs",
-    "ss",
-    "tr",
-    "ldt",
-)
-_ALL = [*_SELECTORS, "idt", "gdt"]
+_GENERAL = ("rax", "rbx", "rcx", "rdx", "rbp", "rsi", "rdi", "rsp", *NUMBERED, "rip", "rflags", *CONTROL)
 _SYSTEM = (
-    "sysenter_cs",
-    "sysenter_esp",
-    "sysenter_eip",
-    "shadow_gs",
-    "_",
-    "msr_lstar",
-    "msr_star",
-    "msr_cstar",
-    "msr_mask",
-    "msr_efer",
+    *("sysenter_cs", "sysenter_esp", "sysenter_eip", "kernel_gs_base", "_"),
+    *("msr_lstar", "msr_star", "msr_cstar", "msr_fmask", "msr_efer"),
 )
+_ALL = (*SEGMENTS, *TABLES)
 _LAYOUT = [
     (512, "Q", _GENERAL),
-    (736, "I", [f"{name}.selector" for name in _SELECTORS]),
+    (736, "I", [f"{name}.selector" for name in SEGMENTS]),
     (768, "I", [f"{name}.limit" for name in _ALL]),
     (808, "Q", [f"{name}.base" for name in _ALL]),
     (920, "Q", _SYSTEM),
 ]
-"""Where in the record which registers are: offset, size of each as ``struct`` names it, names."""
+"""Where in the record which registers are: offset, size of each as ``struct`` names it, names. Xen's order of segments
+and tables is ours."""
 
 CPU_SIZE = 1032
 
-_KEPT = {"shadow_gs", "_", "msr_cstar", "msr_mask"}
-"""What the record has and ``Registers`` has not."""
+_KEPT = set(_SYSTEM) - set(SYSTEM)
+"""What the record has and ``X86Registers`` has not."""
 
 _16_BITS = 0xFFFF
 """The width of selectors and of limits of tables, for which the record has room for 32."""
 
-MSRS = {
-    0x174: "sysenter_cs",
-    0x175: "sysenter_esp",
-    0x176: "sysenter_eip",
-    0xC0000080: "msr_efer",
-    0xC0000081: "msr_star",
-    0xC0000082: "msr_lstar",
-    0xC0000083: "msr_cstar",
-    0xC0000084: "msr_mask",
-    0xC0000102: "shadow_gs",
-}
+MSRS = {msrs.INDEXES[name]: name for name in _SYSTEM if name in msrs.INDEXES}
 """The model-specific registers that the record has, by their index."""
 
 
@@ -142,22 +102,22 @@ def packed(header: Record, cpu: Record) -> bytes:
     return header.packed() + cpu.packed() + Record(_END, 0, b"").packed()
 
 
-def registers(record: bytes, apic_base: int = 0) -> Registers:
+def registers(record: bytes, apic_base: int = 0) -> X86Registers:
     """The registers in a vCPU's record, ``CPU_SIZE`` bytes or more."""
     values = _values(record)
-    found = Registers(apic_base=apic_base, efer=values["msr_efer"])
+    found = X86Registers(apic_base=apic_base, efer=values["msr_efer"])
     for name, value in values.items():
         if "." not in name and name not in _KEPT:
             setattr(found, name, value)
-    for name in X86_SEGMENTS:
+    for name in SEGMENTS:
         base, limit, selector = (values[f"{name}.{part}"] for part in ("base", "limit", "selector"))
         setattr(found, name, SegmentReg(base, limit, selector & _16_BITS))
-    for name in X86_TABLES:
+    for name in TABLES:
         setattr(found, name, SystemTableReg(values[f"{name}.base"], values[f"{name}.limit"] & _16_BITS))
     return found
 
 
-def changed(record: bytes, wanted: Registers) -> bytes:
+def changed(record: bytes, wanted: X86Registers) -> bytes:
     """The record with what is different in ``wanted``; everything else stays as it is.
 
     Of ``efer`` and ``msr_efer``, the one that is different counts. The APIC base is not in the record.
@@ -172,7 +132,7 @@ def changed(record: bytes, wanted: Registers) -> bytes:
     return _patched(record, values)
 
 
-def _member(source: Registers, name: str) -> int:
+def _member(source: X86Registers, name: str) -> int:
     part, _, field = name.partition(".")
     value: int = getattr(getattr(source, part), field) if field else getattr(source, name)
     return value

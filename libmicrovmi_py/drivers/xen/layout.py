@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
-from libmicrovmi_py.drivers.xen.control import Control
 from libmicrovmi_py.drivers.xen.mappings import Mapper
 from libmicrovmi_py.drivers.xen.memory import MOST
+from libmicrovmi_py.drivers.xen.xenctrl import Domain
 from libmicrovmi_py.model import PAGE_SHIFT, MemoryKind, MemoryRange, end_of_ram
 
 DEVICES, FOUR_GIB = 0xF0000, 0x100000
@@ -30,8 +30,8 @@ Errors = Callable[[Sequence[int]], Sequence[int]]
 class Layout:
     """The layout of one domain. Finding it takes mapping every frame at worst, so it is kept for a while."""
 
-    def __init__(self, mapper: Mapper, control: Control) -> None:
-        self._control = control
+    def __init__(self, mapper: Mapper, domain: Domain) -> None:
+        self._domain = domain
         self._mapper = mapper
         self._known: tuple[MemoryRange, ...] = ()
         self._state = (-1, -1)
@@ -42,11 +42,11 @@ class Layout:
 
     def end(self) -> int:
         """One past the last byte of main memory, with few tries: holes in memory do not matter here."""
-        return end_of_ram(probe(self._errors, self._control.maximum_frame()))
+        return end_of_ram(probe(self._errors, self._domain.maximum_frame()))
 
     def ranges(self) -> tuple[MemoryRange, ...]:
         """The ranges that exist; for up to 10 s the last ones, if the domain has as many pages as it had then."""
-        state = self._control.maximum_frame(), self._control.info().pages
+        state = self._domain.maximum_frame(), self._domain.info().pages
         if state != self._state or time.monotonic() - self._when > _FRESH:
             self._known = probe(self._errors, *state)
             self._state, self._when = state, time.monotonic()

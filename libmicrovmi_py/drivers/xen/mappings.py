@@ -6,11 +6,11 @@ from __future__ import annotations
 import errno
 from array import array
 from collections.abc import Sequence
-from typing import Any
 
-from libmicrovmi_py.drivers.xen.control import Control, unopened
-from libmicrovmi_py.drivers.xen.libraries import Libraries
-from libmicrovmi_py.errors import InvalidContextError
+from libmicrovmi_py.declare import Any
+from libmicrovmi_py.drivers.xen.library import Libraries
+from libmicrovmi_py.drivers.xen.xenctrl import Domain, unopened
+from libmicrovmi_py.errors import was_closed
 from libmicrovmi_py.model import PAGE_SHIFT
 
 _READ, _WRITE = 1, 2
@@ -50,10 +50,10 @@ class Mapping:
 class Mapper:
     """Maps frames of one domain. Xen keeps a page alive as long as it is mapped here, also when the domain ended."""
 
-    def __init__(self, libraries: Libraries, control: Control) -> None:
+    def __init__(self, libraries: Libraries, domain: Domain) -> None:
         """Raises ``DriverUnavailableError`` or ``PermissionDeniedError``."""
         self._ffi, self._lib = libraries.memory
-        self._control = control
+        self._domain = domain
         handle = self._lib.xenforeignmemory_open(libraries.log, 0)
         if handle == self._ffi.NULL:
             raise unopened("Xen's foreign memory", self._ffi.errno)
@@ -67,19 +67,19 @@ class Mapper:
         """Map ``frames`` in one call. Raises ``VmGoneError``, or ``IoError`` if the kernel cannot."""
         handle, ffi = self._handle, self._ffi
         if handle is None:
-            raise InvalidContextError("the machine was closed")
+            raise was_closed()
         count = len(frames)
         errors = array("i", bytes(4 * count))
         address = self._lib.xenforeignmemory_map(
             handle,
-            self._control.domid,
+            self._domain.domid,
             _READ | _WRITE if writable else _READ,
             count,
             ffi.from_buffer("unsigned long[]", array("L", frames)),
             ffi.from_buffer("int[]", errors),
         )
         if address == ffi.NULL:
-            raise self._control.failure(f"mapping {count} frames from {frames[0]:#x} on", ffi.errno)
+            raise self._domain.failure(f"mapping {count} frames from {frames[0]:#x} on", ffi.errno)
         unmap = self._lib.xenforeignmemory_unmap
         pages = ffi.gc(address, lambda mapped: unmap(handle, mapped, count))
         mapping = Mapping(ffi.buffer(pages, count << PAGE_SHIFT), errors)
@@ -90,5 +90,5 @@ class Mapper:
     def _check_alive(self, code: int) -> None:
         """Of a domain that ended, no frame exists."""
         if code == -errno.ESRCH:
-            raise self._control.ended()
-        self._control.info()
+            raise self._domain.ended()
+        self._domain.info()

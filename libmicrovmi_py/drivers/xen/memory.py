@@ -8,9 +8,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from libmicrovmi_py.drivers.xen.control import Control
 from libmicrovmi_py.drivers.xen.mappings import Mapper, Mapping
-from libmicrovmi_py.errors import NotMappedError, ReadOnlyError
+from libmicrovmi_py.drivers.xen.xenctrl import Domain
+from libmicrovmi_py.errors import NotMappedError, ReadOnlyError, not_mapped
 from libmicrovmi_py.model import PAGE_SHIFT, PAGE_SIZE
 
 MOST = 1024
@@ -34,9 +34,9 @@ class GuestMemory:
     moves: mappings are kept then, up to a bound, the least used going first.
     """
 
-    def __init__(self, mapper: Mapper, control: Control) -> None:
+    def __init__(self, mapper: Mapper, domain: Domain) -> None:
         self._mapper = mapper
-        self._control = control
+        self._domain = domain
         self._lock = threading.Lock()
         self._kept: OrderedDict[int, Mapping] | None = None
         self._seen = 0.0
@@ -74,7 +74,7 @@ class GuestMemory:
         """A mapping outlives the domain, so look now and then. Raises ``VmGoneError``."""
         now = time.monotonic()
         if now - self._seen > _TRUST:
-            self._control.info()
+            self._domain.info()
             self._seen = now
 
     # -------------------------------------------------------------------------------------------------------- reads
@@ -160,5 +160,4 @@ class GuestMemory:
 
 def missing(frame: int) -> NotMappedError:
     """The error for a frame that does not exist."""
-    address = frame << PAGE_SHIFT
-    return NotMappedError(f"no memory at physical address {address:#x}", address=address)
+    return not_mapped(frame << PAGE_SHIFT)

@@ -31,6 +31,11 @@ class BackRing:
             self._counters[index] = 0
         self._counters[_REQUEST_EVENT] = self._counters[_RESPONSE_EVENT] = 1
 
+    @property
+    def unanswered(self) -> int:
+        """How many requests have no response, taken or not."""
+        return (self._counters[_REQUESTS] - self._answered) % _WRAP
+
     def take(self) -> bytes | None:
         """The next request, ``None`` without one. Raises ``IoError`` for counters that cannot be."""
         waiting = (self._counters[_REQUESTS] - self._taken) % _WRAP

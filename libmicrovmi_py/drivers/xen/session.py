@@ -7,13 +7,13 @@ import errno
 import os
 import select
 from collections.abc import Iterator
-from typing import Any
 
+from libmicrovmi_py.declare import Any
 from libmicrovmi_py.drivers.xen import vmevent
 from libmicrovmi_py.drivers.xen.channels import left_behind
-from libmicrovmi_py.drivers.xen.control import Control, unopened
-from libmicrovmi_py.drivers.xen.libraries import Libraries
+from libmicrovmi_py.drivers.xen.library import Libraries
 from libmicrovmi_py.drivers.xen.ring import BackRing
+from libmicrovmi_py.drivers.xen.xenctrl import Domain, unopened
 from libmicrovmi_py.errors import DriverUnavailableError, MicrovmiError, NotSupportedError
 from libmicrovmi_py.model import PAGE_SIZE
 
@@ -23,32 +23,32 @@ _REFUSED = (errno.EOPNOTSUPP, errno.ENODEV, errno.EINVAL, errno.EXDEV)
 class Session:
     """The one listener that Xen allows a domain. Not for several threads at once, but for :meth:`wait`."""
 
-    def __init__(self, libraries: Libraries, control: Control) -> None:
+    def __init__(self, libraries: Libraries, domain: Domain) -> None:
         """Enable the monitor, then the ring, then the channel: an event before that would be lost.
 
         A listener that died is put aside.
         Raises ``DriverUnavailableError`` if a live one is there, ``NotSupportedError`` where Xen has no events.
         """
-        self._control = control
+        self._domain = domain
         self._memory = libraries.memory.lib
         self._ffi, self._lib = libraries.channels
         self.channel: Any = None
-        self._version = control.lib.xc_vm_event_get_version(control.handle)
+        self._version = domain.lib.xc_vm_event_get_version(domain.handle)
         size = vmevent.entry_size(self._version)
         self._page, port = self._enable()
         try:
-            view = memoryview(control.ffi.buffer(self._page, PAGE_SIZE))
+            view = memoryview(domain.ffi.buffer(self._page, PAGE_SIZE))
             self.ring = BackRing(view, size)
             self.ring.initialise()
             self._bind(libraries, port)
         except BaseException:
             self.close()
-            control.lib.xc_monitor_disable(control.handle, control.domid)
+            domain.lib.xc_monitor_disable(domain.handle, domain.domid)
             raise
 
     def _enable(self) -> tuple[Any, int]:
         page, port, code = self._try_enable()
-        if code == errno.EBUSY and left_behind(self._control):
+        if code == errno.EBUSY and left_behind(self._domain):
             self.disable()
             page, port, code = self._try_enable()
         if code:
@@ -57,19 +57,19 @@ class Session:
 
     def _try_enable(self) -> tuple[Any, int, int]:
         """The page of the ring, the domain's port, and an errno."""
-        ffi = self._control.ffi
+        ffi = self._domain.ffi
         port = ffi.new("uint32_t *")
-        page = self._control.lib.xc_monitor_enable(self._control.handle, self._control.domid, port)
+        page = self._domain.lib.xc_monitor_enable(self._domain.handle, self._domain.domid, port)
         return page, int(port[0]), ffi.errno if page == ffi.NULL else 0
 
     def _refusal(self, code: int) -> MicrovmiError:
-        name = self._control.name
+        name = self._domain.name
         if code == errno.EBUSY:
             return DriverUnavailableError(f"another program listens to the events of {name}: Xen allows one; end it")
         if code in _REFUSED:
             reason = errno.errorcode[code]
             return NotSupportedError(f"Xen has no events for {name} ({reason}): they take a domain with HAP")
-        return self._control.failure("listening to events", code)
+        return self._domain.failure("listening to events", code)
 
     def _bind(self, libraries: Libraries, port: int) -> None:
         handle = self._lib.xenevtchn_open(libraries.log, 0)
@@ -77,9 +77,9 @@ class Session:
             raise unopened("Xen's event channels", self._ffi.errno)
         channel = self._ffi.gc(handle, self._lib.xenevtchn_close)
         os.set_blocking(self._lib.xenevtchn_fd(channel), False)
-        local = self._lib.xenevtchn_bind_interdomain(channel, self._control.domid, port)
+        local = self._lib.xenevtchn_bind_interdomain(channel, self._domain.domid, port)
         if local < 0:
-            raise self._control.failure("binding the event channel", self._ffi.errno)
+            raise self._domain.failure("binding the event channel", self._ffi.errno)
         self.channel, self._port = channel, local
 
     # ------------------------------------------------------------------------------------------------------- events
@@ -110,18 +110,18 @@ class Session:
 
         Xen counts room in the ring by answers, so after answers to nothing the ring is of no use: end the session.
         """
-        for vcpu in range(self._control.info().vcpus):
+        for vcpu in range(self._domain.info().vcpus):
             self.respond(vmevent.release(self._version, vcpu))
 
     # ------------------------------------------------------------------------------------------------------ the end
 
     def disable(self) -> bool:
         """End the monitor; ``False`` if vCPUs wait for room in the ring, who would wait for ever then."""
-        code = self._control.lib.xc_monitor_disable(self._control.handle, self._control.domid)
-        if code < 0 and self._control.ffi.errno == errno.EBUSY:
+        code = self._domain.lib.xc_monitor_disable(self._domain.handle, self._domain.domid)
+        if code < 0 and self._domain.ffi.errno == errno.EBUSY:
             return False
         if code < 0:
-            raise self._control.failure("ending the monitor", self._control.ffi.errno)
+            raise self._domain.failure("ending the monitor", self._domain.ffi.errno)
         return True
 
     def close(self) -> None:
@@ -132,9 +132,9 @@ class Session:
         self._memory.xenforeignmemory_unmap(self._ffi.NULL, self._page, 1)
 
 
-def free_stopped(libraries: Libraries, control: Control) -> None:
+def free_stopped(libraries: Libraries, domain: Domain) -> None:
     """Let vCPUs go on that no listener is there for any more, in a session of its own; raises as :class:`Session`."""
-    session = Session(libraries, control)
+    session = Session(libraries, domain)
     try:
         session.free_stopped()
         session.disable()
@@ -142,7 +142,7 @@ def free_stopped(libraries: Libraries, control: Control) -> None:
         session.close()
 
 
-def connect(libraries: Libraries, control: Control) -> Session:
+def connect(libraries: Libraries, domain: Domain) -> Session:
     """Become the listener of a domain whose vCPUs all run; raises as :class:`Session`."""
-    free_stopped(libraries, control)
-    return Session(libraries, control)
+    free_stopped(libraries, domain)
+    return Session(libraries, domain)

@@ -3,71 +3,68 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from libmicrovmi_py.arch.x86.registers import GENERAL, X86Registers
+from libmicrovmi_py.declare import replace
 from libmicrovmi_py.drivers.base import check_vcpu
 from libmicrovmi_py.drivers.xen import context
-from libmicrovmi_py.drivers.xen.control import Control
+from libmicrovmi_py.drivers.xen.xenctrl import Domain
 from libmicrovmi_py.errors import IoError, NotSupportedError
-from libmicrovmi_py.events import Event, EventKind
-from libmicrovmi_py.model import X86_GENERAL, Registers
-
-_GENERAL = X86_GENERAL[:18]
+from libmicrovmi_py.events import EventKind, Stop
 
 
 class Vcpus:
     """The vCPUs of one domain."""
 
-    def __init__(self, control: Control) -> None:
-        self._control = control
+    def __init__(self, domain: Domain) -> None:
+        self._domain = domain
 
-    def read(self, vcpu: int) -> Registers:
+    def read(self, vcpu: int) -> X86Registers:
         """The registers of a vCPU, from its saved state and that of its local APIC."""
-        check_vcpu(vcpu, self._control.info().vcpus)
-        record = self._control.record("reading registers", context.CPU, vcpu, context.CPU_SIZE)
+        check_vcpu(vcpu, self._domain.info().vcpus)
+        record = self._domain.record("reading registers", context.CPU, vcpu, context.CPU_SIZE)
         return context.registers(record, self._apic_base(vcpu))
 
     def _apic_base(self, vcpu: int) -> int:
         """0 for a domain without APICs."""
         try:
-            apic = self._control.record("reading the APIC base", context.LAPIC, vcpu, context.LAPIC_SIZE)
+            apic = self._domain.record("reading the APIC base", context.LAPIC, vcpu, context.LAPIC_SIZE)
         except IoError:
             return 0
         return int.from_bytes(apic[:8], "little")
 
-    def write(self, vcpu: int, registers: Registers) -> None:
+    def write(self, vcpu: int, registers: X86Registers) -> None:
         """Load a vCPU's state with the registers changed. The domain is paused meanwhile."""
-        check_vcpu(vcpu, self._control.info().vcpus)
-        with self._control.held():
+        check_vcpu(vcpu, self._domain.info().vcpus)
+        with self._domain.held():
             header, cpu = self._saved(vcpu)
             self._load(header, cpu, context.changed(cpu.content, registers))
 
-    def set_beyond_general(self, vcpu: int, wanted: Registers) -> Registers | None:
+    def set_beyond_general(self, vcpu: int, wanted: X86Registers) -> X86Registers | None:
         """Load ``wanted`` if it takes that; else return it: an answer to an event can set the general registers."""
         now = self.read(vcpu)
-        if replace(now, **{name: getattr(wanted, name) for name in _GENERAL}) == wanted:
+        if replace(now, **{name: getattr(wanted, name) for name in GENERAL}) == wanted:
             return wanted
         self.write(vcpu, wanted)
         return None
 
-    def take_back(self, event: Event, rip: int | None, wanted: Registers | None) -> None:
+    def take_back(self, stop: Stop, rip: int | None, wanted: X86Registers | None) -> None:
         """Give a register that a vCPU has just written its old value, with ``wanted`` as the others.
 
         ``rip`` is where the instruction is, if it is to be executed again; a ``wanted`` that has another instruction
         pointer than the vCPU has the say. Raises ``NotSupportedError`` for an MSR that Xen does not let one write.
         """
-        if event.kind is EventKind.MSR and event.number not in context.MSRS:
-            raise NotSupportedError(f"Xen does not let one write MSR {event.number:#x}: answer CONTINUE")
-        name = f"cr{event.number}" if event.kind is EventKind.CR else context.MSRS[event.number]
-        with self._control.held():
-            header, cpu = self._saved(event.vcpu)
+        if stop.kind is EventKind.MSR and stop.number not in context.MSRS:
+            raise NotSupportedError(f"Xen does not let one write MSR {stop.number:#x}: answer CONTINUE")
+        name = f"cr{stop.number}" if stop.kind is EventKind.CR else context.MSRS[stop.number]
+        with self._domain.held():
+            header, cpu = self._saved(stop.vcpu)
             record = context.changed(cpu.content, wanted) if wanted is not None else cpu.content
             if rip is not None and context.rip(record) == context.rip(cpu.content):
                 record = context.with_value(record, "rip", rip)
-            self._load(header, cpu, context.with_value(record, name, event.old_value))
+            self._load(header, cpu, context.with_value(record, name, stop.old_value))
 
     def _saved(self, vcpu: int) -> tuple[context.Record, context.Record]:
-        return context.only(self._control.context(), vcpu)
+        return context.only(self._domain.context(), vcpu)
 
     def _load(self, header: context.Record, cpu: context.Record, record: bytes) -> None:
-        self._control.load(context.packed(header, cpu._replace(content=record)))
+        self._domain.load(context.packed(header, cpu._replace(content=record)))

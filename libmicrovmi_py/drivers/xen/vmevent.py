@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import NamedTuple
 
+from libmicrovmi_py.arch.x86.registers import ENCODED, X86Registers
+from libmicrovmi_py.declare import Any, NamedTuple
 from libmicrovmi_py.errors import NotSupportedError
-from libmicrovmi_py.events import UNKNOWN_ADDRESS, Event, EventKind, PageAccess
-from libmicrovmi_py.model import PAGE_SHIFT, PAGE_SIZE, Registers
+from libmicrovmi_py.events import UNKNOWN_ADDRESS, EventKind, PageAccess, Stop
+from libmicrovmi_py.model import PAGE_SHIFT, PAGE_SIZE
 
 SIZES = {6: 384, 7: 400}
 """Bytes of an entry, by the version of the interface; 7 is that of Xen 4.17."""
@@ -25,25 +26,7 @@ CR_INDEXES = {0: 0, 3: 1, 4: 2}
 
 _HEAD = struct.Struct("<IIIIHHHH")
 _REASON, _REGISTERS = 24, 56
-_GENERAL = (
-    "rax",
-    "rcx",
-    "rdx",
-    "rbx",
-    "rsp",
-    "rbp",
-    "rsi",
-    "rdi",
-    "r8",
-    "r9",
-    "r10",
-    "r11",
-    "r12",
-    "r13",
-    "r14",
-    "r15",
-    "rflags",
-)
+_GENERAL = (*ENCODED, "rflags")
 _RIP = _REGISTERS + 19 * 8
 _CRS = {index: number for number, index in CR_INDEXES.items()}
 _MEMORY, _CR, _MSR, _BREAKPOINT, _STEP = 1, 4, 5, 6, 7
@@ -83,12 +66,12 @@ class Request(NamedTuple):
         length, kind = struct.unpack_from("<IB", self.raw, _REASON + 16)
         return length, kind
 
-    def event(self, number: int) -> Event | None:
-        """As an event with that id, ``None`` for what nobody can have asked for."""
-        reason = _HEAD.unpack_from(self.raw)[2]
-        return _READERS[reason](self, number) if reason in _READERS else None
+    def stop(self) -> Stop | None:
+        """As a stop with this as its token, ``None`` for what nobody can have asked for."""
+        reader = _READERS.get(_HEAD.unpack_from(self.raw)[2])
+        return reader(self) if reader else None
 
-    def answer(self, flags: int = 0, registers: Registers | None = None) -> bytes:
+    def answer(self, flags: int = 0, registers: X86Registers | None = None) -> bytes:
         """The entry to answer with: the same, with flags of ours, and with registers if they are to be set."""
         head = list(_HEAD.unpack_from(self.raw))
         head[1] = head[1] & PAUSED | flags | (SET_REGISTERS if registers else 0)
@@ -108,49 +91,52 @@ def release(version: int, vcpu: int) -> bytes:
     return _HEAD.pack(version, PAUSED, _CR, vcpu, 0, 0, 0, 0).ljust(entry_size(version), b"\0")
 
 
-def _cr(request: Request, number: int) -> Event | None:
+def _stop(request: Request, kind: EventKind, **members: Any) -> Stop:
+    return Stop(kind, request.vcpu, waits=request.waits, token=request, **members)
+
+
+def _cr(request: Request) -> Stop | None:
     index, _, new, old = request.body("<IIQQ")
     if index not in _CRS:
         return None
-    return Event(number, EventKind.CR, request.vcpu, number=_CRS[index], old_value=old, new_value=new)
+    return _stop(request, EventKind.CR, number=_CRS[index], old_value=old, new_value=new)
 
 
-def _msr(request: Request, number: int) -> Event:
+def _msr(request: Request) -> Stop:
     index, new, old = request.body("<QQQ")
-    return Event(number, EventKind.MSR, request.vcpu, number=index, old_value=old, new_value=new)
+    return _stop(request, EventKind.MSR, number=index, old_value=old, new_value=new)
 
 
-def _breakpoint(request: Request, number: int) -> Event:
-    address = (request.body("<Q")[0] << PAGE_SHIFT) + request.rip % PAGE_SIZE
-    length = request.breakpoint[0]
-    return Event(
-        number,
-        EventKind.BREAKPOINT,
-        request.vcpu,
-        physical_address=address,
+def _breakpoint(request: Request) -> Stop:
+    return _at_instruction(request, EventKind.BREAKPOINT, instruction_length=request.breakpoint[0])
+
+
+def _step(request: Request) -> Stop:
+    return _at_instruction(request, EventKind.SINGLE_STEP)
+
+
+def _at_instruction(request: Request, kind: EventKind, instruction_length: int = 0) -> Stop:
+    return _stop(
+        request,
+        kind,
+        physical_address=(request.body("<Q")[0] << PAGE_SHIFT) + request.rip % PAGE_SIZE,
         virtual_address=request.rip,
-        instruction_length=length,
+        instruction_length=instruction_length,
     )
 
 
-def _step(request: Request, number: int) -> Event:
-    address = (request.body("<Q")[0] << PAGE_SHIFT) + request.rip % PAGE_SIZE
-    return Event(number, EventKind.SINGLE_STEP, request.vcpu, physical_address=address, virtual_address=request.rip)
-
-
-def _memory(request: Request, number: int) -> Event:
+def _memory(request: Request) -> Stop:
     gfn, offset, address, flags = request.body("<QQQI")
-    return Event(
-        number,
+    return _stop(
+        request,
         EventKind.PAGE_ACCESS,
-        request.vcpu,
         physical_address=(gfn << PAGE_SHIFT) + offset,
         virtual_address=address if flags & _ADDRESS_TOLD else UNKNOWN_ADDRESS,
         access=PageAccess(flags & PageAccess.ALL),
     )
 
 
-_READERS: dict[int, Callable[[Request, int], Event | None]] = {
+_READERS: dict[int, Callable[[Request], Stop | None]] = {
     _MEMORY: _memory,
     _CR: _cr,
     _MSR: _msr,

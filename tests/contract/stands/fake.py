@@ -5,8 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 from contract.target import Failing, Target
+from processors import x86_registers
+
+from libmicrovmi_py import EventKind, Intercept, Microvmi, PageAccess
+from libmicrovmi_py.drivers.fake import FakeDriver
 
 SIZE = 0x80000
 HOLES = ((0x9000, 0xA000), (0x20000, 0x40000))
@@ -15,7 +20,32 @@ URI = f"vmi://fake/?size={SIZE:#x}&holes=" + ",".join(f"{start:#x}-{end:#x}" for
 
 def stand(folder: Path) -> Iterator[Target]:
     """Nothing has to be set up; ``folder`` stays empty."""
-    yield Target(f"{URI}&vcpus=2", pieces(), writable=True)
+    yield Target(f"{URI}&vcpus=2", pieces(), writable=True, guest=FakeGuest())
+
+
+class FakeGuest:
+    """Its vCPUs do everything all the time, as long as somebody listens."""
+
+    page = 0x5000
+    _intercepts: ClassVar = {
+        EventKind.CR: Intercept(EventKind.CR, 3),
+        EventKind.MSR: Intercept(EventKind.MSR, 0x175),
+    }
+
+    def intercept(self, kind: EventKind) -> Intercept:
+        return self._intercepts.get(kind, Intercept(kind))
+
+    def provoke(self, kind: EventKind) -> dict[str, int]:
+        memory = {"physical_address": self.page, "virtual_address": self.page, "access": PageAccess.WRITE}
+        return {"number": self.intercept(kind).number, **(memory if kind is EventKind.PAGE_ACCESS else {})}
+
+    def value(self, kind: EventKind, machine: Microvmi) -> int:
+        registers = x86_registers(machine)
+        return registers.cr3 if kind is EventKind.CR else registers.sysenter_esp
+
+    def left(self, machine: Microvmi) -> int:
+        assert isinstance(machine.driver, FakeDriver)
+        return machine.driver.left_behind
 
 
 def failing(folder: Path) -> Iterator[Failing]:

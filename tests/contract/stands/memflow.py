@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Memory of a connector that is played by a stand-in for the memflow package; see ``drivers/memflow_package``."""
+"""Memory of a connector of a fake package memflow; see ``drivers/memflow_package``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def failing(folder: Path) -> Iterator[Failing]:
 def _uri(**arguments: int) -> str:
     items = quote(",".join(f"{key}={value:#x}" for key, value in arguments.items()))
     found = f"package={PACKAGES}&plugins={PACKAGES}"
-    return f"vmi://memflow/?memflow_connector_name=played&memflow_connector_args={items}&{found}"
+    return f"vmi://memflow/?memflow_connector_name=fake&memflow_connector_args={items}&{found}"
 
 
 def _numbered(size: int) -> bytes:

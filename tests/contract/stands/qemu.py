@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A process that looks like QEMU, with its RAM in a shared file and as its own; see ``stand_ins.py``."""
+"""A process that looks like QEMU, with its RAM in a shared file and as its own; see ``qemu_simulators.py``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from contract.target import Failing, Target
-from stand_ins import StandIns
+from qemu_simulators import QemuSimulators
 
 KIB = 1024
 PIECES = {
@@ -37,13 +37,13 @@ def stand_unmapped(folder: Path) -> Iterator[Target]:
 def failing(folder: Path) -> Iterator[Failing]:
     """Memory that the process has no more."""
     lost = 0x28000
-    with StandIns(folder) as machines:
+    with QemuSimulators(folder) as machines:
         uri = machines.start("-fake", "private", "-fake", f"lose={lost:#x}")
         yield Failing(uri, _pieces(), lost, lost, failing=machines.memory_lost)
 
 
 def _machine(folder: Path, *options: str, parameters: str = "") -> Iterator[Target]:
-    with StandIns(folder) as machines:
+    with QemuSimulators(folder) as machines:
         yield Target(machines.start(*options) + parameters, _pieces(), writable=True)
 
 

@@ -11,6 +11,7 @@ import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 Memory = Mapping[int, bytes]
 PAGE = 4096
@@ -88,9 +89,9 @@ GENERAL = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rsp", "rbp", *(f"r{n}" for
 SEGMENTS = ("cs", "ds", "es", "fs", "gs", "ss")
 
 
-def values(vcpu: int) -> dict[str, int | tuple[int, ...]]:
+def values(vcpu: int) -> dict[str, Any]:
     """Different registers for every vCPU: a segment is (base, limit, selector), a table (base, limit)."""
-    found: dict[str, int | tuple[int, ...]] = {
+    found: dict[str, Any] = {
         name: 0x1000000 * (vcpu + 1) + index for index, name in enumerate([*GENERAL, "cr0", "cr2", "cr3", "cr4"])
     }
     found["rflags"] = 0x246 + 0x800 * vcpu
@@ -100,7 +101,7 @@ def values(vcpu: int) -> dict[str, int | tuple[int, ...]]:
     return found
 
 
-def qemu_note(registers: Mapping[str, int | tuple[int, ...]], version: int = 1) -> bytes:
+def qemu_note(registers: Mapping[str, Any], version: int = 1) -> bytes:
     """QEMU's own note: QEMUCPUState of target/i386/arch_dump.c."""
     content = struct.pack("<18Q", *(registers[name] for name in GENERAL))
     for name in (*SEGMENTS, "ldt", "tr", "gdt", "idt"):
@@ -110,7 +111,7 @@ def qemu_note(registers: Mapping[str, int | tuple[int, ...]], version: int = 1) 
     return note(b"QEMU", 0, struct.pack("<2I", version, 8 + len(content)) + content)
 
 
-def prstatus(registers: Mapping[str, int | tuple[int, ...]]) -> bytes:
+def prstatus(registers: Mapping[str, Any]) -> bytes:
     """NT_PRSTATUS of a 64-bit kernel: struct elf_prstatus, of which a dump fills in the registers."""
     order = ["r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi", "rdi"]
     words = [registers[name] for name in order] + [0, registers["rip"], registers["cs"][2], registers["rflags"]]
@@ -119,7 +120,7 @@ def prstatus(registers: Mapping[str, int | tuple[int, ...]]) -> bytes:
     return note(b"CORE", 1, bytes(112) + struct.pack("<27Q", *words) + bytes(8))
 
 
-def prstatus_32(registers: Mapping[str, int | tuple[int, ...]]) -> bytes:
+def prstatus_32(registers: Mapping[str, Any]) -> bytes:
     """NT_PRSTATUS of a 32-bit kernel."""
     words = [registers[name] for name in ("rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rax")]
     words += [registers[name][2] for name in ("ds", "es", "fs", "gs")]
@@ -127,7 +128,7 @@ def prstatus_32(registers: Mapping[str, int | tuple[int, ...]]) -> bytes:
     return note(b"CORE", 1, bytes(72) + struct.pack("<17I", *words) + bytes(4))
 
 
-def virtualbox_notes(vcpus: Sequence[Mapping[str, int | tuple[int, ...]]], version: int = 0x10006) -> bytes:
+def virtualbox_notes(vcpus: Sequence[Mapping[str, Any]], version: int = 0x10006) -> bytes:
     """DBGFCOREDESCRIPTOR and a DBGFCORECPU for each vCPU; VirtualBox does not count the end of a note's name."""
     notes = _virtualbox_note(b"VBCORE", 0xB00, struct.pack("<6I", 0xC01AC0DE, version, 24, 0x70000, 1, len(vcpus)))
     return notes + b"".join(_virtualbox_note(b"VBCPU", 0xB01, _virtualbox_vcpu(registers)) for registers in vcpus)
@@ -137,7 +138,7 @@ def _virtualbox_note(name: bytes, kind: int, content: bytes) -> bytes:
     return struct.pack("<3I", len(name), len(content), kind) + _padded(name + b"\0", 8) + _padded(content, 8)
 
 
-def _virtualbox_vcpu(registers: Mapping[str, int | tuple[int, ...]]) -> bytes:
+def _virtualbox_vcpu(registers: Mapping[str, Any]) -> bytes:
     order = ["rax", "rbx", "rcx", "rdx", "rsi", "rdi", *(f"r{n}" for n in range(8, 16)), "rip", "rsp", "rbp", "rflags"]
     content = struct.pack("<18Q", *(registers[name] for name in order))
     content += b"".join(_selector(registers[name]) for name in SEGMENTS)
@@ -239,7 +240,7 @@ def _bitmap(runs: Sequence[tuple[int, int]], bits: int) -> bytes:
     return bytes(bitmap)
 
 
-def windows_context(registers: Mapping[str, int | tuple[int, ...]]) -> bytes:
+def windows_context(registers: Mapping[str, Any]) -> bytes:
     """CONTEXT of an AMD64 machine, up to rip."""
     selectors = [registers[name][2] for name in SEGMENTS[:5]] + [registers["ss"][2]]
     order = ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}" for n in range(8, 16)), "rip"]

@@ -218,6 +218,7 @@ def test_a_packed_dump_that_is_cut_while_it_is_open_is_an_error(tmp_path: Path) 
             machine.read_physical(0, PAGE)
 
 
+@pytest.mark.alone
 def test_a_sparse_file_of_a_huge_machine_is_opened_at_once(tmp_path: Path) -> None:
     content = bytearray(KDUMP[: 2 * PAGE])
     struct.pack_into("<I", content, 436, 2 * (1 << 40) // 8 // PAGE)  # bitmaps of 128 GiB each, all of them a hole

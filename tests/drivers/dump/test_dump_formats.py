@@ -9,6 +9,7 @@ import random
 import struct
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ MAPPED: dict[str, Callable[[Memory], bytes]] = {
     "elf-arm": lambda memory: builders.elf(memory, machine=183),
     "elf-flattened": lambda memory: builders.flattened(builders.elf(memory)),
     "windows": builders.windows,
-    **{f"windows-{kind}": lambda memory, kind=kind: builders.windows(memory, kind=kind) for kind in (2, 5, 6, 7)},
+    **{f"windows-{kind}": partial(builders.windows, kind=kind) for kind in (2, 5, 6, 7)},
 }
 PAGED: dict[str, Callable[[Memory], bytes]] = {
     "kdump": builders.kdump,

@@ -27,7 +27,7 @@ SECONDS = 5.0
 
 MEMORY = {0: b"\x11" * PAGE, 0xF5000: builders.smbios([(0, 2 << 20)])[0xF5000], 0x100000: bytes(range(256)) * 32}
 HIGH = {0x100000000: b"\x22" * PAGE, 0x200000000: b"\x33" * PAGE}
-PC = MEMORY | builders.acpi([(0, 2 << 20), (0x200000000, PAGE)]) | HIGH
+PC = {**MEMORY, **builders.acpi([(0, 2 << 20), (0x200000000, PAGE)]), **HIGH}
 VCPUS = [values(0), values(1)]
 QEMU = b"".join(builders.prstatus(vcpu) + builders.qemu_note(vcpu) for vcpu in VCPUS)
 KERNEL = b"".join(builders.prstatus(vcpu) for vcpu in VCPUS)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from drivers.dump import builders
 from drivers.dump.builders import PAGE, Memory, values
+from processors import x86_registers
 
 from libmicrovmi_py import Microvmi, NotSupportedError
 
@@ -267,7 +268,7 @@ def test_a_kdump_of_a_machine_that_is_not_named_is_a_pc_if_qemus_own_note_is_the
 ) -> None:
     with opened(tmp_path, builders.kdump(PC, NOTES, machine=machine)) as vm:
         assert vm.vcpu_count() == 1
-        assert vm.read_registers(0).rip == values(0)["rip"]
+        assert x86_registers(vm, 0).rip == values(0)["rip"]
     arm = builders.note(b"CORE", 1, bytes(392))
     for notes, name in ((builders.prstatus(values(0)), machine), (arm, machine), (NOTES, b"aarch64")):
         with opened(tmp_path, builders.kdump(PC, notes, machine=name)) as vm:

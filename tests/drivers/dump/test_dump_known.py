@@ -18,9 +18,8 @@ from drivers.dump import builders, first_bytes
 from drivers.dump.builders import PAGE
 
 from libmicrovmi_py import DriverUnavailableError, Microvmi
-from libmicrovmi_py.drivers.dump.formats import formats
 from libmicrovmi_py.drivers.dump.image import FlatImage
-from libmicrovmi_py.drivers.dump.known import KNOWN, Known
+from libmicrovmi_py.drivers.dump.known import FORMATS, KNOWN, Known
 
 RAW = random.Random("memory").randbytes(4 * PAGE)
 
@@ -64,7 +63,7 @@ def test_every_file_of_the_table_is_refused_with_its_name_and_the_way_out(tmp_pa
 
 
 def test_no_row_hides_another_or_a_format() -> None:
-    magics = [form.magic for form in formats().values() if form.magic] + [FlatImage.MAGIC]
+    magics = [magic for magic in FORMATS.values() if magic] + [FlatImage.MAGIC]
     rows = [(item.offset, item.magic) for item in KNOWN] + [(0, magic) for magic in magics]
     hidden = [
         (one, other)

@@ -3,16 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from drivers.dump import builders
 from drivers.dump.builders import PAGE, values
+from processors import x86_registers
 
 from libmicrovmi_py import InvalidArgumentError, IoError, Microvmi, NotSupportedError
-from libmicrovmi_py.model import SegmentReg, SystemTableReg
+from libmicrovmi_py.arch.x86.registers import SegmentReg, SystemTableReg
 
 MEMORY = {0: bytes(range(256)) * 16, 0x100000: bytes(PAGE)}
 VCPUS = [values(0), values(1)]
@@ -34,11 +35,11 @@ def plain(value: Any) -> int | tuple[int, ...]:
     return (value.base, value.limit) if isinstance(value, SystemTableReg) else value
 
 
-def assert_has(machine: Microvmi, vcpus: list[Mapping[str, Any]], names: set[str]) -> None:
+def assert_has(machine: Microvmi, vcpus: Sequence[Mapping[str, Any]], names: set[str]) -> None:
     """Whether the registers of these names are those that were written, for every vCPU."""
     assert machine.vcpu_count() == len(vcpus)
     for number, expected in enumerate(vcpus):
-        registers = machine.read_registers(number)
+        registers = x86_registers(machine, number)
         assert {name: plain(getattr(registers, name)) for name in names} == {name: expected[name] for name in names}
     with pytest.raises(InvalidArgumentError, match=f"no vCPU {len(vcpus)}"):
         machine.read_registers(len(vcpus))
@@ -62,14 +63,14 @@ def test_notes_of_qemu(tmp_path: Path, content: bytes) -> None:
 
 def test_registers_are_the_callers_own(tmp_path: Path) -> None:
     with opened(tmp_path, builders.elf(MEMORY, QEMU)) as machine:
-        machine.read_registers(0).cs.base = 7
+        x86_registers(machine, 0).cs.base = 7
         assert_has(machine, VCPUS, {"cs"})
 
 
 def test_notes_of_virtualbox(tmp_path: Path) -> None:
     with opened(tmp_path, builders.elf(MEMORY, builders.virtualbox_notes(VCPUS))) as machine:
         assert_has(machine, VCPUS, set(VCPUS[0]))
-        registers = machine.read_registers(1)
+        registers = x86_registers(machine, 1)
         assert (registers.sysenter_cs, registers.sysenter_eip, registers.sysenter_esp) == (0xA1, 0xA2, 0xA3)
         assert (registers.efer, registers.msr_efer, registers.msr_star) == (0xD01, 0xD01, 0xB1)
         assert (registers.msr_lstar, registers.apic_base) == (0xB3, 0xFEE00900)
@@ -79,14 +80,14 @@ def test_an_old_virtualbox_tells_the_number_of_vcpus_only(tmp_path: Path) -> Non
     with opened(tmp_path, builders.elf(MEMORY, builders.virtualbox_notes(VCPUS, version=0x10000))) as machine:
         assert machine.vcpu_count() == 2
         with pytest.raises(NotSupportedError, match="registers of 0 vCPUs"):
-            machine.read_registers(0)
+            x86_registers(machine, 0)
 
 
 def test_what_a_kernel_left_of_its_vcpus(tmp_path: Path) -> None:
     notes = b"".join(builders.prstatus(vcpu) for vcpu in VCPUS)
     with opened(tmp_path, builders.elf(MEMORY, notes)) as machine:
         assert_has(machine, VCPUS, GENERAL - {"cr0", "cr2", "cr3", "cr4"})
-        registers = machine.read_registers(1)
+        registers = x86_registers(machine, 1)
         assert (registers.cr3, registers.cs) == (0, SegmentReg(0, 0, VCPUS[1]["cs"][2]))
         assert registers.gs == SegmentReg(VCPUS[1]["gs"][0], 0, VCPUS[1]["gs"][2])
 
@@ -95,7 +96,7 @@ def test_what_a_32_bit_kernel_left_of_its_vcpus(tmp_path: Path) -> None:
     notes = b"".join(builders.prstatus_32(vcpu) for vcpu in VCPUS)
     with opened(tmp_path, builders.elf(MEMORY, notes, bits=32, machine=3)) as machine:
         assert_has(machine, VCPUS, {"rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "rip", "rflags"})
-        assert machine.read_registers(0).ss == SegmentReg(0, 0, VCPUS[0]["ss"][2])
+        assert x86_registers(machine, 0).ss == SegmentReg(0, 0, VCPUS[0]["ss"][2])
 
 
 @pytest.mark.parametrize("kind", [1, 5])
@@ -103,7 +104,7 @@ def test_the_header_of_a_windows_crash_dump_has_one_processor(tmp_path: Path, ki
     content = builders.windows(MEMORY, kind=kind, context=builders.windows_context(VCPUS[0]))
     with opened(tmp_path, content) as machine:
         assert machine.vcpu_count() == 2
-        registers = machine.read_registers(0)
+        registers = x86_registers(machine, 0)
         names = GENERAL - {"cr0", "cr2", "cr3", "cr4"}
         assert {name: getattr(registers, name) for name in names} == {name: VCPUS[0][name] for name in names}
         assert registers.cr3 == 0x1AA000
@@ -111,12 +112,12 @@ def test_the_header_of_a_windows_crash_dump_has_one_processor(tmp_path: Path, ki
             VCPUS[0][name][2] for name in builders.SEGMENTS
         ]
         with pytest.raises(NotSupportedError, match="registers of 1 vCPUs only"):
-            machine.read_registers(1)
+            x86_registers(machine, 1)
 
 
 def test_a_header_without_context_still_has_the_page_tables(tmp_path: Path) -> None:
     with opened(tmp_path, builders.windows(MEMORY)) as machine:
-        registers = machine.read_registers(0)
+        registers = x86_registers(machine, 0)
         assert (registers.cr3, registers.rip, registers.cs.selector) == (0x1AA000, 0, 0)
 
 

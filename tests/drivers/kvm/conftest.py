@@ -35,7 +35,7 @@ def socket_path(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def played(socket_path: str, pieces: Mapping[int, bytes]) -> Iterator[Simulator]:
+def simulator(socket_path: str, pieces: Mapping[int, bytes]) -> Iterator[Simulator]:
     """A machine of two vCPUs that wants to be introspected; it must have had nothing to complain of."""
     simulator = Simulator(socket_path, pieces).start()
     yield simulator
@@ -59,6 +59,6 @@ def reach(socket_path: str, libkvmi: str) -> Iterator[Callable[..., Microvmi]]:
 
 
 @pytest.fixture
-def machine(played: Simulator, reach: Callable[..., Microvmi]) -> Microvmi:
-    """The played machine, open."""
+def machine(simulator: Simulator, reach: Callable[..., Microvmi]) -> Microvmi:
+    """The simulator machine, open."""
     return reach()

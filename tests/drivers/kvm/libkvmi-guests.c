@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The stand-in for libkvmi, second part: listening, shaking hands, and the end of machines; see libkvmi.c. */
+/* The tests' libkvmi, second part: listening, shaking hands, and the end of machines; see libkvmi.c. */
 #include "libkvmi.h"
 
 bool kvmi_domain_is_connected(const void *dom)

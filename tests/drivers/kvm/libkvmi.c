@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A stand-in for libkvmi.so, for tests on machines that have no libkvmi: the functions that the KVM driver calls, under
+ * A libkvmi.so of our own, for tests on machines that have no libkvmi: the functions that the KVM driver calls, under
  * their real names, speaking KVMi's real protocol on the socket. It is not libkvmi, and shares no code with it.
  *
  * As the real one it listens, accepts and shakes hands on a thread of its own, puts requests in order with a lock, queues

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the two parts of the stand-in for libkvmi share; see libkvmi.c. */
+/* What the two parts of the tests' libkvmi share; see libkvmi.c. */
 #ifndef STAND_IN_LIBKVMI_H
 #define STAND_IN_LIBKVMI_H
 #define _GNU_SOURCE

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The libkvmi that tests load: the one that MICROVMI_TEST_LIBKVMI names, else our stand-in, compiled."""
+"""The libkvmi that tests load: the one that MICROVMI_TEST_LIBKVMI names, else our own, compiled."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ STAND_IN = [str(Path(__file__).with_name(name)) for name in ("libkvmi.c", "libkv
 
 
 def library(folder: Path, *options: str) -> str:
-    """The path of a libkvmi.so; ``options`` are for the compiler and choose the stand-in in any case."""
+    """The path of a libkvmi.so; ``options`` are for the compiler and choose our own in any case."""
     named = os.environ.get("MICROVMI_TEST_LIBKVMI")
     if named and not options:
         return named

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A stand-in for a QEMU and a KVM with introspection: the hypervisor's side of KVMi's socket, with a played guest.
+"""A simulator of a QEMU and a KVM with introspection: the hypervisor's side of KVMi's socket, with a guest.
 
-It connects as QEMU does with ``reconnect=``, again and again, and answers libkvmi, the real one as well as our own
-stand-in. Its vCPUs do what a test tells them, each on a thread of its own.
+It connects as QEMU does with ``reconnect=``, again and again, and answers libkvmi, the real one as well as the
+tests' own. Its vCPUs do what a test tells them, each on a thread of its own.
 
-As a program it is a machine that does nothing: ``simulator.py SOCKET START:FILE...``, with the content of files as
-memory. It says ``ready``, and ends with its standard input. ``unreadable:ADDRESS`` and ``unwritable:ADDRESS`` are
-frames whose reads, or writes, it refuses.
+As a program it is a machine that does what it is told: ``simulator.py SOCKET START:FILE...``, with the content of files
+as memory. It says ``ready``, and ends with its standard input. ``unreadable:ADDRESS`` and ``unwritable:ADDRESS`` are
+frames whose reads, or writes, it refuses. The lines of its input are orders, each answered by a line; see
+:class:`_Orders`.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 
 from drivers.kvm import wire
-from drivers.kvm.played_vcpu import Refused, Vcpu
+from drivers.kvm.vcpu import Refused, Vcpu
 
 PAGE = 4096
 
@@ -28,7 +30,7 @@ PAGE = 4096
 class Simulator:
     """The machine. ``complaints`` are what KVM would not have put up with; ``seen`` are the commands it got."""
 
-    def __init__(self, path: str, pieces: Mapping[int, bytes], vcpus: int = 2, name: str = "played") -> None:
+    def __init__(self, path: str, pieces: Mapping[int, bytes], vcpus: int = 2, name: str = "simulator") -> None:
         self.path, self.name = path, name
         self.frames = {
             (start + at) // PAGE: bytearray(content[at : at + PAGE])
@@ -159,7 +161,7 @@ class Simulator:
             self.send(command, seq, reply)
 
     def _do(self, command: int, body: bytes) -> bytes:
-        plain = {
+        plain: dict[int, Callable[[], bytes]] = {
             wire.CONTROL_CMD_RESPONSE: lambda: b"",
             wire.GET_VERSION: lambda: bytes((1, 0, 0, 0)) + bytes(12),
             wire.GET_GUEST_INFO: lambda: len(self.vcpus).to_bytes(4, "little") + bytes(12),
@@ -173,7 +175,8 @@ class Simulator:
         (index,) = wire.VCPU.unpack_from(body)
         if index >= len(self.vcpus):
             raise Refused(wire.EINVAL)
-        return self.vcpus[index].execute(command, body[wire.VCPU.size :])
+        vcpu: Vcpu = self.vcpus[index]
+        return vcpu.execute(command, body[wire.VCPU.size :])
 
     def _page(self, body: bytes, refusal: str) -> memoryview:
         gpa, size = wire.RANGE.unpack_from(body)
@@ -200,6 +203,34 @@ class Simulator:
         return b""
 
 
+class _Orders:
+    """The first vCPU, told by lines."""
+
+    def __init__(self, machine: Simulator) -> None:
+        self._machine = machine
+        self._last: Future[object] = Future()
+
+    def do(self, order: str, *numbers: str) -> object:
+        """``write_cr``, ``write_msr``, ``breakpoint``, ``access``, ``step``; ``result``: what came of the last of them;
+        ``left``: how much introspection has left: switches, accesses, vCPUs that wait for an answer.
+        """
+        if order == "result":
+            return self._last.result(5)
+        if order == "left":
+            return self._left()
+        self._last = getattr(self._machine.vcpus[0], order)(*map(int, numbers))
+        return "told"
+
+    def _left(self) -> int:
+        vcpus = self._machine.vcpus
+        switches = sum(len(vcpu.events) + sum(map(len, vcpu.numbers.values())) + vcpu.stepping for vcpu in vcpus)
+        return (
+            switches
+            + sum(vcpu.stopped.is_set() for vcpu in vcpus)
+            + sum(access != 7 for access in self._machine.accesses.values())
+        )
+
+
 def main(path: str, *pieces: str) -> None:
     """Play a machine until standard input ends."""
     parts = [piece.split(":", 1) for piece in pieces]
@@ -209,7 +240,9 @@ def main(path: str, *pieces: str) -> None:
             machine.refused[kind].add(int(address) // PAGE)
     machine.start()
     print("ready", flush=True)
-    sys.stdin.read()
+    orders = _Orders(machine)
+    for line in sys.stdin:
+        print(orders.do(*line.split()), flush=True)
     machine.stop()
 
 

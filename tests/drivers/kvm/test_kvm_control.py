@@ -13,11 +13,12 @@ import pytest
 from drivers.kvm import wire
 from drivers.kvm.simulator import Simulator
 from drivers.kvm.watching import stopped, until
+from processors import x86_registers
 
 from libmicrovmi_py import Microvmi
+from libmicrovmi_py.arch.x86.registers import SegmentReg, SystemTableReg
 from libmicrovmi_py.errors import InvalidArgumentError, IoError, MicrovmiError, NotSupportedError, TimeoutExpiredError
 from libmicrovmi_py.events import EventKind, Intercept, Reply, ReplyAction
-from libmicrovmi_py.model import SegmentReg, SystemTableReg
 
 ROUNDS = 1000
 
@@ -30,80 +31,80 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_a_thousand_pauses_and_resumes(machine: Microvmi, played: Simulator) -> None:
+def test_a_thousand_pauses_and_resumes(machine: Microvmi, simulator: Simulator) -> None:
     before = resident()
     for _ in range(ROUNDS):
         machine.pause()
         machine.resume()
-    assert played.seen.count(wire.PAUSE_VCPU) == 2 * ROUNDS
-    until(lambda: played.seen.count(wire.EVENT_REPLY) == 2 * ROUNDS)
-    until(lambda: not any(stopped(played)))
+    assert simulator.seen.count(wire.PAUSE_VCPU) == 2 * ROUNDS
+    until(lambda: simulator.seen.count(wire.EVENT_REPLY) == 2 * ROUNDS)
+    until(lambda: not any(stopped(simulator)))
     assert resident() - before < 8 << 20, "2000 events of libkvmi take 17 MB"
 
 
-def test_a_pause_stops_every_vcpu_until_the_resume(machine: Microvmi, played: Simulator) -> None:
+def test_a_pause_stops_every_vcpu_until_the_resume(machine: Microvmi, simulator: Simulator) -> None:
     machine.pause()
-    until(lambda: all(stopped(played)))
-    step = played.vcpus[1].step()
+    until(lambda: all(stopped(simulator)))
+    step = simulator.vcpus[1].step()
     time.sleep(0.02)
     assert not step.done()
     machine.resume()
     step.result(5)
 
 
-def test_pausing_again_stops_nothing_twice(machine: Microvmi, played: Simulator) -> None:
+def test_pausing_again_stops_nothing_twice(machine: Microvmi, simulator: Simulator) -> None:
     machine.pause()
     machine.pause()
-    assert played.seen.count(wire.PAUSE_VCPU) == 2
+    assert simulator.seen.count(wire.PAUSE_VCPU) == 2
     machine.resume()
     machine.resume()
-    until(lambda: played.seen.count(wire.EVENT_REPLY) == 2)
+    until(lambda: simulator.seen.count(wire.EVENT_REPLY) == 2)
 
 
-def test_a_driver_that_is_told_twice_to_stop_stops_nothing_twice(machine: Microvmi, played: Simulator) -> None:
+def test_a_driver_that_is_told_twice_to_stop_stops_nothing_twice(machine: Microvmi, simulator: Simulator) -> None:
     """As by two contexts that share the machine, at the same moment."""
     machine.driver.stop()  # type: ignore[attr-defined]
     machine.driver.stop()  # type: ignore[attr-defined]
-    assert played.seen.count(wire.PAUSE_VCPU) == 2
+    assert simulator.seen.count(wire.PAUSE_VCPU) == 2
     machine.driver.run(whoever=True)  # type: ignore[attr-defined]
-    until(lambda: not any(stopped(played)))
+    until(lambda: not any(stopped(simulator)))
 
 
-def test_a_resume_without_a_pause_asks_nothing(machine: Microvmi, played: Simulator) -> None:
-    before = len(played.seen)
+def test_a_resume_without_a_pause_asks_nothing(machine: Microvmi, simulator: Simulator) -> None:
+    before = len(simulator.seen)
     machine.resume()
-    assert len(played.seen) == before
+    assert len(simulator.seen) == before
 
 
-def test_memory_is_read_while_paused(machine: Microvmi, played: Simulator) -> None:
+def test_memory_is_read_while_paused(machine: Microvmi, simulator: Simulator) -> None:
     machine.pause()
-    assert machine.read_physical(0x1FFC, 8) == bytes(played.frames[1][-4:] + played.frames[2][:4])
+    assert machine.read_physical(0x1FFC, 8) == bytes(simulator.frames[1][-4:] + simulator.frames[2][:4])
     machine.resume()
 
 
-def test_a_machine_closed_while_paused_runs_on(machine: Microvmi, played: Simulator) -> None:
+def test_a_machine_closed_while_paused_runs_on(machine: Microvmi, simulator: Simulator) -> None:
     machine.pause()
     machine.close()
-    played.vcpus[0].step().result(5)
-    until(lambda: played.seen.count(wire.EVENT_REPLY) == 2)
+    simulator.vcpus[0].step().result(5)
+    until(lambda: simulator.seen.count(wire.EVENT_REPLY) == 2)
 
 
-def test_a_vcpu_that_does_not_stop_is_told_by_the_resume(played: Simulator, reach: Callable[..., Microvmi]) -> None:
+def test_a_vcpu_that_does_not_stop_is_told_by_the_resume(simulator: Simulator, reach: Callable[..., Microvmi]) -> None:
     machine = reach(timeout=0.3)
-    played.meddle = lambda command, seq, body: b"" if command == wire.PAUSE_VCPU and body[0] == 1 else None
+    simulator.meddle = lambda command, seq, body: b"" if command == wire.PAUSE_VCPU and body[0] == 1 else None
     machine.pause()
     with pytest.raises(TimeoutExpiredError, match=r"within 0\.3 s"):
         machine.resume()
-    until(lambda: not any(stopped(played)))
-    played.meddle = lambda command, seq, body: None
+    until(lambda: not any(stopped(simulator)))
+    simulator.meddle = lambda command, seq, body: None
     machine.pause()
     machine.resume()
 
 
-def test_a_resume_waits_for_no_vcpu_that_an_event_stops(machine: Microvmi, played: Simulator) -> None:
+def test_a_resume_waits_for_no_vcpu_that_an_event_stops(machine: Microvmi, simulator: Simulator) -> None:
     machine.toggle_intercept(Intercept(EventKind.CR, 3))
-    write = played.vcpus[0].write_cr(3, 0x7000)
-    until(lambda: stopped(played)[0])
+    write = simulator.vcpus[0].write_cr(3, 0x7000)
+    until(lambda: stopped(simulator)[0])
     machine.pause()
     started = time.monotonic()
     machine.resume()
@@ -112,45 +113,45 @@ def test_a_resume_waits_for_no_vcpu_that_an_event_stops(machine: Microvmi, playe
     assert event is not None
     machine.reply_event(event)
     assert write.result(5) == 0x7000
-    played.vcpus[0].step().result(5)
-    assert played.seen.count(wire.EVENT_REPLY) == 3
+    simulator.vcpus[0].step().result(5)
+    assert simulator.seen.count(wire.EVENT_REPLY) == 3
 
 
-def test_a_vcpu_stays_paused_whose_event_is_answered_meanwhile(machine: Microvmi, played: Simulator) -> None:
+def test_a_vcpu_stays_paused_whose_event_is_answered_meanwhile(machine: Microvmi, simulator: Simulator) -> None:
     machine.toggle_intercept(Intercept(EventKind.CR, 3))
-    write = played.vcpus[0].write_cr(3, 0x7000)
+    write = simulator.vcpus[0].write_cr(3, 0x7000)
     event = machine.listen(1)
     assert event is not None
     machine.pause()
     machine.reply_event(event)
     assert write.result(5) == 0x7000
-    step = played.vcpus[0].step()
+    step = simulator.vcpus[0].step()
     time.sleep(0.02)
     assert not step.done()
     machine.resume()
     step.result(5)
 
 
-def test_after_a_pause_that_failed_the_vcpus_run(machine: Microvmi, played: Simulator) -> None:
+def test_after_a_pause_that_failed_the_vcpus_run(machine: Microvmi, simulator: Simulator) -> None:
     def refuse_the_last(command: int, seq: int, body: bytes) -> bytes | None:
         if command != wire.CONTROL_CMD_RESPONSE or not body[0]:
             return None
-        played.meddle = lambda command, seq, body: None
-        played._replies = True
+        simulator.meddle = lambda command, seq, body: None
+        simulator._replies = True
         return wire.HEADER.pack(command, len(refused), seq) + refused
 
     refused = wire.ERROR.pack(-1)
-    played.meddle = refuse_the_last
+    simulator.meddle = refuse_the_last
     with pytest.raises(MicrovmiError):
         machine.pause()
-    steps = [vcpu.step() for vcpu in played.vcpus]
+    steps = [vcpu.step() for vcpu in simulator.vcpus]
     for step in steps:
         step.result(5)
     machine.pause()
     machine.close()
 
 
-def test_a_pause_is_no_event_for_the_listener(machine: Microvmi, played: Simulator) -> None:
+def test_a_pause_is_no_event_for_the_listener(machine: Microvmi, simulator: Simulator) -> None:
     heard: list[object] = []
     listener = threading.Thread(target=lambda: heard.append(machine.listen(0.3)))
     listener.start()
@@ -164,10 +165,10 @@ def test_a_pause_is_no_event_for_the_listener(machine: Microvmi, played: Simulat
 # ------------------------------------------------------------------------------------------------------------ registers
 
 
-def test_registers_are_all_told(machine: Microvmi, played: Simulator) -> None:
-    state = played.vcpus[1].state
+def test_registers_are_all_told(machine: Microvmi, simulator: Simulator) -> None:
+    state = simulator.vcpus[1].state
     state.general["rax"] = 0xFFFFFFFF80001234
-    registers = machine.read_registers(1)
+    registers = x86_registers(machine, 1)
     assert {name: getattr(registers, name) for name in wire.GENERAL} == state.general
     assert [registers.cr0, registers.cr2, registers.cr3, registers.cr4] == list(state.controls.values())
     assert {name: getattr(registers, name) for name in wire.MSRS} == {
@@ -183,54 +184,54 @@ def test_registers_of_vcpus_that_do_not_exist(machine: Microvmi) -> None:
     assert machine.vcpu_count() == 2
     for vcpu in (2, 65535):
         with pytest.raises(InvalidArgumentError, match="the machine has 2"):
-            machine.read_registers(vcpu)
+            x86_registers(machine, vcpu)
         with pytest.raises(InvalidArgumentError):
-            machine.write_registers(machine.read_registers(), vcpu)
+            machine.write_registers(x86_registers(machine), vcpu)
 
 
-def test_written_registers_are_read_at_once_and_loaded_at_the_resume(machine: Microvmi, played: Simulator) -> None:
+def test_written_registers_are_read_at_once_and_loaded_at_the_resume(machine: Microvmi, simulator: Simulator) -> None:
     machine.pause()
-    registers = machine.read_registers(1)
+    registers = x86_registers(machine, 1)
     registers.rax, registers.rip, registers.cr3 = 0x1234567890ABCDEF, 0x5678, 0xBAD
     machine.write_registers(registers, 1)
-    read = machine.read_registers(1)
+    read = x86_registers(machine, 1)
     assert (read.rax, read.rip, read.cr3) == (0x1234567890ABCDEF, 0x5678, 0x3000)
-    assert machine.read_registers(0).rax == played.vcpus[0].state.general["rax"]
+    assert x86_registers(machine, 0).rax == simulator.vcpus[0].state.general["rax"]
     machine.resume()
-    played.vcpus[1].step().result(5)
-    assert played.vcpus[1].state.general["rax"] == 0x1234567890ABCDEF
-    assert played.vcpus[1].state.general["rip"] == 0x5679
-    assert machine.read_registers(1).rip == 0x5679
+    simulator.vcpus[1].step().result(5)
+    assert simulator.vcpus[1].state.general["rax"] == 0x1234567890ABCDEF
+    assert simulator.vcpus[1].state.general["rip"] == 0x5679
+    assert x86_registers(machine, 1).rip == 0x5679
 
 
 def test_registers_of_a_running_vcpu_cannot_be_written(machine: Microvmi) -> None:
     with pytest.raises(NotSupportedError, match="pause the machine first"):
-        machine.write_registers(machine.read_registers())
+        machine.write_registers(x86_registers(machine))
 
 
-def test_registers_can_be_written_while_an_event_stops_the_vcpu(machine: Microvmi, played: Simulator) -> None:
+def test_registers_can_be_written_while_an_event_stops_the_vcpu(machine: Microvmi, simulator: Simulator) -> None:
     machine.toggle_intercept(Intercept(EventKind.BREAKPOINT))
-    hit = played.vcpus[0].breakpoint(0x2000)
+    hit = simulator.vcpus[0].breakpoint(0x2000)
     event = machine.listen(1)
     assert event is not None
-    registers = machine.read_registers(0)
+    registers = x86_registers(machine, 0)
     registers.rbx = 77
     machine.write_registers(registers, 0)
-    assert machine.read_registers(0).rbx == 77
+    assert x86_registers(machine, 0).rbx == 77
     machine.reply_event(event, Reply(ReplyAction.RETRY))
     assert hit.result(5) == "again"
-    assert played.vcpus[0].state.general["rbx"] == 77
-    played.vcpus[0].state.general["rbx"] = 78
-    assert machine.read_registers(0).rbx == 78
+    assert simulator.vcpus[0].state.general["rbx"] == 77
+    simulator.vcpus[0].state.general["rbx"] = 78
+    assert x86_registers(machine, 0).rbx == 78
 
 
 @pytest.mark.parametrize("count", [0, 0xFFFFFFFF])
-def test_a_count_of_vcpus_that_cannot_be_is_an_error(machine: Microvmi, played: Simulator, count: int) -> None:
+def test_a_count_of_vcpus_that_cannot_be_is_an_error(machine: Microvmi, simulator: Simulator, count: int) -> None:
     def lie(command: int, seq: int, body: bytes) -> bytes | None:
         if command != wire.GET_GUEST_INFO:
             return None
         return wire.HEADER.pack(command, 24, seq) + bytes(8) + count.to_bytes(4, "little") + bytes(12)
 
-    played.meddle = lie
+    simulator.meddle = lie
     with pytest.raises(IoError, match=f"tells of {count} vCPUs"):
         machine.vcpu_count()

@@ -21,17 +21,17 @@ def test_the_maximum_address_is_the_end_of_the_highest_frame(machine: Microvmi) 
 
 
 def test_the_machine_tells_its_name_and_a_wrong_one_is_a_warning(
-    played: Simulator, reach: Callable[..., Microvmi], caplog: pytest.LogCaptureFixture
+    simulator: Simulator, reach: Callable[..., Microvmi], caplog: pytest.LogCaptureFixture
 ) -> None:
-    reach(vm_name="played").close()
+    reach(vm_name="simulator").close()
     assert caplog.messages == []
     reach(vm_name="another").close()
-    assert caplog.messages == ["the machine that connected is called played, not another"]
+    assert caplog.messages == ["the machine that connected is called simulator, not another"]
 
 
-def test_opening_changes_nothing_of_the_guest(played: Simulator, reach: Callable[..., Microvmi]) -> None:
+def test_opening_changes_nothing_of_the_guest(simulator: Simulator, reach: Callable[..., Microvmi]) -> None:
     reach()
-    assert set(played.seen) == {wire.GET_VERSION, wire.GET_MAX_GFN}
+    assert set(simulator.seen) == {wire.GET_VERSION, wire.GET_MAX_GFN}
 
 
 def test_reads_at_all_offsets_of_a_page_and_across(machine: Microvmi, pieces: Mapping[int, bytes]) -> None:
@@ -87,21 +87,21 @@ def test_batches_tell_holes_apart(machine: Microvmi, pieces: Mapping[int, bytes]
     assert buffers == [pieces[0][0x10:0x20], bytes(16), pieces[0x42000][:16]]
 
 
-def test_writes_land_across_pages_and_nowhere_else(machine: Microvmi, played: Simulator) -> None:
-    before = {frame: bytes(content) for frame, content in played.frames.items()}
+def test_writes_land_across_pages_and_nowhere_else(machine: Microvmi, simulator: Simulator) -> None:
+    before = {frame: bytes(content) for frame, content in simulator.frames.items()}
     machine.write_physical(0x1FF0, bytes(range(64)))
-    assert played.frames[1] == before[1][:-16] + bytes(range(16))
-    assert played.frames[2] == bytes(range(16, 64)) + before[2][48:]
-    assert {frame: bytes(content) for frame, content in played.frames.items() if frame not in (1, 2)} == {
+    assert simulator.frames[1] == before[1][:-16] + bytes(range(16))
+    assert simulator.frames[2] == bytes(range(16, 64)) + before[2][48:]
+    assert {frame: bytes(content) for frame, content in simulator.frames.items() if frame not in (1, 2)} == {
         frame: content for frame, content in before.items() if frame not in (1, 2)
     }
 
 
-def test_a_write_into_a_hole_writes_nothing(machine: Microvmi, played: Simulator) -> None:
-    before = bytes(played.frames[0x3F])
+def test_a_write_into_a_hole_writes_nothing(machine: Microvmi, simulator: Simulator) -> None:
+    before = bytes(simulator.frames[0x3F])
     with pytest.raises(NotMappedError):
         machine.write_physical(0x3FFF0, bytes(32))
-    assert played.frames[0x3F] == before
+    assert simulator.frames[0x3F] == before
 
 
 @pytest.mark.parametrize(
@@ -114,17 +114,17 @@ def test_a_write_into_a_hole_writes_nothing(machine: Microvmi, played: Simulator
     ],
 )
 def test_other_errors_are_not_holes(
-    machine: Microvmi, played: Simulator, number: int, expected: type[Exception]
+    machine: Microvmi, simulator: Simulator, number: int, expected: type[Exception]
 ) -> None:
     def refuse(command: int, seq: int, body: bytes) -> bytes | None:
         if command not in (wire.READ_PHYSICAL, wire.WRITE_PHYSICAL):
             return None
         return wire.HEADER.pack(command, wire.ERROR.size, seq) + wire.ERROR.pack(-number)
 
-    allow, played.meddle = played.meddle, refuse
+    allow, simulator.meddle = simulator.meddle, refuse
     with pytest.raises(expected, match="kvmi_read_physical"):
         machine.read_physical(0, 8)
     with pytest.raises(expected, match="kvmi_write_physical"):
-        machine.driver.write_frame(0, 0, memoryview(b"x"))
-    played.meddle = allow
+        machine.driver.write_frame(0, 0, memoryview(b"x"))  # type: ignore[attr-defined]
+    simulator.meddle = allow
     machine.read_physical(0, 8)

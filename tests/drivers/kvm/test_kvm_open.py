@@ -111,8 +111,8 @@ def test_another_introspector_that_listens_is_not_pushed_aside(reach: Reach, soc
         client.close()
 
 
-def test_a_socket_that_nobody_has_any_more_is_taken(reach: Reach, socket_path: str, played: Simulator) -> None:
-    played.ended = True
+def test_a_socket_that_nobody_has_any_more_is_taken(reach: Reach, socket_path: str, simulator: Simulator) -> None:
+    simulator.ended = True
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(socket_path)
     fresh = Simulator(socket_path, {0: bytes(4096)}).start()
@@ -178,30 +178,30 @@ def test_a_peer_that_says_nothing_or_nonsense_does_not_hold_anybody_up(
     until(lambda: no_more_than(before))
 
 
-def test_after_a_peer_with_nonsense_the_next_is_taken(reach: Reach, socket_path: str, played: Simulator) -> None:
+def test_after_a_peer_with_nonsense_the_next_is_taken(reach: Reach, socket_path: str, simulator: Simulator) -> None:
     calls: list[bytes] = []
 
     def greet() -> bytes:
-        calls.append(greeting(8) if len(calls) < 3 else played.greeting())
+        calls.append(greeting(8) if len(calls) < 3 else simulator.greeting())
         return calls[-1]
 
-    played.greet = greet
+    simulator.greet = greet
     assert reach().read_physical(0, 1)
     assert len(calls) == 4
 
 
-def test_a_longer_greeting_of_a_newer_qemu_is_fine(reach: Reach, played: Simulator) -> None:
-    played.greet = lambda: wire.HANDSHAKE.pack(wire.HANDSHAKE.size + 300, bytes(16), 0, 1, b"new") + bytes(300)
+def test_a_longer_greeting_of_a_newer_qemu_is_fine(reach: Reach, simulator: Simulator) -> None:
+    simulator.greet = lambda: wire.HANDSHAKE.pack(wire.HANDSHAKE.size + 300, bytes(16), 0, 1, b"new") + bytes(300)
     assert reach().read_physical(0, 1)
 
 
 @pytest.mark.parametrize("frame", [(1 << 64) - 1, 1 << 40])
-def test_a_size_that_cannot_be_is_an_error_and_leaves_nothing(reach: Reach, played: Simulator, frame: int) -> None:
+def test_a_size_that_cannot_be_is_an_error_and_leaves_nothing(reach: Reach, simulator: Simulator, frame: int) -> None:
     def lie(command: int, seq: int, body: bytes) -> bytes | None:
         if command != wire.GET_MAX_GFN:
             return None
         return wire.HEADER.pack(command, 16, seq) + bytes(8) + frame.to_bytes(8, "little")
 
-    played.meddle = lie
+    simulator.meddle = lie
     with pytest.raises(MicrovmiError, match="more than there can be"):
         reach()

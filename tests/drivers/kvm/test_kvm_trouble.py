@@ -51,21 +51,21 @@ def gone(machine: Microvmi) -> None:
 # ----------------------------------------------------------------------------------------------------------------- ends
 
 
-def test_a_machine_that_ended_is_gone(machine: Microvmi, played: Simulator) -> None:
+def test_a_machine_that_ended_is_gone(machine: Microvmi, simulator: Simulator) -> None:
     machine.read_physical(0, 8)
-    played.stop()
+    simulator.stop()
     gone(machine)
 
 
-def test_a_machine_that_ends_in_the_middle_of_an_answer(machine: Microvmi, played: Simulator) -> None:
+def test_a_machine_that_ends_in_the_middle_of_an_answer(machine: Microvmi, simulator: Simulator) -> None:
     def half(command: int, seq: int, body: bytes) -> bytes | None:
         if command != wire.READ_PHYSICAL or wire.RANGE.unpack(body)[0] < 0x2000:
             return None
-        played.ended = True
-        played.send_raw(wire.HEADER.pack(command, 8 + 4096, seq) + bytes(100))
+        simulator.ended = True
+        simulator.send_raw(wire.HEADER.pack(command, 8 + 4096, seq) + bytes(100))
         raise ConnectionError
 
-    played.meddle = half
+    simulator.meddle = half
     buffer = bytearray(0x3000)
     with pytest.raises(AccessError) as caught:
         machine.read_physical_into(0x1000, buffer)
@@ -74,9 +74,9 @@ def test_a_machine_that_ends_in_the_middle_of_an_answer(machine: Microvmi, playe
     gone(machine)
 
 
-def test_a_machine_that_ends_while_it_is_listened_to(machine: Microvmi, played: Simulator) -> None:
+def test_a_machine_that_ends_while_it_is_listened_to(machine: Microvmi, simulator: Simulator) -> None:
     machine.toggle_intercept(Intercept(EventKind.CR, 3))
-    threading.Timer(0.1, played.stop).start()
+    threading.Timer(0.1, simulator.stop).start()
     started = time.monotonic()
     with pytest.raises(VmGoneError):
         machine.listen(10)
@@ -84,13 +84,13 @@ def test_a_machine_that_ends_while_it_is_listened_to(machine: Microvmi, played: 
     gone(machine)
 
 
-def test_an_event_that_came_before_the_end_is_still_told(machine: Microvmi, played: Simulator) -> None:
+def test_an_event_that_came_before_the_end_is_still_told(machine: Microvmi, simulator: Simulator) -> None:
     machine.toggle_intercept(Intercept(EventKind.CR, 3))
-    played.vcpus[0].write_cr(3, 1)
-    while not played.vcpus[0].stopped.is_set():
+    simulator.vcpus[0].write_cr(3, 1)
+    while not simulator.vcpus[0].stopped.is_set():
         time.sleep(0.001)
     machine.read_physical(0, 8)
-    played.stop()
+    simulator.stop()
     event = machine.listen(1)
     assert event is not None
     with pytest.raises(VmGoneError):
@@ -98,15 +98,15 @@ def test_an_event_that_came_before_the_end_is_still_told(machine: Microvmi, play
     gone(machine)
 
 
-def test_a_paused_machine_that_ended(machine: Microvmi, played: Simulator) -> None:
+def test_a_paused_machine_that_ended(machine: Microvmi, simulator: Simulator) -> None:
     machine.pause()
-    played.stop()
+    simulator.stop()
     with pytest.raises(VmGoneError):
         machine.resume()
     machine.close()
 
 
-def test_threads_that_read_a_machine_that_ends(machine: Microvmi, played: Simulator) -> None:
+def test_threads_that_read_a_machine_that_ends(machine: Microvmi, simulator: Simulator) -> None:
     errors: list[MicrovmiError] = []
 
     def read() -> None:
@@ -120,7 +120,7 @@ def test_threads_that_read_a_machine_that_ends(machine: Microvmi, played: Simula
     for thread in threads:
         thread.start()
     time.sleep(0.05)
-    played.stop()
+    simulator.stop()
     for thread in threads:
         thread.join(5)
     assert [type(error) for error in errors] == [VmGoneError] * 4
@@ -148,9 +148,9 @@ NONSENSE = {
 
 @pytest.mark.parametrize("nonsense", NONSENSE.values(), ids=NONSENSE)
 def test_an_answer_that_makes_no_sense_is_an_error_and_the_end(
-    machine: Microvmi, played: Simulator, nonsense: Callable[[int, int], bytes]
+    machine: Microvmi, simulator: Simulator, nonsense: Callable[[int, int], bytes]
 ) -> None:
-    played.meddle = lambda command, seq, body: nonsense(command, seq)
+    simulator.meddle = lambda command, seq, body: nonsense(command, seq)
     started = time.monotonic()
     with pytest.raises(AccessError):
         machine.read_physical(0, 8)
@@ -161,32 +161,32 @@ def test_an_answer_that_makes_no_sense_is_an_error_and_the_end(
     assert time.monotonic() - started < 3
 
 
-def test_an_event_that_makes_no_sense_ends_the_listening(machine: Microvmi, played: Simulator) -> None:
-    played.send_raw(reply(wire.EVENT, 1, wire.EVENT_HEAD.pack(16, 0, 12, 8)))
+def test_an_event_that_makes_no_sense_ends_the_listening(machine: Microvmi, simulator: Simulator) -> None:
+    simulator.send_raw(reply(wire.EVENT, 1, wire.EVENT_HEAD.pack(16, 0, 12, 8)))
     with pytest.raises(IoError, match="makes no sense"):
         machine.listen(5)
     gone(machine)
 
 
-def test_an_answer_without_a_question_ends_the_listening(machine: Microvmi, played: Simulator) -> None:
-    played.send(wire.READ_PHYSICAL, 1, bytes(16))
+def test_an_answer_without_a_question_ends_the_listening(machine: Microvmi, simulator: Simulator) -> None:
+    simulator.send(wire.READ_PHYSICAL, 1, bytes(16))
     with pytest.raises(IoError, match="makes no sense"):
         machine.listen(5)
     gone(machine)
 
 
-def test_an_event_that_nobody_asked_for_is_answered(machine: Microvmi, played: Simulator) -> None:
+def test_an_event_that_nobody_asked_for_is_answered(machine: Microvmi, simulator: Simulator) -> None:
     for kind in (9, 5, 3):  # a new vCPU, a hypercall, a write of XCR0: all take a plain CONTINUE
-        future = played.vcpus[0]._tell(played.vcpus[0].event, kind)
+        future = simulator.vcpus[0]._tell(simulator.vcpus[0].event, kind)
         assert machine.listen(0.1) is None
         assert future.result(5) == (wire.CONTINUE, b"")
 
 
-def test_registers_of_another_size_than_asked_for(machine: Microvmi, played: Simulator) -> None:
+def test_registers_of_another_size_than_asked_for(machine: Microvmi, simulator: Simulator) -> None:
     def short(command: int, seq: int, body: bytes) -> bytes | None:
         return reply(command, seq, bytes(100)) if command == wire.GET_REGISTERS else None
 
-    played.meddle = short
+    simulator.meddle = short
     with pytest.raises(IoError, match="makes no sense"):
         machine.read_registers()
     gone(machine)
@@ -196,20 +196,20 @@ def test_registers_of_another_size_than_asked_for(machine: Microvmi, played: Sim
 
 
 def test_a_hypervisor_that_falls_silent_is_given_up(
-    played: Simulator, reach: Callable[..., Microvmi], tmp_path: Path
+    simulator: Simulator, reach: Callable[..., Microvmi], tmp_path: Path
 ) -> None:
     machine = reach(library=library(tmp_path, "-DLIMIT_MS=300"))
-    played.meddle = lambda command, seq, body: b""
+    simulator.meddle = lambda command, seq, body: b""
     started = time.monotonic()
     with pytest.raises(TimeoutExpiredError, match="no answer"):
         machine.read_physical(0, 8)
     assert 0.3 <= time.monotonic() - started < 4
-    played.meddle = lambda command, seq, body: None
+    simulator.meddle = lambda command, seq, body: None
     gone(machine)
 
 
-def test_closing_takes_the_connection_from_a_call_that_waits(machine: Microvmi, played: Simulator) -> None:
-    played.meddle = lambda command, seq, body: b""
+def test_closing_takes_the_connection_from_a_call_that_waits(machine: Microvmi, simulator: Simulator) -> None:
+    simulator.meddle = lambda command, seq, body: b""
     errors: list[MicrovmiError] = []
 
     def read() -> None:
@@ -231,7 +231,7 @@ def test_closing_takes_the_connection_from_a_call_that_waits(machine: Microvmi, 
 # ----------------------------------------------------------------------------------------------------------------- fork
 
 
-def test_a_child_that_closes_the_machine_leaves_it_to_its_parent(machine: Microvmi, played: Simulator) -> None:
+def test_a_child_that_closes_the_machine_leaves_it_to_its_parent(machine: Microvmi, simulator: Simulator) -> None:
     machine.pause()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -241,4 +241,4 @@ def test_a_child_that_closes_the_machine_leaves_it_to_its_parent(machine: Microv
         os._exit(0)
     assert os.waitpid(child, 0) == (child, 0)
     assert machine.driver.run_state() == STOPPED  # type: ignore[attr-defined]
-    assert machine.read_physical(0x2000, 8) == bytes(played.frames[2][:8])
+    assert machine.read_physical(0x2000, 8) == bytes(simulator.frames[2][:8])

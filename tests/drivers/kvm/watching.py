@@ -39,9 +39,9 @@ def heard(machine: Microvmi) -> Event:
     return event
 
 
-def stopped(played: Simulator) -> list[bool]:
+def stopped(simulator: Simulator) -> list[bool]:
     """Which vCPUs wait for an answer."""
-    return [vcpu.stopped.is_set() for vcpu in played.vcpus]
+    return [vcpu.stopped.is_set() for vcpu in simulator.vcpus]
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -51,7 +51,7 @@ MSRS.update(msr_efer=0xC0000080, msr_star=0xC0000081, msr_lstar=0xC0000082)
 
 @dataclass
 class State:
-    """The registers of a played vCPU: every one has another value."""
+    """The registers of a vCPU of the simulator: every one has another value."""
 
     general: dict[str, int] = field(default_factory=lambda: {name: 0x1002 + i for i, name in enumerate(GENERAL)})
     segments: dict[str, tuple[int, int, int]] = field(

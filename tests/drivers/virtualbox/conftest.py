@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Played VirtualBox machines for the tests of this folder."""
+"""Simulated VirtualBox machines for the tests of this folder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from drivers.virtualbox.played import Played, build, played
+from drivers.virtualbox.simulator import Simulator, build, simulated
 
 from libmicrovmi_py import Microvmi
 
@@ -22,14 +22,14 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def vm(library: Path) -> Iterator[Played]:
+def vm(library: Path) -> Iterator[Simulator]:
     """A machine of 8 MiB with a page missing at ``HOLE``."""
-    with played(library, {0: HOLE, HOLE + 0x1000: SIZE - HOLE - 0x1000}) as one:
+    with simulated(library, {0: HOLE, HOLE + 0x1000: SIZE - HOLE - 0x1000}) as one:
         yield one
 
 
 @pytest.fixture
-def machine(vm: Played) -> Iterator[Microvmi]:
+def machine(vm: Simulator) -> Iterator[Microvmi]:
     """That machine, open."""
     with Microvmi.open(vm.uri) as opened:
         yield opened

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the stand-in for libFDP and the played machine share: the interface of libFDP, as far as the tests need it. */
+/* What the libFDP of the tests and the simulated machine share: the interface of libFDP, as far as the tests need it. */
 #ifndef TEST_FDP_H
 #define TEST_FDP_H
 

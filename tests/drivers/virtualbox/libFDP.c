@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A stand-in for libFDP: not that library, but one of our own with its names, types, shared memory and bad habits.
+/* The libFDP of the tests: not that library, but one of our own with its names, types, shared memory and bad habits.
  *
  * The shared memory is laid out as libFDP's: locks, and for each direction 10 MiB of data, their size and whether they
  * are there. What the data of a request look like is our own affair, as both sides of it are here. Like the real one it

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A played VirtualBox machine: a program that stands for VirtualBox, with the server side of a libFDP, stand-in or real.
+/* A simulated VirtualBox machine: a program that plays VirtualBox, with the server side of a libFDP, ours or the real one.
  *
  *     machine NAME VCPUS RAM_SIZE [unwritable:ADDRESS] START:SIZE...
  *
@@ -21,7 +21,8 @@
 #include <unistd.h>
 
 enum { CODE = 0x2000, RANGES = 16, BREAKPOINTS = 8, FIRST_ID = 4, MSR_COUNT = 32 };
-enum { GDT_LIMIT = 38, READS = 0x5ead }; /* READS: an MSR that tells how many reads of memory there were */
+enum { GDT_LIMIT = 38 };
+enum { READS = 0x5ead, PLACED = 0xb4ea }; /* MSRs that tell how many reads of memory there were; and breakpoints are */
 #define VIRTUAL 0xffff800000000000u
 
 /* CODE: nop, CODE + 1: wrmsr, CODE + 3: mov cr3, rax, CODE + 6: jmp CODE */
@@ -226,10 +227,18 @@ static bool write_register(void *user, uint32_t vcpu, uint16_t id, uint64_t valu
     return true;
 }
 
+static uint64_t placed(void)
+{
+    uint64_t count = 0;
+    for (struct breakpoint *one = breakpoints; one < breakpoints + BREAKPOINTS; one++)
+        count += one->active;
+    return count;
+}
+
 static bool read_msr(void *user, uint32_t vcpu, uint64_t id, uint64_t *value)
 {
     pthread_mutex_lock(&mutex);
-    *value = id == READS ? reads : vcpu < 2 ? msr(id)->value[vcpu] : 0;
+    *value = id == READS ? reads : id == PLACED ? placed() : vcpu < 2 ? msr(id)->value[vcpu] : 0;
     pthread_mutex_unlock(&mutex);
     return true;
 }

@@ -3,17 +3,25 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
-from drivers.virtualbox.played import BEHIND_MOV_CR3, CODE, MOV_CR3, VIRTUAL, WRMSR, Played, played
+from drivers.virtualbox.simulator import BEHIND_MOV_CR3, CODE, MOV_CR3, VIRTUAL, WRMSR, Simulator, simulated
+from processors import x86_registers
 
 from libmicrovmi_py import Microvmi
 from libmicrovmi_py.drivers.base import STOPPED
+from libmicrovmi_py.drivers.virtualbox.driver import OpenMachine
 from libmicrovmi_py.errors import InvalidArgumentError, NotMappedError, NotSupportedError
 from libmicrovmi_py.events import Event, EventKind, Intercept, Reply, ReplyAction
+
+ROOT = Path(__file__).resolve().parents[3]
 
 PAUSED = 1
 LSTAR = 0xC0000082
@@ -34,7 +42,7 @@ def expect(machine: Microvmi) -> Event:
 def rounds(machine: Microvmi) -> int:
     """How often the guest went round; what is told is of the last stop."""
     machine.pause()
-    found = machine.read_registers().rbx
+    found = x86_registers(machine).rbx
     machine.resume()
     return found
 
@@ -52,18 +60,18 @@ def runs(machine: Microvmi) -> bool:
 # -------------------------------------------------------------------------------------------------------- run state
 
 
-def test_pausing_stops_the_guest_and_resuming_lets_it_run(vm: Played, machine: Microvmi) -> None:
+def test_pausing_stops_the_guest_and_resuming_lets_it_run(vm: Simulator, machine: Microvmi) -> None:
     machine.pause()
-    first = machine.read_registers()
+    first = x86_registers(machine)
     time.sleep(0.05)
-    assert machine.read_registers() == first
+    assert x86_registers(machine) == first
     assert vm.state() == PAUSED
     machine.resume()
     assert vm.state() == 0
     assert runs(machine)
 
 
-def test_pausing_twice_is_one_pause(vm: Played, machine: Microvmi) -> None:
+def test_pausing_twice_is_one_pause(vm: Simulator, machine: Microvmi) -> None:
     for _ in range(2):
         machine.pause()
         assert machine.driver.run_state() == STOPPED  # type: ignore[attr-defined]
@@ -72,7 +80,7 @@ def test_pausing_twice_is_one_pause(vm: Played, machine: Microvmi) -> None:
     assert vm.state() == 0
 
 
-def test_a_machine_paused_by_others_stays_paused(vm: Played) -> None:
+def test_a_machine_paused_by_others_stays_paused(vm: Simulator) -> None:
     vm.order("FDP_Pause")
     with Microvmi.open(vm.uri) as machine:
         machine.pause()
@@ -81,18 +89,18 @@ def test_a_machine_paused_by_others_stays_paused(vm: Played) -> None:
     assert vm.state() == PAUSED
 
 
-def test_a_machine_paused_by_others_is_not_stepped(vm: Played) -> None:
+def test_a_machine_paused_by_others_is_not_stepped(vm: Simulator) -> None:
     vm.order("FDP_Pause")
     with Microvmi.open(vm.uri) as machine:
-        before = machine.read_registers()
+        before = x86_registers(machine)
         machine.toggle_intercept(STEP)
         assert machine.listen(0.02) is None
         machine.toggle_intercept(STEP, False)
-        assert machine.read_registers() == before
+        assert x86_registers(machine) == before
     assert vm.state() == PAUSED
 
 
-def test_closing_lets_a_machine_run_that_was_paused_here(vm: Played) -> None:
+def test_closing_lets_a_machine_run_that_was_paused_here(vm: Simulator) -> None:
     with Microvmi.open(vm.uri) as machine:
         machine.pause()
     assert vm.state() == 0
@@ -101,7 +109,7 @@ def test_closing_lets_a_machine_run_that_was_paused_here(vm: Played) -> None:
 # ------------------------------------------------------------------------------------------------------- breakpoints
 
 
-def test_a_breakpoint_stops_the_guest_each_time_it_comes_by(vm: Played, machine: Microvmi) -> None:
+def test_a_breakpoint_stops_the_guest_each_time_it_comes_by(vm: Simulator, machine: Microvmi) -> None:
     machine.toggle_intercept(BREAKPOINT)
     counted = []
     for _ in range(3):
@@ -112,8 +120,8 @@ def test_a_breakpoint_stops_the_guest_each_time_it_comes_by(vm: Played, machine:
             MOV_CR3,
             MOV_CR3,
         )
-        assert machine.read_registers().rip == MOV_CR3
-        counted.append((event.id, machine.read_registers().rbx))
+        assert x86_registers(machine).rip == MOV_CR3
+        counted.append((event.id, x86_registers(machine).rbx))
         machine.reply_event(event)
     assert counted == [(1, counted[0][1]), (2, counted[0][1] + 1), (3, counted[0][1] + 2)]
 
@@ -133,7 +141,7 @@ def test_an_event_stays_with_its_virtual_address(machine: Microvmi) -> None:
     assert (event.virtual_address, event.physical_address) == (WRMSR, WRMSR)
 
 
-def test_without_its_breakpoint_the_guest_is_not_stopped(vm: Played, machine: Microvmi) -> None:
+def test_without_its_breakpoint_the_guest_is_not_stopped(vm: Simulator, machine: Microvmi) -> None:
     machine.toggle_intercept(BREAKPOINT)
     machine.toggle_intercept(BREAKPOINT)
     machine.reply_event(expect(machine))
@@ -161,10 +169,10 @@ def test_a_place_with_two_addresses_is_a_breakpoint_until_the_last_of_them_goes(
 def test_retrying_stops_at_the_same_place_unless_the_cause_went(machine: Microvmi) -> None:
     machine.toggle_intercept(BREAKPOINT)
     first = expect(machine)
-    before = machine.read_registers().rbx
+    before = x86_registers(machine).rbx
     machine.reply_event(first, RETRY)
     second = expect(machine)
-    assert machine.read_registers().rbx == before
+    assert x86_registers(machine).rbx == before
     machine.toggle_intercept(BREAKPOINT, False)
     machine.reply_event(second, RETRY)
     assert runs(machine)
@@ -173,28 +181,28 @@ def test_retrying_stops_at_the_same_place_unless_the_cause_went(machine: Microvm
 def test_a_reply_with_registers_moves_the_guest(machine: Microvmi) -> None:
     machine.toggle_intercept(BREAKPOINT)
     event = expect(machine)
-    wanted = machine.read_registers()
+    wanted = x86_registers(machine)
     wanted.rip, wanted.rbx = BEHIND_MOV_CR3, 0x100000
     machine.reply_event(event, Reply(registers=wanted))
     machine.reply_event(expect(machine))
     assert expect(machine).id == 3
-    assert machine.read_registers().rbx == 0x100002
+    assert x86_registers(machine).rbx == 0x100002
 
 
 def test_a_guest_that_is_moved_onto_a_breakpoint_stops_there(machine: Microvmi) -> None:
     machine.toggle_intercept(BREAKPOINT)
     event = expect(machine)
     machine.toggle_intercept(Intercept(EventKind.BREAKPOINT, address=CODE))
-    wanted = machine.read_registers()
+    wanted = x86_registers(machine)
     wanted.rip = CODE
     machine.reply_event(event, Reply(registers=wanted))
     assert expect(machine).virtual_address == CODE
-    assert machine.read_registers().rbx == wanted.rbx
+    assert x86_registers(machine).rbx == wanted.rbx
 
 
-def test_a_write_to_an_msr_is_told_before_it_is_done(vm: Played, machine: Microvmi) -> None:
+def test_a_write_to_an_msr_is_told_before_it_is_done(vm: Simulator, machine: Microvmi) -> None:
     machine.pause()
-    wanted = machine.read_registers()
+    wanted = x86_registers(machine)
     wanted.rax, wanted.msr_lstar = 0xABCD, 0x77
     machine.write_registers(wanted)
     machine.toggle_intercept(MSR)
@@ -208,7 +216,7 @@ def test_a_write_to_an_msr_is_told_before_it_is_done(vm: Played, machine: Microv
 
 def test_the_value_of_an_msr_is_the_lower_halves_of_two_registers(machine: Microvmi) -> None:
     machine.pause()
-    registers = machine.read_registers()
+    registers = x86_registers(machine)
     registers.rax, registers.rdx, registers.rcx = 0xDEADBEEF0000001A, 0xFEEDFACE0000001D, 0xABCDEF01 << 32 | LSTAR
     machine.write_registers(registers)
     machine.toggle_intercept(MSR)
@@ -217,7 +225,7 @@ def test_the_value_of_an_msr_is_the_lower_halves_of_two_registers(machine: Micro
     assert (event.number, event.new_value) == (LSTAR, 0x1D0000001A)
 
 
-def test_a_write_to_an_msr_can_be_denied(vm: Played, machine: Microvmi) -> None:
+def test_a_write_to_an_msr_can_be_denied(vm: Simulator, machine: Microvmi) -> None:
     machine.toggle_intercept(MSR)
     first = expect(machine)
     vm.msr(LSTAR, 0, 0x55)
@@ -229,7 +237,7 @@ def test_a_write_to_a_control_register_is_told_when_it_is_done(machine: Microvmi
     machine.toggle_intercept(CR3)
     event = expect(machine)
     assert (event.kind, event.number, event.new_value) == (EventKind.CR, 3, 0x1A)
-    assert machine.read_registers().rip == BEHIND_MOV_CR3
+    assert x86_registers(machine).rip == BEHIND_MOV_CR3
     for reply in (RETRY, DENY):
         with pytest.raises(NotSupportedError):
             machine.reply_event(event, reply)
@@ -260,7 +268,9 @@ def test_single_steps_wait_while_the_machine_is_paused(machine: Microvmi) -> Non
     assert expect(machine).kind is EventKind.SINGLE_STEP
 
 
-def test_a_machine_paused_while_an_event_is_open_stays_paused_after_the_answer(vm: Played, machine: Microvmi) -> None:
+def test_a_machine_paused_while_an_event_is_open_stays_paused_after_the_answer(
+    vm: Simulator, machine: Microvmi
+) -> None:
     machine.toggle_intercept(BREAKPOINT)
     event = expect(machine)
     machine.pause()
@@ -271,7 +281,7 @@ def test_a_machine_paused_while_an_event_is_open_stays_paused_after_the_answer(v
     assert expect(machine).id == 2
 
 
-def test_resuming_does_not_answer_an_event(vm: Played, machine: Microvmi) -> None:
+def test_resuming_does_not_answer_an_event(vm: Simulator, machine: Microvmi) -> None:
     machine.toggle_intercept(BREAKPOINT)
     event = expect(machine)
     machine.pause()
@@ -295,7 +305,7 @@ def test_listening_waits_and_sees_what_comes_meanwhile(machine: Microvmi) -> Non
 
 @pytest.mark.parametrize("intercept", [BREAKPOINT, MSR, CR3, STEP])
 @pytest.mark.parametrize("listened", [True, False])
-def test_closing_undoes_everything(vm: Played, intercept: Intercept, listened: bool) -> None:
+def test_closing_undoes_everything(vm: Simulator, intercept: Intercept, listened: bool) -> None:
     with Microvmi.open(vm.uri) as machine:
         machine.toggle_intercept(intercept)
         time.sleep(0.01)
@@ -324,14 +334,14 @@ def test_an_answer_to_what_is_not_open_is_refused(machine: Microvmi) -> None:
         (Intercept(EventKind.CR, 2), InvalidArgumentError),
     ],
 )
-def test_what_cannot_be_intercepted_is_refused(vm: Played, intercept: Intercept, error: type[Exception]) -> None:
+def test_what_cannot_be_intercepted_is_refused(vm: Simulator, intercept: Intercept, error: type[Exception]) -> None:
     with Microvmi.open(vm.uri) as machine:
         with pytest.raises(error):
             machine.toggle_intercept(intercept)
         assert vm.state() == 0
 
 
-def test_a_machine_takes_no_more_breakpoints_than_it_has(vm: Played, machine: Microvmi) -> None:
+def test_a_machine_takes_no_more_breakpoints_than_it_has(vm: Simulator, machine: Microvmi) -> None:
     for number in range(8):
         machine.toggle_intercept(Intercept(EventKind.BREAKPOINT, address=0x6000 + number))
     with pytest.raises(OSError, match="does not take a breakpoint"):
@@ -340,8 +350,44 @@ def test_a_machine_takes_no_more_breakpoints_than_it_has(vm: Played, machine: Mi
 
 
 def test_machines_of_several_vcpus_have_no_events(library: Path) -> None:
-    with played(library, {0: 0x4000}, vcpus=2) as vm, Microvmi.open(vm.uri) as machine:
+    with simulated(library, {0: 0x4000}, vcpus=2) as vm, Microvmi.open(vm.uri) as machine:
         with pytest.raises(NotSupportedError, match="one CPU"):
             machine.toggle_intercept(BREAKPOINT)
         with pytest.raises(InvalidArgumentError, match="no vCPU"):
             machine.toggle_intercept(BREAKPOINT, vcpu=2)
+
+
+def test_a_stop_that_was_told_and_never_answered_stops_nobody_at_the_end(vm: Simulator, machine: Microvmi) -> None:
+    driver = machine.driver
+    assert isinstance(driver, OpenMachine)
+    driver.arm(BREAKPOINT, frozenset({0}))
+    assert driver.poll(5) is not None
+    driver.arm(BREAKPOINT, frozenset())
+    assert vm.state() & PAUSED
+    with driver.quiet():
+        assert driver.end_events()
+    assert runs(machine)
+
+
+VICTIM = f"""
+import os, signal, sys
+from libmicrovmi_py import Microvmi
+from libmicrovmi_py.events import EventKind, Intercept
+machine = Microvmi.open(sys.argv[1])
+machine.toggle_intercept(Intercept(EventKind.BREAKPOINT, address={MOV_CR3}))
+assert machine.listen(5) is not None
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_after_a_listener_that_was_killed_the_guest_runs_on(vm: Simulator) -> None:
+    """A place has one breakpoint, whoever placed it, so it goes with the next one's."""
+    ended = subprocess.run([sys.executable, "-c", VICTIM, vm.uri], env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert ended.returncode == -signal.SIGKILL
+    assert vm.state() & PAUSED
+    with Microvmi.open(vm.uri) as machine:
+        machine.toggle_intercept(BREAKPOINT)
+        machine.toggle_intercept(BREAKPOINT, False)
+        machine.resume()
+        assert runs(machine)
+    assert vm.state() == 0

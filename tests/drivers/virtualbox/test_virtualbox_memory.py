@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading and writing memory of a played VirtualBox machine."""
+"""Reading and writing memory of a simulated VirtualBox machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from drivers.virtualbox.conftest import HOLE, SIZE
-from drivers.virtualbox.played import READS, Played, addresses, played
+from drivers.virtualbox.simulator import READS, Simulator, addresses, simulated
 
 from libmicrovmi_py import Microvmi
 from libmicrovmi_py.errors import IoError, NotMappedError
@@ -21,13 +21,13 @@ def filled(size: int) -> bytearray:
 
 
 def test_the_machine_tells_its_memory_and_its_vcpus(library: Path) -> None:
-    with played(library, {0: 0x4000}, vcpus=3) as vm, Microvmi.open(vm.uri) as machine:
+    with simulated(library, {0: 0x4000}, vcpus=3) as vm, Microvmi.open(vm.uri) as machine:
         assert (machine.max_addr, machine.vcpu_count(), machine.driver.name) == (0x4000, 3, "virtualbox")
 
 
 def test_memory_above_the_hole_below_4_gib_counts(library: Path) -> None:
     with (
-        played(library, {0: 0x4000, 0x100000000: 0x10000}, ram_size=0xE0010000) as vm,
+        simulated(library, {0: 0x4000, 0x100000000: 0x10000}, ram_size=0xE0010000) as vm,
         Microvmi.open(vm.uri) as machine,
     ):
         assert machine.max_addr == 0x100010000
@@ -35,7 +35,7 @@ def test_memory_above_the_hole_below_4_gib_counts(library: Path) -> None:
 
 
 def test_memory_that_is_larger_but_has_no_hole_ends_at_its_size(library: Path) -> None:
-    with played(library, {0: 0x4000}, ram_size=0xE0010000) as vm, Microvmi.open(vm.uri) as machine:
+    with simulated(library, {0: 0x4000}, ram_size=0xE0010000) as vm, Microvmi.open(vm.uri) as machine:
         assert machine.max_addr == 0xE0010000
 
 
@@ -48,7 +48,7 @@ def test_reads_give_what_is_there(machine: Microvmi, address: int, size: int) ->
 
 
 def test_a_read_across_the_limit_of_a_request_is_whole(library: Path) -> None:
-    with played(library, {0: 0x900000}) as vm, Microvmi.open(vm.uri) as machine:
+    with simulated(library, {0: 0x900000}) as vm, Microvmi.open(vm.uri) as machine:
         assert machine.read_physical(0x3008, 0x800001) == addresses(0x3008, 0x800008)[:0x800001]
 
 
@@ -80,25 +80,26 @@ def test_a_padded_read_has_zeros_for_the_hole(machine: Microvmi) -> None:
     assert buffer == expected
 
 
-def test_a_read_around_a_hole_costs_few_requests(vm: Played, machine: Microvmi) -> None:
+def test_a_read_around_a_hole_costs_few_requests(vm: Simulator, machine: Microvmi) -> None:
     before = vm.msr(READS)
     assert machine.read_physical_into(0x200000, bytearray(0x400000)) == HOLE - 0x200000
     assert vm.msr(READS) - before < 30
 
 
 def test_a_padded_read_over_a_large_hole_costs_a_request_a_frame(library: Path) -> None:
-    with played(library, {0: 0x4000, 0x204000: 0x1000}) as vm, Microvmi.open(vm.uri) as machine:
+    with simulated(library, {0: 0x4000, 0x204000: 0x1000}) as vm, Microvmi.open(vm.uri) as machine:
         before = vm.msr(READS)
         machine.read_physical_padded_into(0, bytearray(0x205000))
         assert vm.msr(READS) - before < 0x200 + 30
 
 
-def test_a_large_read_is_few_requests(vm: Played, machine: Microvmi) -> None:
+def test_a_large_read_is_few_requests(vm: Simulator, machine: Microvmi) -> None:
     before = vm.msr(READS)
     machine.read_physical(0x1000, 0x200000)
     assert vm.msr(READS) - before == 1
 
 
+@pytest.mark.alone
 def test_addresses_that_no_machine_has_are_refused_at_once(machine: Microvmi) -> None:
     start = time.monotonic()
     assert machine.read_physical_into(0xFFFFFFFF80000000, bytearray(0x1000)) == 0
@@ -125,7 +126,7 @@ def test_a_write_into_what_does_not_exist_writes_nothing(machine: Microvmi, addr
 
 def test_a_write_that_is_refused_after_a_part_says_how_much_was_written(library: Path) -> None:
     """A write is a request for each MiB."""
-    with played(library, {0: 0x400000}, unwritable=0x250000) as vm, Microvmi.open(vm.uri) as machine:
+    with simulated(library, {0: 0x400000}, unwritable=0x250000) as vm, Microvmi.open(vm.uri) as machine:
         machine.memory.seek(0x20000)
         with pytest.raises(IoError, match="refused to write") as caught:
             machine.memory.write(bytes(0x300000))
@@ -136,7 +137,7 @@ def test_a_write_that_is_refused_after_a_part_says_how_much_was_written(library:
         assert machine.read_physical(0x220000, 0x40000) == addresses(0x220000, 0x40000)
 
 
-def test_other_clients_see_a_write(vm: Played, machine: Microvmi) -> None:
+def test_other_clients_see_a_write(vm: Simulator, machine: Microvmi) -> None:
     machine.write_physical(0x5000, b"seen")
     with Microvmi.open(vm.uri) as second:
         assert second.read_physical(0x5000, 4) == b"seen"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Registers of a played VirtualBox machine.
+"""Registers of a simulated VirtualBox machine.
 
 Its register number N holds 0x100 + N, 0x200 + N on the second vCPU; but the limit of the GDT is 0x12F or 0x22F.
 """
@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from drivers.virtualbox.played import VIRTUAL, Played, played
+from drivers.virtualbox.simulator import VIRTUAL, Simulator, simulated
+from processors import x86_registers
 
 from libmicrovmi_py import Microvmi
+from libmicrovmi_py.arch.x86.registers import GENERAL, SYSTEM, SegmentReg, SystemTableReg, X86Registers
 from libmicrovmi_py.errors import InvalidArgumentError, NotSupportedError
-from libmicrovmi_py.model import X86_GENERAL, SegmentReg, SystemTableReg, X86Registers
 
 LONG_MODE = 0x500
 FDP_NAMES = (
@@ -27,39 +28,39 @@ GDT, LDT = 0x125, 0x12F
 
 
 @pytest.fixture
-def vm(library: Path) -> Iterator[Played]:
+def vm(library: Path) -> Iterator[Simulator]:
     """A machine of two vCPUs."""
-    with played(library, {0: 0x10000}, vcpus=2) as one:
+    with simulated(library, {0: 0x10000}, vcpus=2) as one:
         yield one
 
 
 @pytest.fixture
-def paused(vm: Played) -> Iterator[Microvmi]:
+def paused(vm: Simulator) -> Iterator[Microvmi]:
     with Microvmi.open(vm.uri) as opened:
         opened.pause()
         yield opened
 
 
 def test_general_and_control_registers_are_told(paused: Microvmi) -> None:
-    found = paused.read_registers()
+    found = x86_registers(paused)
     assert (found.rsp, found.r15, found.rcx, found.rdx) == (0x7000, 0x15, 0xC0000082, 0x1D)
     assert (found.cr0, found.cr2, found.cr4, found.rflags) == (0x80000011, 0xC2, 0x20, 0x100 + 35)
     assert 0x2000 <= found.rip < 0x2008
 
 
 def test_descriptor_tables_have_base_and_limit(paused: Microvmi) -> None:
-    found = paused.read_registers()
+    found = x86_registers(paused)
     assert found.gdt == SystemTableReg(0x125, 0x12F)
     assert found.idt == SystemTableReg(0x127, 0x128)
     assert found.ldt == SegmentReg(0x12F, 0x130, 0x12E)
 
 
-def test_msrs_are_told_for_each_vcpu(vm: Played, paused: Microvmi) -> None:
+def test_msrs_are_told_for_each_vcpu(vm: Simulator, paused: Microvmi) -> None:
     numbers = (0x174, 0x175, 0x176, 0xC0000080, 0xC0000081, 0x1B)
     for vcpu in (0, 1):
         for place, number in enumerate(numbers):
             vm.msr(number, vcpu, 0x1000 * (vcpu + 1) + place)
-        found = paused.read_registers(vcpu)
+        found = x86_registers(paused, vcpu)
         assert [
             found.sysenter_cs,
             found.sysenter_esp,
@@ -72,7 +73,7 @@ def test_msrs_are_told_for_each_vcpu(vm: Played, paused: Microvmi) -> None:
 
 
 def test_other_vcpus_tell_nothing_of_the_first(paused: Microvmi) -> None:
-    found = paused.read_registers(1)
+    found = x86_registers(paused, 1)
     assert (found.rip, found.rsp, found.rcx, found.cr3) == (0, 0, 0, 0)
     assert (found.rflags, found.gdt, found.cs.selector) == (0x200 + 35, SystemTableReg(0x225, 0x22F), 0x200 + 29)
 
@@ -90,58 +91,58 @@ CS, DS, TR = 0x11D, 0x11E, 0x131
 def test_segments_are_those_of_the_descriptors_in_memory(paused: Microvmi) -> None:
     ss = 0x122
     paused.write_physical(GDT + (ss & ~7), descriptor(0x87654321, 0x12345, granular=True))
-    assert paused.read_registers().ss == SegmentReg(0x87654321, 0x12345FFF, ss)
+    assert x86_registers(paused).ss == SegmentReg(0x87654321, 0x12345FFF, ss)
 
 
 def test_segments_of_the_local_table_are_taken_from_it(paused: Microvmi) -> None:
     paused.write_physical(LDT + (CS & ~7), descriptor(0x1000, 0xFFFFF))
-    assert paused.read_registers().cs == SegmentReg(0x1000, 0xFFFFF, CS)
+    assert x86_registers(paused).cs == SegmentReg(0x1000, 0xFFFFF, CS)
 
 
 def test_a_descriptor_outside_its_table_tells_nothing(paused: Microvmi) -> None:
-    assert paused.read_registers().tr == SegmentReg(0, 0, TR)
+    assert x86_registers(paused).tr == SegmentReg(0, 0, TR)
 
 
-def test_in_long_mode_fs_and_gs_have_the_bases_of_the_msrs_and_data_none(vm: Played, paused: Microvmi) -> None:
+def test_in_long_mode_fs_and_gs_have_the_bases_of_the_msrs_and_data_none(vm: Simulator, paused: Microvmi) -> None:
     vm.msr(0xC0000080, 0, LONG_MODE)
     vm.msr(0xC0000100, 0, 0x7F0000001000)
     vm.msr(0xC0000101, 0, VIRTUAL)
     ss = 0x122
     paused.write_physical(GDT + (ss & ~7), descriptor(0x87654321, 0xFFFFF, granular=True))
-    found = paused.read_registers()
+    found = x86_registers(paused)
     assert (found.fs.base, found.gs.base) == (0x7F0000001000, VIRTUAL)
     assert found.ss == SegmentReg(0, 0xFFFFFFFF, ss)
 
 
-def test_in_real_mode_a_segment_is_its_selector(vm: Played, paused: Microvmi) -> None:
-    wanted = paused.read_registers()
+def test_in_real_mode_a_segment_is_its_selector(vm: Simulator, paused: Microvmi) -> None:
+    wanted = x86_registers(paused)
     wanted.cr0 = 0
     paused.write_registers(wanted)
-    assert paused.read_registers().ds == SegmentReg(DS << 4, 0xFFFF, DS)
+    assert x86_registers(paused).ds == SegmentReg(DS << 4, 0xFFFF, DS)
 
 
 def test_registers_that_are_written_are_read_again(paused: Microvmi) -> None:
-    before = paused.read_registers()
-    wanted = paused.read_registers()
-    names = [name for name in X86_GENERAL if name not in ("cr0", "efer", "cr2", "cr3", "msr_efer")]
+    before = x86_registers(paused)
+    wanted = x86_registers(paused)
+    names = [name for name in (*GENERAL, *SYSTEM) if name not in ("cr0", "efer", "cr2", "cr3", "msr_efer")]
     for place, name in enumerate(names):
         setattr(wanted, name, 0x123400 + place)
     wanted.efer = 0x800
     paused.write_registers(wanted)
-    found = paused.read_registers()
+    found = x86_registers(paused)
     assert [getattr(found, name) for name in names] == [0x123400 + place for place in range(len(names))]
     assert (found.cr3, found.msr_efer, found.gdt) == (before.cr3, 0x800, before.gdt)
 
 
 def test_cr3_stays_when_cr2_is_written(paused: Microvmi) -> None:
-    wanted = paused.read_registers()
+    wanted = x86_registers(paused)
     wanted.cr2 += 0x1000
     paused.write_registers(wanted)
-    assert paused.read_registers().cr3 == wanted.cr3
+    assert x86_registers(paused).cr3 == wanted.cr3
 
 
 def test_other_vcpus_and_running_machines_are_not_written(paused: Microvmi) -> None:
-    registers = paused.read_registers()
+    registers = x86_registers(paused)
     with pytest.raises(NotSupportedError, match="first vCPU only"):
         paused.write_registers(registers, vcpu=1)
     paused.resume()
@@ -152,7 +153,7 @@ def test_other_vcpus_and_running_machines_are_not_written(paused: Microvmi) -> N
 @pytest.mark.parametrize("vcpu", [-1, 2, 0xFFFF])
 def test_there_is_no_other_vcpu(paused: Microvmi, vcpu: int) -> None:
     with pytest.raises(InvalidArgumentError, match="no vCPU"):
-        paused.read_registers(vcpu)
+        x86_registers(paused, vcpu)
 
 
 # ---------------------------------------------------------------------------------------------------- all of them
@@ -173,7 +174,7 @@ MSRS = {
 GDT_BASE, GDT_LIMIT, IDT_BASE, IDT_LIMIT, LDT_BASE, LDT_LIMIT = 37, 38, 39, 40, 47, 48
 
 
-def test_no_register_is_told_for_another(vm: Played, paused: Microvmi) -> None:
+def test_no_register_is_told_for_another(vm: Simulator, paused: Microvmi) -> None:
     expected = X86Registers(cr2=0xC2)
     for place, name in enumerate(name for name in FDP_NAMES if name not in ("rflags", "cr0", "cr2")):
         setattr(expected, name, 0x8123456789AB0000 + place)
@@ -197,13 +198,13 @@ def test_no_register_is_told_for_another(vm: Played, paused: Microvmi) -> None:
         paused.write_physical(0x4000 + segment.selector, descriptor(segment.base, segment.limit))
     vm.set_register(LDT_BASE, expected.ldt.base)
     vm.set_register(LDT_LIMIT, expected.ldt.limit)
-    found = paused.read_registers()
+    found = x86_registers(paused)
     different = [field for field in X86Registers.__slots__ if getattr(found, field) != getattr(expected, field)]
     assert different == []
 
 
-def test_no_register_is_written_for_another(vm: Played, paused: Microvmi) -> None:
-    wanted = paused.read_registers()
+def test_no_register_is_written_for_another(vm: Simulator, paused: Microvmi) -> None:
+    wanted = x86_registers(paused)
     names = [name for name in FDP_NAMES if name != "cr2"]
     for place, name in enumerate(names):
         setattr(wanted, name, 0x8123456789AB0001 + 2 * place)
@@ -214,9 +215,9 @@ def test_no_register_is_written_for_another(vm: Played, paused: Microvmi) -> Non
     assert {name: vm.msr(number) for name, number in MSRS.items()} == {name: getattr(wanted, name) for name in MSRS}
 
 
-def test_limits_and_selectors_have_the_width_that_the_processor_has(vm: Played, paused: Microvmi) -> None:
+def test_limits_and_selectors_have_the_width_that_the_processor_has(vm: Simulator, paused: Microvmi) -> None:
     garbage = 0x7777777700000000
     for number, value in ((GDT_LIMIT, 0x7F), (IDT_LIMIT, 0x8FF), (LDT_LIMIT, 0xFFFFF), (SELECTORS["cs"], 0x1B)):
         vm.set_register(number, garbage | value)
-    found = paused.read_registers()
+    found = x86_registers(paused)
     assert (found.gdt.limit, found.idt.limit, found.ldt.limit, found.cs.selector) == (0x7F, 0x8FF, 0xFFFFF, 0x1B)

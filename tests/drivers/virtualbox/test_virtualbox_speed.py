@@ -10,18 +10,20 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-from drivers.virtualbox.played import Played, addresses, played
+import pytest
+from drivers.virtualbox.simulator import Simulator, addresses, simulated
 
 SIZE = 1 << 20
 RAM = 0x2000000
 
 
+@pytest.mark.alone
 def test_large_reads_cost_little_more_than_those_of_libfdp(
     library: Path, library_path: Path, stubs: ModuleType
 ) -> None:
     """The promise is 1.1, of medians on a quiet machine; a busy one's is the best of three, of the fastest of each."""
     lib = stubs.load(library_path)
-    with played(library, {0: RAM}) as vm:
+    with simulated(library, {0: RAM}) as vm:
         context = lib.microvmi_open(vm.uri.encode(), None)
         assert context
         ours, theirs = (ctypes.c_uint8 * SIZE)(), (ctypes.c_uint8 * SIZE)()
@@ -41,7 +43,7 @@ def ratio(reads: list[Callable[[int], object]]) -> float:
     return fastest[0] / fastest[1]
 
 
-def direct(vm: Played, buffer: ctypes.Array[ctypes.c_uint8]) -> Callable[[int], bool]:
+def direct(vm: Simulator, buffer: ctypes.Array[ctypes.c_uint8]) -> Callable[[int], bool]:
     read, handle = vm.fdp.FDP_ReadPhysicalMemory, vm.handle()
     read.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64]
     read.restype = ctypes.c_bool

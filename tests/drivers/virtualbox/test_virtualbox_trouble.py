@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from drivers.virtualbox.conftest import SIZE
-from drivers.virtualbox.played import SHM, Played, addresses
+from drivers.virtualbox.simulator import SHM, Simulator, addresses
 from needs import missing
 
 from libmicrovmi_py import Microvmi
@@ -52,6 +52,7 @@ def test_a_name_is_needed_before_anything_else() -> None:
         Microvmi(driver="virtualbox", library="/nowhere/libFDP.so")
 
 
+@pytest.mark.alone
 def test_a_machine_that_is_not_there_is_told_at_once() -> None:
     start = time.monotonic()
     with pytest.raises(DriverUnavailableError, match="no machine of that name with FDP") as caught:
@@ -60,7 +61,7 @@ def test_a_machine_that_is_not_there_is_told_at_once() -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_machine_without_the_library_names_it(vm: Played) -> None:
+def test_a_machine_without_the_library_names_it(vm: Simulator) -> None:
     with pytest.raises(DriverUnavailableError, match=r"cannot load /nowhere/libFDP\.so"):
         opened(vm.name, "/nowhere/libFDP.so")
 
@@ -118,7 +119,7 @@ def test_a_bare_name_touches_no_shared_memory_that_no_machine_has(name: str) -> 
     assert (SHM / name).read_bytes() == b"\x5a" * CHANNEL_SIZE
 
 
-def test_a_bare_name_opens_a_machine_that_runs(vm: Played, library: Path) -> None:
+def test_a_bare_name_opens_a_machine_that_runs(vm: Simulator, library: Path) -> None:
     with Microvmi(vm.name, library=library) as machine:
         assert machine.driver.name == "virtualbox"
 
@@ -134,7 +135,11 @@ def test_links_folders_and_pipes_are_not_followed(library: Path, name: str, tmp_
     target = tmp_path / "other"
     target.write_bytes(b"\x5a" * CHANNEL_SIZE)
     (SHM / f"CPU_{name}").write_bytes(bytes(CPU_SIZE))
-    makers = [lambda path: path.symlink_to(target), os.mkfifo, lambda path: path.mkdir()]
+    makers: list[Callable[[Path], object]] = [
+        lambda path: path.symlink_to(target),
+        os.mkfifo,
+        lambda path: path.mkdir(),
+    ]
     for make, remove in zip(makers, [Path.unlink, Path.unlink, Path.rmdir], strict=True):
         make(SHM / name)
         with pytest.raises(DriverUnavailableError):
@@ -154,7 +159,8 @@ def test_shared_memory_that_nobody_serves_is_told_in_time_and_left_clean(library
     assert [content[at] for at in (LOCK, REQUEST_PRESENT, ANSWER_PRESENT)] == [0, 0, 0]
 
 
-def test_a_machine_that_ends_is_told_in_time(vm: Played, library: Path) -> None:
+@pytest.mark.alone
+def test_a_machine_that_ends_is_told_in_time(vm: Simulator, library: Path) -> None:
     with opened(vm.name, library) as machine:
         vm.end()
         buffer = bytearray(b"\xa5" * 0x2000)
@@ -170,7 +176,7 @@ def test_a_machine_that_ends_is_told_in_time(vm: Played, library: Path) -> None:
         assert time.monotonic() - start < 0.1
 
 
-def test_closing_after_the_end_tells_what_could_not_be_undone_and_closes(vm: Played, library: Path) -> None:
+def test_closing_after_the_end_tells_what_could_not_be_undone_and_closes(vm: Simulator, library: Path) -> None:
     machine = opened(vm.name, library)
     machine.toggle_intercept(Intercept(EventKind.BREAKPOINT, address=0x6000))
     vm.end()
@@ -179,7 +185,7 @@ def test_closing_after_the_end_tells_what_could_not_be_undone_and_closes(vm: Pla
     machine.close()
 
 
-def test_a_machine_that_hangs_can_be_opened_again_when_it_goes_on(vm: Played, library: Path) -> None:
+def test_a_machine_that_hangs_can_be_opened_again_when_it_goes_on(vm: Simulator, library: Path) -> None:
     machine = opened(vm.name, library)
     vm.process.send_signal(signal.SIGSTOP)
     with pytest.raises(TimeoutExpiredError):
@@ -204,7 +210,7 @@ def test_a_machine_that_hangs_can_be_opened_again_when_it_goes_on(vm: Played, li
     ids=["read", "padded", "write", "frame", "registers", "pause", "intercept"],
 )
 def test_the_first_call_without_an_answer_says_so(
-    vm: Played, library: Path, call: Callable[[Microvmi], object]
+    vm: Simulator, library: Path, call: Callable[[Microvmi], object]
 ) -> None:
     """What ends the wait is an answer of ours, which says no, of one byte: nobody may take it for the machine's."""
     machine = opened(vm.name, library)
@@ -215,28 +221,28 @@ def test_the_first_call_without_an_answer_says_so(
     machine.close()
 
 
-def poke(vm: Played, *values: tuple[int, int]) -> None:
+def poke(vm: Simulator, *values: tuple[int, int]) -> None:
     with (SHM / vm.name).open("r+b", buffering=0) as channel:
         for at, value in values:
             channel.seek(at)
             channel.write(bytes([value]))
 
 
-def test_what_a_dead_client_left_is_cleared(vm: Played, library: Path) -> None:
+def test_what_a_dead_client_left_is_cleared(vm: Simulator, library: Path) -> None:
     for left in ([(LOCK, 1), (ANSWER_PRESENT, 1)], [(LOCK, 1)], [(ANSWER_PRESENT, 1)]):
         poke(vm, *left)
         with opened(vm.name, library) as machine:
             assert machine.read_physical(0x4000, 16) == addresses(0x4000, 16)
 
 
-def test_a_client_that_is_at_work_is_waited_for(vm: Played, library: Path) -> None:
+def test_a_client_that_is_at_work_is_waited_for(vm: Simulator, library: Path) -> None:
     poke(vm, (LOCK, 1))
     threading.Timer(0.2, poke, (vm, (LOCK, 0))).start()
     with opened(vm.name, library, timeout=5) as machine:
         assert machine.max_addr == SIZE
 
 
-def test_a_client_that_keeps_the_machine_is_told(vm: Played, library: Path) -> None:
+def test_a_client_that_keeps_the_machine_is_told(vm: Simulator, library: Path) -> None:
     with opened(vm.name, library) as machine:
         poke(vm, (LOCK, 1))
         with pytest.raises(TimeoutExpiredError, match="busy"):
@@ -245,7 +251,7 @@ def test_a_client_that_keeps_the_machine_is_told(vm: Played, library: Path) -> N
         assert machine.read_physical(0x4000, 8) == addresses(0x4000, 8)
 
 
-def test_a_client_that_is_at_work_all_the_time_does_not_keep_the_machine(vm: Played) -> None:
+def test_a_client_that_is_at_work_all_the_time_does_not_keep_the_machine(vm: Simulator) -> None:
     ended, buffer = threading.Event(), (ctypes.c_uint8 * 0x100000)()
 
     def read_on() -> None:
@@ -271,7 +277,7 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def test_opening_and_closing_leaves_nothing(vm: Played) -> None:
+def test_opening_and_closing_leaves_nothing(vm: Simulator) -> None:
     Microvmi.open(vm.uri).close()
     before = (mappings(), descriptors(), threading.active_count())
     for _ in range(100):
@@ -283,7 +289,7 @@ def test_opening_and_closing_leaves_nothing(vm: Played) -> None:
     assert after[1:] == (before[1], 1 + sum(thread.name != "libmicrovmi-fdp" for thread in threading.enumerate()[1:]))
 
 
-def test_two_openings_are_independent(vm: Played) -> None:
+def test_two_openings_are_independent(vm: Simulator) -> None:
     first, second = Microvmi.open(vm.uri), Microvmi.open(vm.uri)
     first.close()
     assert second.read_physical(0x4000, 8) == addresses(0x4000, 8)
@@ -292,7 +298,7 @@ def test_two_openings_are_independent(vm: Played) -> None:
         second.read_physical(0x4000, 8)
 
 
-def test_a_driver_that_is_closed_twice_leaves_other_openings_alone(vm: Played, library: Path) -> None:
+def test_a_driver_that_is_closed_twice_leaves_other_openings_alone(vm: Simulator, library: Path) -> None:
     first, second = opened(vm.name, library), opened(vm.name, library)
     first.driver.close()
     first.driver.close()
@@ -305,14 +311,14 @@ def test_a_driver_that_is_closed_twice_leaves_other_openings_alone(vm: Played, l
     second.close()
 
 
-def test_a_machine_that_is_left_alone_for_longer_than_its_limit_is_well(vm: Played, library: Path) -> None:
+def test_a_machine_that_is_left_alone_for_longer_than_its_limit_is_well(vm: Simulator, library: Path) -> None:
     with opened(vm.name, library, timeout=0.1) as machine:
         for _ in range(2):
             assert machine.read_physical(0x4000, 16) == addresses(0x4000, 16)
             time.sleep(0.4)
 
 
-def test_many_threads_share_a_machine(vm: Played) -> None:
+def test_many_threads_share_a_machine(vm: Simulator) -> None:
     wrong: list[object] = []
 
     def hammer(machine: Microvmi, start: int) -> None:
@@ -332,7 +338,7 @@ def test_many_threads_share_a_machine(vm: Played) -> None:
     assert wrong == []
 
 
-def test_the_thread_of_an_open_machine_takes_no_signals(vm: Played) -> None:
+def test_the_thread_of_an_open_machine_takes_no_signals(vm: Simulator) -> None:
     with Microvmi.open(vm.uri):
         thread = [thread for thread in threading.enumerate() if thread.name == "libmicrovmi-fdp"][-1]
         end = time.monotonic() + 5
@@ -347,7 +353,7 @@ def blocked(thread: threading.Thread) -> set[int]:
     return {number for number in (1, 2, 3, 10, 12, 14, 15) if mask >> number - 1 & 1}
 
 
-def test_waiting_costs_no_processor(vm: Played) -> None:
+def test_waiting_costs_no_processor(vm: Simulator) -> None:
     with Microvmi.open(vm.uri) as machine:
         machine.toggle_intercept(Intercept(EventKind.BREAKPOINT, address=0x6000))
         before = resource.getrusage(resource.RUSAGE_SELF)

@@ -8,9 +8,10 @@ from dataclasses import fields
 
 import pytest
 
+from libmicrovmi_py.arch.x86 import registers as x86
+from libmicrovmi_py.arch.x86.registers import SegmentReg, SystemTableReg, X86Registers
 from libmicrovmi_py.drivers.xen import context
 from libmicrovmi_py.errors import InvalidArgumentError, IoError
-from libmicrovmi_py.model import X86_GENERAL, X86_SEGMENTS, Registers, SegmentReg, SystemTableReg
 
 # Where Xen's public header has what, in bytes; written down apart from the driver's own table.
 OFFSETS = {
@@ -63,7 +64,7 @@ def test_registers_that_are_written_back_change_nothing() -> None:
 
 def test_every_register_can_be_changed_by_itself() -> None:
     content = record()
-    for name in X86_GENERAL:
+    for name in (*x86.GENERAL, *x86.SYSTEM):
         wanted = context.registers(content)
         setattr(wanted, name, 0x1122334455667788)
         changed = context.changed(content, wanted)
@@ -78,7 +79,7 @@ def test_every_register_can_be_changed_by_itself() -> None:
 def test_every_segment_can_be_changed_and_keeps_its_attributes() -> None:
     content = record()
     wanted = context.registers(content)
-    for number, name in enumerate(X86_SEGMENTS):
+    for number, name in enumerate(x86.SEGMENTS):
         setattr(wanted, name, SegmentReg(number, number + 1, number + 2))
     changed = context.changed(content, wanted)
     assert context.registers(changed) == wanted
@@ -86,7 +87,7 @@ def test_every_segment_can_be_changed_and_keeps_its_attributes() -> None:
 
 
 def test_a_value_that_does_not_fit_is_an_argument_error() -> None:
-    wanted = Registers(rax=1 << 64)
+    wanted = X86Registers(rax=1 << 64)
     with pytest.raises(InvalidArgumentError, match="does not fit"):
         context.changed(record(), wanted)
 
@@ -94,7 +95,7 @@ def test_a_value_that_does_not_fit_is_an_argument_error() -> None:
 def test_every_member_of_registers_comes_out_of_the_record() -> None:
     content = bytes([0xFF]) * context.CPU_SIZE
     found = context.registers(content, apic_base=1)
-    assert all(getattr(found, field.name) != getattr(Registers(), field.name) for field in fields(Registers))
+    assert all(getattr(found, field.name) != getattr(X86Registers(), field.name) for field in fields(X86Registers))
 
 
 def packed(code: int, instance: int, content: bytes) -> bytes:
@@ -139,7 +140,7 @@ SEGMENT_ORDER = ("cs", "ds", "es", "fs", "gs", "ss", "tr", "ldt", "idt", "gdt")
 
 def test_no_register_of_the_record_is_told_for_another() -> None:
     content = bytearray(context.CPU_SIZE)
-    expected = Registers()
+    expected = X86Registers()
     for place, name in enumerate(CPU_QUADS):
         struct.pack_into("<Q", content, 512 + 8 * place, 0x8123456789AB0000 + place)
         setattr(expected, name, 0x8123456789AB0000 + place)
@@ -158,6 +159,6 @@ def test_no_register_of_the_record_is_told_for_another() -> None:
     expected.efer, expected.apic_base = expected.msr_efer, 0xFEE00900
     found = context.registers(bytes(content), apic_base=0xFEE00900)
     different = [
-        field.name for field in fields(Registers) if getattr(found, field.name) != getattr(expected, field.name)
+        field.name for field in fields(X86Registers) if getattr(found, field.name) != getattr(expected, field.name)
     ]
     assert different == []

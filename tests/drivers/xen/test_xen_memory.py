@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Memory over the stand-in for Xen's libraries: what is read and written, with how many mappings, and for how long."""
+"""Memory over the Xen simulator: what is read and written, with how many mappings, and for how long."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from libmicrovmi_py.errors import NotMappedError, ReadOnlyError, VmGoneError
 from libmicrovmi_py.model import MemoryKind, MemoryRange
 
 if TYPE_CHECKING:
-    from standin import StandIn
+    from drivers.xen.simulator import Simulator
 
 MIB = 1 << 20
 SIZE = 32 * MIB
@@ -32,7 +32,7 @@ def test_the_map_is_main_memory_and_special_pages(machine: Microvmi) -> None:
     assert machine.max_addr == SIZE
 
 
-def test_the_map_is_asked_for_anew_when_pages_came_or_went(xen: StandIn, machine: Microvmi) -> None:
+def test_the_map_is_asked_for_anew_when_pages_came_or_went(xen: Simulator, machine: Microvmi) -> None:
     whole = machine.memory_map()
     before = xen.get("maps")
     assert machine.memory_map() == whole
@@ -42,7 +42,7 @@ def test_the_map_is_asked_for_anew_when_pages_came_or_went(xen: StandIn, machine
     assert machine.max_addr == SIZE - MIB
 
 
-def test_holes_do_not_matter_for_the_maximum_address(xen: StandIn) -> None:
+def test_holes_do_not_matter_for_the_maximum_address(xen: Simulator) -> None:
     xen.hole(0x1010, 0x20)
     before = xen.get("maps")
     with xen.open() as machine:
@@ -52,7 +52,7 @@ def test_holes_do_not_matter_for_the_maximum_address(xen: StandIn) -> None:
         assert machine.max_addr == SIZE
 
 
-def test_reads_cross_frames_and_end_at_holes(xen: StandIn, machine: Microvmi) -> None:
+def test_reads_cross_frames_and_end_at_holes(xen: Simulator, machine: Microvmi) -> None:
     number(xen.memory)
     xen.hole(0x300, 0x100)
     assert machine.read_physical(0x1FFC, 8) == bytes(4) + b"\2\0\0\0"
@@ -62,7 +62,7 @@ def test_reads_cross_frames_and_end_at_holes(xen: StandIn, machine: Microvmi) ->
     assert not any(buffer[0x2FF000:])
 
 
-def test_padded_reads_go_on_behind_holes(xen: StandIn, machine: Microvmi) -> None:
+def test_padded_reads_go_on_behind_holes(xen: Simulator, machine: Microvmi) -> None:
     number(xen.memory)
     xen.hole(0x300, 0x100)
     buffer = bytearray(b"\xee" * (5 * MIB))
@@ -72,14 +72,14 @@ def test_padded_reads_go_on_behind_holes(xen: StandIn, machine: Microvmi) -> Non
     assert xen.get("maps") - before <= 4
 
 
-def test_a_large_read_takes_one_mapping_for_4_mib(xen: StandIn, machine: Microvmi) -> None:
+def test_a_large_read_takes_one_mapping_for_4_mib(xen: Simulator, machine: Microvmi) -> None:
     number(xen.memory)
     before = xen.get("maps")
     assert machine.read_physical(0, 16 * MIB) == bytes(xen.memory[: 16 * MIB])
     assert xen.get("maps") - before == 4
 
 
-def test_a_batch_takes_one_mapping(xen: StandIn, machine: Microvmi) -> None:
+def test_a_batch_takes_one_mapping(xen: Simulator, machine: Microvmi) -> None:
     number(xen.memory)
     xen.hole(0x300, 0x100)
     frames = [5, 0x1FFF, 0x310, 5, 0x20, 0x2000]
@@ -93,7 +93,7 @@ def test_a_batch_takes_one_mapping(xen: StandIn, machine: Microvmi) -> None:
     assert [int.from_bytes(buffer, "little") for buffer in buffers] == [5, 0x1FFF, 0, 5, 0x20, 0]
 
 
-def test_a_running_domain_is_mapped_anew_for_each_read(xen: StandIn, machine: Microvmi) -> None:
+def test_a_running_domain_is_mapped_anew_for_each_read(xen: Simulator, machine: Microvmi) -> None:
     machine.read_physical(0x5000, 8)
     assert xen.get("mapped") == 0
     xen.hole(5, 1)
@@ -101,7 +101,7 @@ def test_a_running_domain_is_mapped_anew_for_each_read(xen: StandIn, machine: Mi
         machine.read_physical(0x5000, 8)
 
 
-def test_mappings_are_kept_while_the_domain_is_paused_and_no_longer(xen: StandIn, machine: Microvmi) -> None:
+def test_mappings_are_kept_while_the_domain_is_paused_and_no_longer(xen: Simulator, machine: Microvmi) -> None:
     number(xen.memory)
     machine.pause()
     before = xen.get("maps")
@@ -117,7 +117,7 @@ def test_mappings_are_kept_while_the_domain_is_paused_and_no_longer(xen: StandIn
     assert xen.get("mapped") == 0
 
 
-def test_no_mapping_is_kept_of_a_domain_that_somebody_else_paused(xen: StandIn, machine: Microvmi) -> None:
+def test_no_mapping_is_kept_of_a_domain_that_somebody_else_paused(xen: Simulator, machine: Microvmi) -> None:
     xen.set("paused", 1)
     machine.pause()
     machine.read_physical(0x5000, 8)
@@ -125,7 +125,7 @@ def test_no_mapping_is_kept_of_a_domain_that_somebody_else_paused(xen: StandIn, 
     xen.set("paused", 0)
 
 
-def test_no_mapping_is_kept_once_somebody_let_the_domain_run(xen: StandIn, machine: Microvmi) -> None:
+def test_no_mapping_is_kept_once_somebody_let_the_domain_run(xen: Simulator, machine: Microvmi) -> None:
     machine.pause()
     machine.read_physical(0x5000, 8)
     xen.set("paused", 0)
@@ -134,14 +134,14 @@ def test_no_mapping_is_kept_once_somebody_let_the_domain_run(xen: StandIn, machi
     assert xen.get("mapped") == 0
 
 
-def test_the_mappings_that_are_kept_are_bounded(xen: StandIn, machine: Microvmi) -> None:
+def test_the_mappings_that_are_kept_are_bounded(xen: Simulator, machine: Microvmi) -> None:
     machine.pause()
     for frame in range(0, 2 * memory.CHUNK * memory.KEPT, memory.CHUNK):
         machine.read_physical_into(frame << 12, bytearray(8))
     assert 0 < xen.get("mapped") <= memory.CHUNK * memory.KEPT
 
 
-def test_a_write_lands_and_is_seen_while_paused(xen: StandIn, machine: Microvmi) -> None:
+def test_a_write_lands_and_is_seen_while_paused(xen: Simulator, machine: Microvmi) -> None:
     machine.pause()
     assert machine.read_physical(0x5FFE, 4) == bytes(4)
     machine.write_physical(0x5FFE, b"abcd")
@@ -149,7 +149,7 @@ def test_a_write_lands_and_is_seen_while_paused(xen: StandIn, machine: Microvmi)
     assert bytes(xen.memory[0x5FFE:0x6002]) == b"abcd"
 
 
-def test_a_write_into_a_hole_or_into_what_nobody_may_write_is_refused(xen: StandIn, machine: Microvmi) -> None:
+def test_a_write_into_a_hole_or_into_what_nobody_may_write_is_refused(xen: Simulator, machine: Microvmi) -> None:
     xen.hole(6, 1)
     with pytest.raises(NotMappedError):
         machine.write_physical(0x5FFE, b"abcd")
@@ -160,7 +160,7 @@ def test_a_write_into_a_hole_or_into_what_nobody_may_write_is_refused(xen: Stand
 
 
 @pytest.mark.parametrize("paused", [False, True], ids=["running", "paused"])
-def test_of_a_domain_that_ended_nothing_stays_mapped(xen: StandIn, machine: Microvmi, paused: bool) -> None:
+def test_of_a_domain_that_ended_nothing_stays_mapped(xen: Simulator, machine: Microvmi, paused: bool) -> None:
     if paused:
         machine.pause()
     machine.read_physical(0x5000, 8)
@@ -175,7 +175,7 @@ def test_of_a_domain_that_ended_nothing_stays_mapped(xen: StandIn, machine: Micr
     xen.set("dying", 0)
 
 
-def test_closing_unmaps(xen: StandIn) -> None:
+def test_closing_unmaps(xen: Simulator) -> None:
     machine = xen.open()
     machine.pause()
     machine.read_physical(0x5000, 8)

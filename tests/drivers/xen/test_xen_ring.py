@@ -90,6 +90,16 @@ def test_the_ring_goes_round_and_its_counters_wrap(front: Front) -> None:
         assert front.answers() == [entry(number)]
 
 
+def test_what_has_no_response_is_counted_taken_or_not(front: Front) -> None:
+    front.start_at((1 << 32) - 2)
+    front.ask(entry(1))
+    front.ask(entry(2))
+    request = front.ring.take()
+    assert front.ring.unanswered == 2
+    front.ring.put(request or b"")
+    assert front.ring.unanswered == 1
+
+
 def test_more_requests_than_places_is_a_broken_ring(front: Front) -> None:
     struct.pack_into("<I", front.page, 0, PLACES + 1)
     with pytest.raises(IoError, match="broken"):

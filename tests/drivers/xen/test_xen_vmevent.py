@@ -7,10 +7,10 @@ import struct
 
 import pytest
 
+from libmicrovmi_py.arch.x86.registers import X86Registers
 from libmicrovmi_py.drivers.xen import vmevent
 from libmicrovmi_py.errors import NotSupportedError
-from libmicrovmi_py.events import UNKNOWN_ADDRESS, Event, EventKind, PageAccess
-from libmicrovmi_py.model import Registers
+from libmicrovmi_py.events import UNKNOWN_ADDRESS, EventKind, PageAccess, Stop
 
 PAUSED, SINGLE_STEP_TOGGLE, FOREIGN = 1, 1 << 4, 1 << 1
 VCPU = 3
@@ -28,35 +28,34 @@ def request(reason: int, body: bytes, flags: int = PAUSED | FOREIGN, version: in
 
 @pytest.mark.parametrize(("index", "number"), [(0, 0), (1, 3), (2, 4)])
 def test_a_write_of_a_control_register(index: int, number: int) -> None:
-    found = request(4, struct.pack("<IIQQ", index, 0, 0x1000, 0x2000)).event(9)
-    assert found == Event(9, EventKind.CR, VCPU, number=number, new_value=0x1000, old_value=0x2000)
+    found = request(4, struct.pack("<IIQQ", index, 0, 0x1000, 0x2000)).stop()
+    assert found == Stop(EventKind.CR, VCPU, number=number, new_value=0x1000, old_value=0x2000)
 
 
 def test_a_write_of_an_msr() -> None:
-    found = request(5, struct.pack("<QQQ", 0xC0000082, 1, 2)).event(9)
-    assert found == Event(9, EventKind.MSR, VCPU, number=0xC0000082, new_value=1, old_value=2)
+    found = request(5, struct.pack("<QQQ", 0xC0000082, 1, 2)).stop()
+    assert found == Stop(EventKind.MSR, VCPU, number=0xC0000082, new_value=1, old_value=2)
 
 
 def test_a_breakpoint_is_at_its_instruction() -> None:
     entry = request(6, struct.pack("<QQIB3x", 0x1234, 0, 1, 6))
-    found = entry.event(9)
-    expected = Event(
-        9, EventKind.BREAKPOINT, VCPU, physical_address=0x1234123, virtual_address=RIP, instruction_length=1
-    )
+    found = entry.stop()
+    expected = Stop(EventKind.BREAKPOINT, VCPU, physical_address=0x1234123, virtual_address=RIP, instruction_length=1)
     assert found == expected
     assert entry.breakpoint == (1, 6)
+    assert found is not None
+    assert found.token is entry
 
 
 def test_a_single_step_is_at_its_instruction() -> None:
-    found = request(7, struct.pack("<Q", 0x1234)).event(9)
-    assert found == Event(9, EventKind.SINGLE_STEP, VCPU, physical_address=0x1234123, virtual_address=RIP)
+    found = request(7, struct.pack("<Q", 0x1234)).stop()
+    assert found == Stop(EventKind.SINGLE_STEP, VCPU, physical_address=0x1234123, virtual_address=RIP)
 
 
 @pytest.mark.parametrize(("told", "virtual"), [(1 << 3, 0xFFFF800000000ABC), (0, UNKNOWN_ADDRESS)])
 def test_an_access_is_at_the_memory(told: int, virtual: int) -> None:
-    found = request(1, struct.pack("<QQQI4x", 0x77, 0xABC, 0xFFFF800000000ABC, 0b110 | told)).event(9)
-    assert found == Event(
-        9,
+    found = request(1, struct.pack("<QQQI4x", 0x77, 0xABC, 0xFFFF800000000ABC, 0b110 | told)).stop()
+    assert found == Stop(
         EventKind.PAGE_ACCESS,
         VCPU,
         physical_address=0x77ABC,
@@ -66,8 +65,8 @@ def test_an_access_is_at_the_memory(told: int, virtual: int) -> None:
 
 
 @pytest.mark.parametrize("entry", [request(10, b""), request(0, b""), request(4, struct.pack("<I", 3))])
-def test_what_nobody_can_have_asked_for_is_no_event(entry: vmevent.Request) -> None:
-    assert entry.event(9) is None
+def test_what_nobody_can_have_asked_for_is_no_stop(entry: vmevent.Request) -> None:
+    assert entry.stop() is None
     assert entry.waits
 
 
@@ -84,8 +83,17 @@ def test_an_answer_to_a_vcpu_that_does_not_wait_wakes_none() -> None:
     assert entry.answer()[4:8] == bytes(4)
 
 
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_stop_tells_whether_its_vcpu_waits(waits: bool) -> None:
+    found = request(7, b"", flags=PAUSED if waits else 0).stop()
+    assert found is not None
+    assert found.waits is waits
+
+
 def test_an_answer_can_set_registers() -> None:
-    registers = Registers(rax=1, rcx=2, rdx=3, rbx=4, rsp=5, rbp=6, rsi=7, rdi=8, r8=9, r15=16, rflags=0x202, rip=0x99)
+    registers = X86Registers(
+        rax=1, rcx=2, rdx=3, rbx=4, rsp=5, rbp=6, rsi=7, rdi=8, r8=9, r15=16, rflags=0x202, rip=0x99
+    )
     entry = request(4, b"")
     answer = entry.answer(registers=registers)
     assert answer[4:8] == struct.pack("<I", PAUSED | 1 << 8)

@@ -8,12 +8,12 @@ order and overlap, as those of QEMU with ``paging`` and those of a kernel's vmco
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
 
+from libmicrovmi_py.declare import NamedTuple
 from libmicrovmi_py.drivers.dump import notes
-from libmicrovmi_py.drivers.dump.contents import Contents, Format, Processors
+from libmicrovmi_py.drivers.dump.contents import Contents, Processors
 from libmicrovmi_py.drivers.dump.image import MAX_PIECES, Image
-from libmicrovmi_py.drivers.dump.layout import Piece, laid_out
+from libmicrovmi_py.drivers.dump.layout import Extent, laid_out
 from libmicrovmi_py.model import PHYSICAL_BITS
 
 _ET_CORE, _PT_LOAD, _PT_NOTE, _PN_XNUM = 4, 1, 4, 0xFFFF
@@ -53,7 +53,8 @@ class _Segment(NamedTuple):
     in_memory: int
 
 
-def _read(image: Image) -> Contents:
+def read(image: Image) -> Contents:
+    """The memory in the file, and what else it tells."""
     ident = image.read(0, 16, "the ELF header")
     if not ident.startswith(b"\x7fELF") or ident[4] not in _CLASSES:
         raise image.damaged("there is no ELF header of 32 or 64 bits")
@@ -63,13 +64,13 @@ def _read(image: Image) -> Contents:
     machine, segments = _segments(image, layout)
     loads = _loads(image, segments)
     processors = _processors(image, segments, layout.wide, machine in _X86)
-    pieces = laid_out(Piece(load.address, load.size, load.offset) for load in loads)
+    extents = laid_out(Extent(load.address, load.size, load.offset) for load in loads)
     if processors.hypervisor and any(load.virtual not in (0, load.address) for load in loads):
-        return Contents(pieces, processors, whole=False)
+        return Contents(extents, processors, whole=False)
     exists = [(load.address, load.address + max(load.size, load.in_memory)) for load in loads]
     believed = all(end <= 1 << PHYSICAL_BITS for _, end in exists)
     whole = all(load.in_memory <= load.size for load in loads)
-    return Contents(pieces, processors, exists if believed else None, whole)
+    return Contents(extents, processors, exists if believed else None, whole)
 
 
 def _segments(image: Image, layout: _Class) -> tuple[int, list[_Segment]]:
@@ -116,6 +117,3 @@ def _processors(image: Image, segments: list[_Segment], wide: bool, x86: bool) -
         return notes.processors(b"".join(image.read(*place, "notes") for place in places), wide=wide, x86=x86)
     except ValueError as err:
         raise image.damaged(str(err)) from None
-
-
-FORMAT = Format("elf", b"\x7fELF", _read)

@@ -9,21 +9,26 @@ from __future__ import annotations
 
 import bisect
 import struct
-from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import add
-from typing import NamedTuple
 
+from libmicrovmi_py.declare import TYPE_CHECKING, NamedTuple
 from libmicrovmi_py.drivers.dump import notes
 from libmicrovmi_py.drivers.dump.bitmap import runs
-from libmicrovmi_py.drivers.dump.codecs import CODECS, Unpack
-from libmicrovmi_py.drivers.dump.contents import Contents, Format, Processors
+from libmicrovmi_py.drivers.dump.contents import Contents, Processors
 from libmicrovmi_py.drivers.dump.image import Image
 from libmicrovmi_py.drivers.dump.kinds import plausible
+from libmicrovmi_py.drivers.dump.known import FORMATS
 from libmicrovmi_py.errors import AccessError, DriverUnavailableError, IoError
 from libmicrovmi_py.model import PHYSICAL_BITS
+from libmicrovmi_py.transport.native import give_way
 
-_MAGIC = b"KDUMP   "
+if TYPE_CHECKING:
+    from array import array
+
+    from libmicrovmi_py.drivers.dump.codecs import Unpack
+
+_MAGIC = FORMATS["kdump"]
 _MACHINE = slice(272, 272 + 65)
 _X86 = (b"x86_64", b"i386", b"i586", b"i686")
 _UNTOLD = (b"Unknown", b"")
@@ -108,7 +113,7 @@ class Pages:
         if -(-header.pages // 8) > half or header.pages * header.block > 1 << PHYSICAL_BITS:
             raise image.damaged(f"bitmaps of {half:#x} bytes are too short for {header.pages:#x} pages")
         image.check(bitmaps, 2 * half, "the bitmaps of pages")
-        self._starts, self._ends, self._before = array("Q"), array("Q"), array("Q")
+        self._starts, self._ends, self._before = _words("Q"), _words("Q"), _words("Q")
         count = self._find_runs(runs(image, bitmaps + half, header.pages))
         self.exists = self._bytes(runs(image, bitmaps, header.pages))
         """(start, end) of the memory that the machine had: the first bitmap has what was left out as well."""
@@ -130,7 +135,7 @@ class Pages:
         for first in range(0, count, _AT_ONCE):
             size = min(_AT_ONCE, count - first) * _DESCRIPTOR.size
             content = self._image.read(self._table + first * _DESCRIPTOR.size, size, "descriptors of pages")
-            offsets, fields = array("Q", content)[0::3], array("I", content)
+            offsets, fields = _words("Q", content)[0::3], _words("I", content)
             sizes = fields[2::6]
             flags.update(fields[3::6])
             if min(sizes) == 0 or max(sizes) > self._block:
@@ -142,6 +147,8 @@ class Pages:
 
     def _load(self, flags: set[int]) -> Mapping[int, Unpack]:
         """The codecs for these flags; the others are not needed."""
+        from libmicrovmi_py.drivers.dump.codecs import CODECS
+
         found = {}
         for flag in flags - {0}:
             if flag not in CODECS:
@@ -175,6 +182,7 @@ class Pages:
             content = self._page(offset, size, flags, address + done, done)
             buffer[done : done + length] = memoryview(content)[begin : begin + length]
             done, begin = done + length, 0
+            give_way()
         return done
 
     def _page(self, offset: int, size: int, flags: int, address: int, done: int) -> bytes:
@@ -202,11 +210,15 @@ def _processors(image: Image, header: _Header) -> Processors:
         raise image.damaged(str(err)) from None
 
 
-def _read(image: Image) -> Contents:
+def read(image: Image) -> Contents:
+    """The memory in the file, and what else it tells."""
     header = _header(image)
     pages, processors = Pages(image, header), _processors(image, header)
     known = pages.exists if plausible(pages.exists) else pages.ranges()
     return Contents(pages, processors, known, whole=known == pages.ranges())
 
 
-FORMAT = Format("kdump", _MAGIC, _read)
+def _words(kind: str, content: bytes = b"") -> array[int]:
+    from array import array  # of all that opens an image only this needs it
+
+    return array(kind, content)

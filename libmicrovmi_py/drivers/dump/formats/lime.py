@@ -10,16 +10,17 @@ import struct
 from collections.abc import Iterator
 from itertools import pairwise
 
-from libmicrovmi_py.drivers.dump.contents import Contents, Format
+from libmicrovmi_py.drivers.dump.contents import Contents
 from libmicrovmi_py.drivers.dump.image import MAX_PIECES, Image
-from libmicrovmi_py.drivers.dump.layout import Piece, joined
+from libmicrovmi_py.drivers.dump.known import FORMATS
+from libmicrovmi_py.drivers.dump.layout import Extent, joined
 from libmicrovmi_py.model import PHYSICAL_BITS
 
-_MAGIC = b"EMiL"
+_MAGIC = FORMATS["lime"]
 _HEADER = struct.Struct("<4sIQQ8x")
 
 
-def _ranges(image: Image) -> Iterator[Piece]:
+def _ranges(image: Image) -> Iterator[Extent]:
     position = 0
     while position < image.size:
         magic, version, first, last = _HEADER.unpack(image.read(position, _HEADER.size, "the header of a range"))
@@ -31,21 +32,19 @@ def _ranges(image: Image) -> Iterator[Piece]:
             raise image.damaged(f"the range at {position:#x} goes from {first:#x} to {last:#x}")
         position += _HEADER.size
         image.check(position, last + 1 - first, f"memory from {first:#x} on")
-        yield Piece(first, last + 1 - first, position)
+        yield Extent(first, last + 1 - first, position)
         position += last + 1 - first
 
 
-def _read(image: Image) -> Contents:
-    pieces: list[Piece] = []
-    for piece in _ranges(image):
-        pieces.append(piece)
-        if len(pieces) > MAX_PIECES:
+def read(image: Image) -> Contents:
+    """The memory in the file, and what else it tells."""
+    extents: list[Extent] = []
+    for extent in _ranges(image):
+        extents.append(extent)
+        if len(extents) > MAX_PIECES:
             raise image.refused(f"a LiME image of more than {MAX_PIECES} ranges", "convert it to raw")
-    pieces.sort()
-    for one, other in pairwise(pieces):
+    extents.sort()
+    for one, other in pairwise(extents):
         if one.end > other.start:
             raise image.damaged(f"memory at {other.start:#x} is there twice")
-    return Contents(joined(pieces))
-
-
-FORMAT = Format("lime", _MAGIC, _read)
+    return Contents(joined(extents))

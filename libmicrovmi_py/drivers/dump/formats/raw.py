@@ -3,14 +3,12 @@
 
 from __future__ import annotations
 
-from libmicrovmi_py.drivers.dump.contents import Contents, Format
+from libmicrovmi_py.drivers.dump.contents import Contents
 from libmicrovmi_py.drivers.dump.image import Image
-from libmicrovmi_py.drivers.dump.layout import Piece
+from libmicrovmi_py.drivers.dump.layout import Extent
 
 
-def _read(image: Image) -> Contents:
-    """Bytes of a frame that the end of the file cuts exist up to there."""
-    return Contents([Piece(0, image.size, 0)])
-
-
-FORMAT = Format("raw", b"", _read)
+def read(image: Image) -> Contents:
+    """The memory in the file, and what else it tells."""
+    """If the file ends within a frame, the frame exists up to there."""
+    return Contents([Extent(0, image.size, 0)])

@@ -10,13 +10,15 @@ import struct
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
+from libmicrovmi_py.arch.x86.registers import CODE_AND_DATA, ENCODED, SegmentReg, X86Registers
 from libmicrovmi_py.drivers.dump.bitmap import runs
-from libmicrovmi_py.drivers.dump.contents import Contents, Format, Processors
+from libmicrovmi_py.drivers.dump.contents import Contents, Processors
 from libmicrovmi_py.drivers.dump.image import MAX_PIECES, Image
-from libmicrovmi_py.drivers.dump.layout import Piece, joined
-from libmicrovmi_py.model import PAGE_SHIFT, PHYSICAL_BITS, SegmentReg, X86Registers
+from libmicrovmi_py.drivers.dump.known import FORMATS
+from libmicrovmi_py.drivers.dump.layout import Extent, joined
+from libmicrovmi_py.model import PAGE_SHIFT, PHYSICAL_BITS
 
-_MAGIC = b"PAGEDU64"
+_MAGIC = FORMATS["windows"]
 _HEADER_SIZE = 0x2000
 _DTB, _MACHINE, _RUNS, _CONTEXT, _TYPE = 0x10, 0x30, 0x88, 0x348, 0xF98
 _MAX_RUNS = (700 - 16) // 16
@@ -24,21 +26,22 @@ _FULL, _BITMAPS = 1, (2, 5, 6, 7)
 _BITMAP = struct.Struct("<8s24x3Q")
 _AMD64, _CONTEXT_AMD64 = 0x8664, 0x100000
 _REGISTERS = struct.Struct("<48xI4x6HI48x17Q")
-_NAMES = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{number}" for number in range(8, 16)), "rip")
+_NAMES = ("rflags", *ENCODED, "rip")
 
 
-def _read(image: Image) -> Contents:
+def read(image: Image) -> Contents:
+    """The memory in the file, and what else it tells."""
     header = image.read(0, _HEADER_SIZE, "the header")
     if not header.startswith(_MAGIC):
         raise image.damaged("there is no header of a 64-bit Windows crash dump")
     (kind,) = struct.unpack_from("<I", header, _TYPE)
     if kind == _FULL:
-        pieces = _pieces(image, _runs(image, header), _HEADER_SIZE)
+        extents = _extents(image, _runs(image, header), _HEADER_SIZE)
     elif kind in _BITMAPS:
-        pieces = _of_bitmap(image)
+        extents = _of_bitmap(image)
     else:
         raise image.refused(f"a Windows crash dump of type {kind}", "make a full one, or one with a bitmap")
-    return Contents(pieces, _processors(image, header))
+    return Contents(extents, _processors(image, header))
 
 
 def _runs(image: Image, header: bytes) -> Iterator[tuple[int, int]]:
@@ -55,31 +58,31 @@ def _runs(image: Image, header: bytes) -> Iterator[tuple[int, int]]:
     yield from found
 
 
-def _of_bitmap(image: Image) -> list[Piece]:
+def _of_bitmap(image: Image) -> list[Extent]:
     magic, first, present, bits = _BITMAP.unpack(image.read(_HEADER_SIZE, _BITMAP.size, "the header of the bitmap"))
     if magic not in (b"SDMPDUMP", b"FDMPDUMP"):
         raise image.damaged(f"there is no header of a bitmap at {_HEADER_SIZE:#x}")
     start = _HEADER_SIZE + _BITMAP.size
     if first < start + -(-bits // 8):
         raise image.damaged(f"the bitmap of {bits:#x} pages reaches into the pages, which begin at {first:#x}")
-    pieces = _pieces(image, runs(image, start, bits), first)
-    found = sum(piece.size for piece in pieces) >> PAGE_SHIFT
+    extents = _extents(image, runs(image, start, bits), first)
+    found = sum(extent.size for extent in extents) >> PAGE_SHIFT
     if found != present:
         raise image.damaged(f"the bitmap has {found:#x} pages, not {present:#x} as its header says")
-    return pieces
+    return extents
 
 
-def _pieces(image: Image, found: Iterable[tuple[int, int]], offset: int) -> list[Piece]:
+def _extents(image: Image, found: Iterable[tuple[int, int]], offset: int) -> list[Extent]:
     """The pages of all runs one after the other in the file, from ``offset`` on."""
-    pieces: list[Piece] = []
+    extents: list[Extent] = []
     for first, end in found:
         size = (end - first) << PAGE_SHIFT
-        if end << PAGE_SHIFT > 1 << PHYSICAL_BITS or len(pieces) == MAX_PIECES:
-            raise image.damaged(f"its memory goes up to page {end:#x} in {len(pieces) + 1} runs")
+        if end << PAGE_SHIFT > 1 << PHYSICAL_BITS or len(extents) == MAX_PIECES:
+            raise image.damaged(f"its memory goes up to page {end:#x} in {len(extents) + 1} runs")
         image.check(offset, size, f"memory from page {first:#x} on")
-        pieces.append(Piece(first << PAGE_SHIFT, size, offset))
+        extents.append(Extent(first << PAGE_SHIFT, size, offset))
         offset += size
-    return joined(piece for piece in pieces if piece.size)
+    return joined(extent for extent in extents if extent.size)
 
 
 def _processors(image: Image, header: bytes) -> Processors:
@@ -93,11 +96,8 @@ def _processors(image: Image, header: bytes) -> Processors:
     flags, *values = _REGISTERS.unpack_from(header, _CONTEXT)
     registers = X86Registers(cr3=table)
     if flags & _CONTEXT_AMD64:
-        for name, selector in zip(("cs", "ds", "es", "fs", "gs", "ss"), values, strict=False):
+        for name, selector in zip(CODE_AND_DATA, values[:6], strict=True):
             setattr(registers, name, SegmentReg(selector=selector))
-        for name, value in zip(["rflags", *_NAMES], values[6:], strict=True):
+        for name, value in zip(_NAMES, values[6:], strict=True):
             setattr(registers, name, value)
     return Processors(count, [registers])
-
-
-FORMAT = Format("windows", _MAGIC, _read)

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 
 import layout
 
 from libmicrovmi_py import Microvmi
+from libmicrovmi_py.drivers.base import SupportsEvents
 from libmicrovmi_py.errors import InvalidArgumentError, MicrovmiError, NotMappedError, NotSupportedError
 from libmicrovmi_py.events import EventKind, Intercept, PageAccess
 from libmicrovmi_py.model import MemoryKind
@@ -84,11 +86,17 @@ def check_batch(machine: Microvmi) -> None:
 
 
 def check_what_needs_intel(machine: Microvmi) -> None:
-    for attempt in (
+    driver = machine.driver
+    assert isinstance(driver, SupportsEvents)
+    abilities = driver.event_abilities
+    print(abilities.why_not)
+    assert set(abilities.kinds) == {EventKind.CR, EventKind.MSR, EventKind.BREAKPOINT}
+    attempts: tuple[Callable[[], object], ...] = (
         lambda: machine.toggle_intercept(Intercept(EventKind.SINGLE_STEP)),
         lambda: machine.toggle_intercept(Intercept(EventKind.PAGE_ACCESS)),
         lambda: machine.set_page_access(layout.PAGE_ADDRESS, PageAccess.READ),
-    ):
+    )
+    for attempt in attempts:
         try:
             attempt()
         except NotSupportedError as err:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A stand-in for the Python package ``memflow``: one of our own with its names, no memflow and no connector behind it.
+"""A fake of the Python package ``memflow``: one of our own with its names, no memflow and no connector behind it.
 
 As with the real one there is no batch, errors are bare ``Exception``, a read makes a number of every item and gives
-zeros for what does not exist, and a write there does nothing. It has three connectors: ``played`` with the arguments
+zeros for what does not exist, and a write there does nothing. It has three connectors: ``fake`` with the arguments
 ``size``, ``readonly``, ``unreadable`` and ``unwritable`` (an address each), ``failing``, whose every access fails, and
 ``panicking``, which ends in a panic.
 """
@@ -65,7 +65,7 @@ class Inventory:
         options = dict(item.split("=") for item in (args or ":").split(":")[1].split(",") if item)
         if name == "panicking":
             raise PanicException("index out of bounds:\n  the len is 0")
-        if self._empty or name not in ("played", "failing"):
+        if self._empty or name not in ("fake", "failing"):
             raise Exception("inventory: plugin not found")
         made = Connector(int(options.get("size", "0x10000"), 0), options.get("readonly") == "1", name == "failing")
         made.unreadable, made.unwritable = (int(options.get(key, "-1"), 0) for key in ("unreadable", "unwritable"))

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Contexts are tokens: a slot number, a generation that changes whenever the slot is taken, and a constant that no
+ * address of a Linux process has in that place. A token is live while its slot holds it, so NULL, garbage and
+ * destroyed contexts are told by one comparison, without touching what they might point at.
+ */
+#ifndef MVI_CONTEXT_H
+#define MVI_CONTEXT_H
+
+#include "readers.h"
+#include "services.h"
+
+#define MVI_SLOT_BITS 12
+#define MVI_SLOTS (1u << MVI_SLOT_BITS)
+
+struct mvi_slot {
+    uintptr_t token; /* 0 when not live; read without the lock */
+    bool taken;      /* also after the context's end, until nobody reads through its table any more */
+    uint32_t generation;
+    int32_t driver_type;
+    const char *driver_name;       /* lives as long as the process */
+    struct mvi_table *table;       /* NULL without direct access; read without the lock, see readers.h */
+    struct mvi_cursor *cursors[2]; /* of the plain and of the padded stream; live as long as a table */
+} __attribute__((aligned(64)));
+
+extern __attribute__((visibility("hidden"))) struct mvi_slot mvi_slots[MVI_SLOTS];
+
+static inline struct mvi_slot *mvi_slot_of(void *context)
+{
+    return &mvi_slots[(uintptr_t)context & (MVI_SLOTS - 1)];
+}
+
+/* A new token. NULL with the error set: too many are live. */
+void *mvi_context_new(void);
+/* A stale token is never taken for a live one. */
+bool mvi_context_is_live(void *context);
+/* End a token; returns when nobody reads through its table any more, or after some seconds. False: it was not live. */
+bool mvi_context_retire(void *context);
+/* Whether there are live ones. */
+bool mvi_context_any(void);
+int32_t mvi_context_driver_type(void *context);
+const char *mvi_context_driver_name(void *context);
+
+/* A word of 8 bytes, as mvi_table_read_word(). */
+static inline bool mvi_context_read_word(void *context, uint64_t address, uint8_t *buffer)
+{
+    struct mvi_slot *slot = mvi_slot_of(context);
+
+    return mvi_table_read_word(&slot->table, &slot->token, (uintptr_t)context, address, buffer);
+}
+
+/* The table of a context, until mvi_table_leave(); NULL: the context is not live, or there is none. */
+static inline const struct mvi_table *mvi_context_enter(void *context)
+{
+    struct mvi_slot *slot = mvi_slot_of(context);
+
+    return mvi_table_enter(&slot->table, &slot->token, (uintptr_t)context);
+}
+
+static inline struct mvi_cursor *mvi_context_cursor(void *context, bool padded)
+{
+    return mvi_slot_of(context)->cursors[padded];
+}
+
+#endif

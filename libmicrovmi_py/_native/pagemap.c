@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What of another process's memory was never touched; see pagemap.h. */
+#include "pagemap.h"
+
+#include "look.h"
+#include "process.h"
+#include "sparse.h"
+
+#include <string.h>
+
+#define MVI_PAGES_AT_ONCE 64
+#define MVI_PAGE_IS_THERE (UINT64_C(3) << 62) /* in memory, or swapped out */
+
+static uint64_t mvi_chunk_after(uint64_t offset, uint64_t end)
+{
+    uint64_t next = ((offset >> MVI_CHUNK_SHIFT) + 1) << MVI_CHUNK_SHIFT;
+
+    return next < end ? next : end;
+}
+
+/* Whether the process has any of the pages between two offsets, of which `entries` tells, from the one of `first` on. */
+static bool mvi_any_page(const struct mvi_region *region, const uint64_t *entries, uint64_t first, uint64_t start,
+                         uint64_t end)
+{
+    uint64_t origin = (region->offset + first) >> PAGE_SHIFT, page = (region->offset + start) >> PAGE_SHIFT;
+
+    for (; page <= (region->offset + end - 1) >> PAGE_SHIFT; page++)
+        if ((entries[page - origin] & MVI_PAGE_IS_THERE) != 0)
+            return true;
+    return false;
+}
+
+/*
+ * Whether memory is there at an offset, and how far that holds, some chunks at the most: a chunk of which a page is
+ * there counts as a whole. Where the system does not tell, all is there.
+ */
+static uint64_t mvi_touched_until(const struct mvi_region *region, uint8_t *dense, uint64_t offset, uint64_t end,
+                                  bool *there)
+{
+    uint64_t entries[MVI_PAGES_AT_ONCE], page = (region->offset + offset) >> PAGE_SHIFT, at, next, until;
+    ssize_t got;
+
+    *there = true;
+    until = mvi_dense_until(dense, offset, end);
+    if (until > offset)
+        return until;
+    got = mvi_pread(region->pagemap_fd, entries, sizeof entries, page * sizeof *entries);
+    if (got < (ssize_t)sizeof *entries)
+        return end;
+    until = ((page + (uint64_t)got / sizeof *entries) << PAGE_SHIFT) - region->offset;
+    until = until < end ? until : end;
+    for (at = offset; at < until; at = next) {
+        next = mvi_chunk_after(at, end);
+        if (next > until || (at > offset && mvi_any_page(region, entries, offset, at, next) != *there))
+            break;
+        *there = mvi_any_page(region, entries, offset, at, next);
+        if (*there)
+            mvi_mark_dense(region, dense, at, next);
+    }
+    return at > offset ? at : mvi_chunk_after(offset, end);
+}
+
+int32_t mvi_process_read_touched(const struct mvi_region *region, uint8_t *dense, uint64_t offset, uint8_t *buffer,
+                                 size_t size, size_t *done)
+{
+    uint64_t at = offset, end = offset + size, until;
+    int32_t code = MICROVMI_OK;
+    size_t got;
+    bool there;
+
+    for (; at < end && code == MICROVMI_OK; at = until) {
+        until = mvi_touched_until(region, dense, at, end, &there);
+        got = (size_t)(until - at);
+        if (there) {
+            got = 0;
+            code = mvi_process_read(region, at, buffer + (at - offset), (size_t)(until - at), &got);
+        } else {
+            memset(buffer + (at - offset), 0, got);
+        }
+        *done += got;
+    }
+    return code;
+}
+
+uint64_t mvi_touched_find(const struct mvi_region *region, uint8_t *dense, uint64_t offset, bool hole)
+{
+    uint64_t until;
+    bool there;
+
+    for (; offset < region->size; offset = until) {
+        until = mvi_touched_until(region, dense, offset, region->size, &there);
+        if (there != hole)
+            break;
+    }
+    return offset;
+}

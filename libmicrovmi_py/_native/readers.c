@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Becoming a reader, and waiting for readers; see readers.h. */
+#include "readers.h"
+
+#include "look.h"
+
+#include <linux/membarrier.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+
+static struct mvi_reader *mvi_readers; /* only ever grows */
+static pthread_key_t mvi_reader_key;
+static bool mvi_reader_has_key; /* if there was one left: without it nobody could tell when a reader's thread ends */
+static pthread_once_t mvi_reader_once = PTHREAD_ONCE_INIT;
+bool mvi_light;
+
+static void mvi_reader_leave(void *reader)
+{
+    mvi_thread.reader = NULL; /* a destructor of the host's may still call, and then takes another one */
+    mvi_thread.fast = NULL;
+    __atomic_store_n(&((struct mvi_reader *)reader)->used, NULL, __ATOMIC_RELEASE); /* a read that it was torn out of */
+    __atomic_store_n(&((struct mvi_reader *)reader)->taken, 0, __ATOMIC_RELEASE);
+}
+
+static void mvi_readers_set_up(void)
+{
+    mvi_reader_has_key = pthread_key_create(&mvi_reader_key, mvi_reader_leave) == 0;
+}
+
+__attribute__((constructor)) static void mvi_readers_register(void)
+{
+    mvi_light = syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
+}
+
+static struct mvi_reader *mvi_take_reader(void)
+{
+    struct mvi_reader *reader;
+    int is_free = 0;
+
+    for (reader = __atomic_load_n(&mvi_readers, __ATOMIC_ACQUIRE); reader != NULL; reader = reader->next, is_free = 0)
+        if (__atomic_compare_exchange_n(&reader->taken, &is_free, 1, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+            return reader;
+    if (posix_memalign((void **)&reader, 64, sizeof *reader) != 0)
+        return NULL;
+    reader->used = NULL;
+    reader->taken = 1;
+    reader->next = __atomic_load_n(&mvi_readers, __ATOMIC_RELAXED);
+    while (!__atomic_compare_exchange_n(&mvi_readers, &reader->next, reader, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+        ;
+    return reader;
+}
+
+__attribute__((noinline)) bool mvi_become_reader(void)
+{
+    struct mvi_reader *reader;
+
+    pthread_once(&mvi_reader_once, mvi_readers_set_up);
+    reader = mvi_reader_has_key ? mvi_take_reader() : NULL;
+    if (reader != NULL && pthread_setspecific(mvi_reader_key, reader) != 0) {
+        __atomic_store_n(&reader->taken, 0, __ATOMIC_RELEASE);
+        reader = NULL;
+    }
+    mvi_thread.reader = reader;
+    mvi_thread.fast = mvi_light ? reader : NULL;
+    return reader != NULL;
+}
+
+void mvi_reader_slow_down(void)
+{
+    mvi_thread.fast = NULL;
+}
+
+struct mvi_table *mvi_table_put(struct mvi_table **place, struct mvi_table *table)
+{
+    return __atomic_exchange_n(place, table, __ATOMIC_ACQ_REL);
+}
+
+bool mvi_table_is_used(const struct mvi_table *table)
+{
+    struct mvi_reader *reader;
+
+    for (reader = __atomic_load_n(&mvi_readers, __ATOMIC_ACQUIRE); reader != NULL; reader = reader->next)
+        if (__atomic_load_n(&reader->used, __ATOMIC_ACQUIRE) == table)
+            return true;
+    return false;
+}
+
+/* So long a read that is under way is waited for. */
+#define MVI_WAIT_NS INT64_C(5000000000)
+
+/* Let others run: at first without a sleep, as most reads take microseconds. */
+static void mvi_give_way(unsigned tries)
+{
+    struct timespec moment = {0, 100000};
+
+    if (tries < 1000)
+        sched_yield();
+    else
+        (void)syscall(SYS_nanosleep, &moment, NULL);
+}
+
+bool mvi_table_wait(const struct mvi_table *table)
+{
+    int64_t end = mvi_clock(CLOCK_MONOTONIC) + MVI_WAIT_NS;
+    unsigned tries;
+
+    if (table == NULL)
+        return true;
+    if (mvi_thread.reader != NULL) /* this thread is here: what it says of itself is of a read that it jumped out of */
+        __atomic_store_n(&mvi_thread.reader->used, NULL, __ATOMIC_RELEASE);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    if (mvi_light)
+        (void)syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+    for (tries = 0; mvi_table_is_used(table); tries++) {
+        if (mvi_clock(CLOCK_MONOTONIC) > end)
+            return false;
+        mvi_give_way(tries);
+    }
+    return true;
+}

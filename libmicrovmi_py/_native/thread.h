@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * All that a thread has of its own, in one place, which the fast way reaches by one look-up. It is defined in thread.c,
+ * once: no other file has variables of a thread.
+ */
+#ifndef MVI_THREAD_H
+#define MVI_THREAD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct mvi_reader;
+
+/* A look at something outside: at what, and when (ns). */
+struct mvi_look {
+    uint64_t at_what; /* 0: none yet */
+    int64_t when;
+};
+
+struct mvi_thread {
+    struct mvi_reader *reader; /* readers.h; NULL before the first direct access */
+    struct mvi_reader *fast;   /* the same where a reader needs no fence, and not in a forked child */
+    size_t last_hit;           /* table.h: the region found last; a guess, checked before it is used */
+    int32_t code;              /* error.c: the error of the last call, */
+    char *text;                /* and its text: heap, freed when the thread ends; NULL stands for "" */
+    uintptr_t stack;           /* calls.c: the thread's stack, from here */
+    uintptr_t stack_end;       /* to here; 0: not known yet */
+    struct mvi_look process;   /* look.h: the last process that was found running, */
+    struct mvi_look file;      /* and the last region whose file was found whole */
+    uint64_t failed_position;  /* stream.c: where the last read of a stream that failed began, */
+    uint64_t failed_done;      /* and how much it had read */
+    bool interrupted;          /* calls.c: the host's Python is owed a KeyboardInterrupt */
+};
+extern __attribute__((visibility("hidden"))) __thread struct mvi_thread mvi_thread;
+
+#endif

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The C files, and what of them is compiled as one unit, for the sake of inlining. Each compiles alone as well."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+DIRECT = ("thread", "table", "look", "process", "sparse", "pagemap", "cache", "foreign", "stream", "direct")
+"""Direct access to memory: part of the library, of the Python module, and of a benchmark."""
+MODULE = (*DIRECT, "objects", "turns")
+"""The Python module."""
+LIBRARY = (
+    *MODULE,
+    *("error", "readers", "context", "standard", "environment", "fork", "log"),
+    *("python", "interpreter", "modules", "calls", "boot"),
+    *("entry", "entry_memory", "entry_streams", "events"),
+)
+"""All of them."""
+
+
+def unit(names: Sequence[str]) -> str:
+    """One C file of these."""
+    return "".join(f'#include "{name}.c"\n' for name in names)

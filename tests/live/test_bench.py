@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmark on a guest that it measured before: a run needs nothing that the run before took away."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from .guest import MIB, Boot, Config, Guest
+
+BENCH = Path(__file__).resolve().parents[2] / "c_tests" / "bench"
+
+RUN = """
+import sys
+from pathlib import Path
+import bench, guests, parts, programs
+library, work, uri, name, pid, hva, monitor = sys.argv[1:]
+machine = guests.Machine(uri, 1 << 20, 32 << 20, name, None, int(pid), int(hva), Path(monitor))
+run = parts.Bench(bench.parse(["--seconds", "0.01"]), programs.Programs(Path(work), Path(library)))
+run.columns(machine, "private")
+assert run.results.pairs["private kept page"].partner > 0
+"""
+
+
+def test_a_second_run_on_the_same_guest_measures_as_the_first(boot: Boot, library_path: Path, tmp_path: Path) -> None:
+    with Guest(Config("private", 128), boot) as guest:
+        hva = int(guest.monitor.human(f"gpa2hva {MIB:#x}").split()[-1], 16) - MIB
+        arguments = [library_path, tmp_path, guest.uri, guest.name, guest.pid, hva, guest.monitor.path]
+        for _ in range(2):
+            command = [sys.executable, "-c", RUN, *map(str, arguments)]
+            ended = subprocess.run(command, cwd=BENCH, capture_output=True, text=True, timeout=100, check=False)
+            assert (ended.returncode, ended.stderr) == (0, "")
+            assert guest.monitor.status() == "running"
