@@ -50,6 +50,21 @@ void *mvi_context_new(void)
     return (void *)token;
 }
 
+/* With the lock. Each table is an edition of its own; between two there is none, so that nobody takes one for the other's. */
+static struct mvi_table *mvi_put(struct mvi_slot *slot, struct mvi_table *table)
+{
+    static uint64_t editions;
+    struct mvi_table *before;
+
+    if (table != NULL && table->edition == 0)
+        table->edition = ++editions;
+    __atomic_store_n(&slot->edition, 0, __ATOMIC_RELEASE);
+    before = mvi_table_put(&slot->table, table);
+    if (table != NULL)
+        __atomic_store_n(&slot->edition, table->edition, __ATOMIC_RELEASE);
+    return before;
+}
+
 bool mvi_context_retire(void *context)
 {
     struct mvi_table *table = NULL;
@@ -58,7 +73,7 @@ bool mvi_context_retire(void *context)
     pthread_mutex_lock(&mvi_slots_lock);
     if (mvi_context_is_live(context)) {
         __atomic_store_n(&mvi_slot_of(context)->token, 0, __ATOMIC_RELEASE);
-        table = mvi_table_put(&mvi_slot_of(context)->table, NULL);
+        table = mvi_put(mvi_slot_of(context), NULL);
         __atomic_fetch_sub(&mvi_slots_used, 1, __ATOMIC_RELAXED);
         retired = true;
     }
@@ -88,7 +103,7 @@ bool mvi_context_publish(uintptr_t context, struct mvi_table *table, struct mvi_
             slot->cursors[0] = plain;
             slot->cursors[1] = padded;
         }
-        before = mvi_table_put(&slot->table, table);
+        before = mvi_put(slot, table);
     }
     pthread_mutex_unlock(&mvi_slots_lock);
     (void)mvi_table_wait(before);

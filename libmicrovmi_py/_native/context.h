@@ -21,6 +21,7 @@ struct mvi_slot {
     const char *driver_name;       /* lives as long as the process */
     struct mvi_table *table;       /* NULL without direct access; read without the lock, see readers.h */
     struct mvi_cursor *cursors[2]; /* of the plain and of the padded stream; live as long as a table */
+    uint64_t edition;              /* the table's; 0 while there is none */
 } __attribute__((aligned(64)));
 
 extern __attribute__((visibility("hidden"))) struct mvi_slot mvi_slots[MVI_SLOTS];
@@ -41,12 +42,12 @@ bool mvi_context_any(void);
 int32_t mvi_context_driver_type(void *context);
 const char *mvi_context_driver_name(void *context);
 
-/* A word of 8 bytes, as mvi_table_read_word(). */
-static inline bool mvi_context_read_word(void *context, uint64_t address, uint8_t *buffer)
+/* After a word was read through the table of a context, which is in use: see mvi_table_near(). */
+static inline void mvi_context_near(void *context)
 {
     struct mvi_slot *slot = mvi_slot_of(context);
 
-    return mvi_table_read_word(&slot->table, &slot->token, (uintptr_t)context, address, buffer);
+    mvi_table_near((uintptr_t)context, &slot->table, &slot->edition);
 }
 
 /* The table of a context, until mvi_table_leave(); NULL: the context is not live, or there is none. */

@@ -3,13 +3,6 @@
 #include "cache.h"
 #include "entry.h"
 
-/* Out of the way of the fast way. */
-static __attribute__((noinline, cold)) bool mvi_succeeded(void)
-{
-    mvi_clear_error();
-    return true;
-}
-
 static bool mvi_read_within(void *context, uint64_t address, uint8_t *buffer, size_t size, uint64_t *bytes_read)
 {
     int32_t result = 0;
@@ -67,6 +60,8 @@ static __attribute__((noinline)) bool mvi_read_at(void *context, bool padded, ui
         code = mvi_read_frames(table, address, buffer, size, &done);
     } else {
         code = mvi_table_read(table, padded, address, buffer, size, &done);
+        if (size == 8 && code == MICROVMI_OK)
+            mvi_context_near(context);
     }
     mvi_table_leave();
     if (__builtin_expect(code == MVI_ASK_PYTHON, 0))
@@ -76,16 +71,22 @@ static __attribute__((noinline)) bool mvi_read_at(void *context, bool padded, ui
     return mvi_finish(code, address, size, done);
 }
 
+/* Its arguments are those of its caller, in the same places. */
+static __attribute__((noinline)) bool mvi_read_plain(void *context, uint64_t address, uint8_t *buffer, size_t size,
+                                                     uint64_t *bytes_read)
+{
+    return mvi_read_at(context, false, address, buffer, size, bytes_read);
+}
+
 bool microvmi_read_physical(void *context, uint64_t physical_address, uint8_t *buffer, size_t size,
                             uint64_t *bytes_read)
 {
-    if (__builtin_expect(size == 8 && buffer != NULL, 1) &&
-        __builtin_expect(mvi_context_read_word(context, physical_address, buffer), 1)) {
-        if (bytes_read != NULL)
-            *bytes_read = 8;
-        return __builtin_expect(mvi_thread.code == MICROVMI_OK, 1) || mvi_succeeded();
-    }
-    return mvi_read_at(context, false, physical_address, buffer, size, bytes_read);
+    if (__builtin_expect(size != 8, 0) || __builtin_expect(buffer == NULL, 0) ||
+        __builtin_expect(!mvi_table_read_word((uintptr_t)context, physical_address, buffer), 0))
+        return mvi_read_plain(context, physical_address, buffer, size, bytes_read);
+    if (bytes_read != NULL)
+        *bytes_read = 8;
+    return true; /* a thread with an error reads no word this way */
 }
 
 bool microvmi_read_physical_padded(void *context, uint64_t physical_address, uint8_t *buffer, size_t size,

@@ -32,6 +32,7 @@ __attribute__((noinline)) void mvi_keep_error(int32_t code, char *text)
     free(mvi_thread.text);
     mvi_thread.code = code;
     mvi_thread.text = text;
+    mvi_thread.near.context = 0; /* the next word clears the error */
     if (mvi_error_has_key)
         (void)pthread_setspecific(mvi_error_key, text);
 }

@@ -14,7 +14,7 @@ static bool mvi_fork_is_watched;
 static void mvi_set_forked(void)
 {
     __atomic_store_n(&mvi_forked, 1, __ATOMIC_RELEASE);
-    mvi_reader_slow_down(); /* the child's only thread */
+    mvi_near_none(); /* the child's only thread */
 }
 
 static void mvi_after_fork(void)

@@ -18,8 +18,8 @@ bool mvi_light;
 static void mvi_reader_leave(void *reader)
 {
     mvi_thread.reader = NULL; /* a destructor of the host's may still call, and then takes another one */
-    mvi_thread.fast = NULL;
-    __atomic_store_n(&((struct mvi_reader *)reader)->used, NULL, __ATOMIC_RELEASE); /* a read that it was torn out of */
+    mvi_near_none();
+    __atomic_store_n(&((struct mvi_reader *)reader)->used, 0, __ATOMIC_RELEASE); /* a read that it was torn out of */
     __atomic_store_n(&((struct mvi_reader *)reader)->taken, 0, __ATOMIC_RELEASE);
 }
 
@@ -43,7 +43,7 @@ static struct mvi_reader *mvi_take_reader(void)
             return reader;
     if (posix_memalign((void **)&reader, 64, sizeof *reader) != 0)
         return NULL;
-    reader->used = NULL;
+    reader->used = 0;
     reader->taken = 1;
     reader->next = __atomic_load_n(&mvi_readers, __ATOMIC_RELAXED);
     while (!__atomic_compare_exchange_n(&mvi_readers, &reader->next, reader, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
@@ -62,13 +62,29 @@ __attribute__((noinline)) bool mvi_become_reader(void)
         reader = NULL;
     }
     mvi_thread.reader = reader;
-    mvi_thread.fast = mvi_light ? reader : NULL;
     return reader != NULL;
 }
 
-void mvi_reader_slow_down(void)
+void mvi_table_near(uintptr_t context, struct mvi_table *const *place, const uint64_t *edition)
 {
-    mvi_thread.fast = NULL;
+    uint64_t present = __atomic_load_n(edition, __ATOMIC_ACQUIRE);
+    const struct mvi_table *table = __atomic_load_n(place, __ATOMIC_ACQUIRE);
+    const struct mvi_word *word;
+
+    if (!mvi_light || present == 0 || (uintptr_t)table != mvi_thread.reader->used ||
+        mvi_thread.last_hit >= table->count)
+        return;
+    word = &table->words[mvi_thread.last_hit];
+    if (word->span == 0)
+        return;
+    mvi_thread.near = (struct mvi_near){
+        .context = context,
+        .start = word->start,
+        .span = word->span,
+        .bytes = word->bytes,
+        .place = edition,
+        .edition = present,
+    };
 }
 
 struct mvi_table *mvi_table_put(struct mvi_table **place, struct mvi_table *table)
@@ -79,10 +95,13 @@ struct mvi_table *mvi_table_put(struct mvi_table **place, struct mvi_table *tabl
 bool mvi_table_is_used(const struct mvi_table *table)
 {
     struct mvi_reader *reader;
+    uint64_t used;
 
-    for (reader = __atomic_load_n(&mvi_readers, __ATOMIC_ACQUIRE); reader != NULL; reader = reader->next)
-        if (__atomic_load_n(&reader->used, __ATOMIC_ACQUIRE) == table)
+    for (reader = __atomic_load_n(&mvi_readers, __ATOMIC_ACQUIRE); reader != NULL; reader = reader->next) {
+        used = __atomic_load_n(&reader->used, __ATOMIC_ACQUIRE);
+        if (used != 0 && (used == (uintptr_t)table || used == table->edition))
             return true;
+    }
     return false;
 }
 
@@ -108,7 +127,7 @@ bool mvi_table_wait(const struct mvi_table *table)
     if (table == NULL)
         return true;
     if (mvi_thread.reader != NULL) /* this thread is here: what it says of itself is of a read that it jumped out of */
-        __atomic_store_n(&mvi_thread.reader->used, NULL, __ATOMIC_RELEASE);
+        __atomic_store_n(&mvi_thread.reader->used, 0, __ATOMIC_RELEASE);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     if (mvi_light)
         (void)syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);

@@ -19,7 +19,7 @@
 
 /* One a thread; never freed, as other threads look at it, but used again after the thread's end. */
 struct mvi_reader {
-    const struct mvi_table *used; /* NULL between calls */
+    uint64_t used; /* the address of a table, or its edition; 0 between calls */
     struct mvi_reader *next;
     int taken;
 } __attribute__((aligned(64)));
@@ -29,9 +29,6 @@ extern __attribute__((visibility("hidden"))) bool mvi_light;
 
 /* False: without memory, or without a way to notice the end of the thread, which then reads by way of Python. */
 bool mvi_become_reader(void);
-
-/* From now on the fast way is none for this thread. */
-void mvi_reader_slow_down(void);
 
 static inline void mvi_fence(void)
 {
@@ -49,52 +46,57 @@ static inline const struct mvi_table *mvi_table_enter(struct mvi_table *const *p
 
     if (table == NULL || (mvi_thread.reader == NULL && !mvi_become_reader()))
         return NULL;
-    __atomic_store_n(&mvi_thread.reader->used, table, __ATOMIC_RELAXED);
+    __atomic_store_n(&mvi_thread.reader->used, (uintptr_t)table, __ATOMIC_RELAXED);
     mvi_fence();
     if (__builtin_expect(__atomic_load_n(place, __ATOMIC_ACQUIRE) == table &&
                              __atomic_load_n(still, __ATOMIC_ACQUIRE) == expected,
                          1))
         return table;
-    __atomic_store_n(&mvi_thread.reader->used, NULL, __ATOMIC_RELEASE);
+    __atomic_store_n(&mvi_thread.reader->used, 0, __ATOMIC_RELEASE);
     return NULL;
 }
 
 static inline void mvi_table_leave(void)
 {
-    __atomic_store_n(&mvi_thread.reader->used, NULL, __ATOMIC_RELEASE);
+    __atomic_store_n(&mvi_thread.reader->used, 0, __ATOMIC_RELEASE);
 }
 
 /*
- * The fast way, for words of 8 bytes within the mapping read last. False, with nothing done: not that case, whatever it
- * is. What a word costs is instructions, the more as they keep the next word's cache miss from starting.
+ * The fast way, for words of 8 bytes in the mapping read last. False, with nothing done: not that case, whatever it is.
+ * What a word costs is instructions, the more as they keep the next word's cache miss from starting. So all that it
+ * needs stands with the thread, and one look tells whether that is still so: the edition of a table is a number that no
+ * other one ever had. It stands for the table in what the reader says of itself.
  */
-static inline bool mvi_table_read_word(struct mvi_table *const *place, const uintptr_t *still, uintptr_t expected,
-                                       uint64_t address, uint8_t *buffer)
+static inline bool mvi_table_read_word(uintptr_t context, uint64_t address, uint8_t *buffer)
 {
-    const struct mvi_table *table = __atomic_load_n(place, __ATOMIC_ACQUIRE);
-    struct mvi_reader *reader = mvi_thread.fast;
-    const struct mvi_word *word;
-    size_t hit = mvi_thread.last_hit;
-    uint64_t offset;
+    const struct mvi_near *near = &mvi_thread.near;
+    uint64_t offset = address - near->start, edition;
+    struct mvi_reader *reader;
+    bool current;
 
-    if (__builtin_expect(reader == NULL, 0))
+    if (__builtin_expect(near->context != context || offset >= near->span, 0))
         return false;
-    __atomic_store_n(&reader->used, table, __ATOMIC_RELAXED);
-    __asm__ volatile("" ::: "memory"); /* there is a fast reader: membarrier() is the other half of this fence */
-    if (__builtin_expect(__atomic_load_n(place, __ATOMIC_ACQUIRE) == table &&
-                             __atomic_load_n(still, __ATOMIC_ACQUIRE) == expected && table != NULL,
-                         1) &&
-        __builtin_expect(hit < table->count, 1)) {
-        word = &table->words[hit];
-        offset = address - word->start;
-        if (__builtin_expect(offset < word->span, 1)) {
-            memcpy(buffer, word->bytes + offset, 8);
-            __atomic_store_n(&reader->used, NULL, __ATOMIC_RELEASE);
-            return true;
-        }
-    }
-    __atomic_store_n(&reader->used, NULL, __ATOMIC_RELEASE);
-    return false;
+    reader = mvi_thread.reader;
+    edition = near->edition;
+    __atomic_store_n(&reader->used, edition, __ATOMIC_RELAXED);
+    __asm__ volatile("" ::: "memory"); /* mvi_table_near() saw to it: membarrier() is the other half of this fence */
+    current = __builtin_expect(__atomic_load_n(near->place, __ATOMIC_ACQUIRE) == edition, 1);
+    if (current)
+        memcpy(buffer, near->bytes + offset, 8);
+    __atomic_store_n(&reader->used, 0, __ATOMIC_RELEASE);
+    return current;
+}
+
+/*
+ * After a word was read through a table that is in use, in the region found last: the next one is read the fast way, if
+ * `edition` is that of the table in `place`, and words of that region can be.
+ */
+void mvi_table_near(uintptr_t context, struct mvi_table *const *place, const uint64_t *edition);
+
+/* From now on, until the next word: nothing is read the fast way by this thread. */
+static inline void mvi_near_none(void)
+{
+    mvi_thread.near.context = 0;
 }
 
 /* Put a table (NULL: none) into a place; the one before is returned, which mvi_table_wait() is to be called with. */

@@ -153,6 +153,7 @@ struct mvi_table *mvi_table_new(const struct mvi_region *regions, size_t count, 
     table->dense = NULL;
     table->chunks = NULL;
     table->words = NULL;
+    table->edition = 0;
     table->buckets = NULL;
     table->watched = mvi_find_watched(table);
     if (mvi_make_dense(table) && mvi_make_words(table) && mvi_make_buckets(table))

@@ -45,7 +45,8 @@ struct mvi_table {
     uint8_t *chunks;
     uint32_t *buckets; /* an index of `regions` by address: the first that ends behind the bucket's start */
     unsigned bucket_shift;
-    uint64_t last; /* the last byte of all regions */
+    uint64_t last;    /* the last byte of all regions */
+    uint64_t edition; /* a number that no other published table ever had; 0 while it was not published */
     struct mvi_region regions[];
 };
 

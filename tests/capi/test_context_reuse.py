@@ -88,3 +88,50 @@ def test_everything_else_is_refused_and_changes_nothing(
         assert position.value == expected
     assert lib.microvmi_read_physical(live, 0, buffer, 8, None)
     assert bytes(buffer) != b"\x11" * 8
+
+
+def test_a_word_is_refused_right_after_the_end_and_after_another_took_the_place(
+    lib: Any, start_machine: Callable[..., str]
+) -> None:
+    uri = start_machine().encode()
+    buffer = (c_uint8 * 8)()
+    gone = lib.microvmi_open(uri, None)
+    for _ in range(3):
+        assert lib.microvmi_read_physical(gone, 16, buffer, 8, None)
+    lib.microvmi_destroy(gone)
+    refused(lib, lib.microvmi_read_physical, gone, 16, buffer, 8, None)
+    again = lib.microvmi_open(uri, None)
+    for _ in range(3):
+        assert lib.microvmi_read_physical(again, 16, buffer, 8, None)
+    lib.microvmi_destroy(again)
+    live = lib.microvmi_open(uri, None)
+    assert live & 0xFFF == again & 0xFFF, "another place was taken: this test shows nothing"
+    refused(lib, lib.microvmi_read_physical, again, 16, buffer, 8, None)
+    lib.microvmi_destroy(live)
+
+
+def test_words_of_two_machines_in_turn_are_each_its_own(lib: Any, start_machine: Callable[..., str]) -> None:
+    machines = [lib.microvmi_open(start_machine(name).encode(), None) for name in ("", "-second")]
+    buffer = (c_uint8 * 8)()
+    for number, machine in enumerate(machines):
+        assert lib.microvmi_write_physical(machine, 0x2000, (c_uint8 * 8)(*[number + 1] * 8), 8)
+    for _ in range(3):
+        for number, machine in enumerate(machines):
+            for _ in range(2):
+                assert lib.microvmi_read_physical(machine, 0x2000, buffer, 8, None)
+                assert bytes(buffer) == bytes([number + 1] * 8)
+    for machine in machines:
+        lib.microvmi_destroy(machine)
+
+
+def test_a_word_that_was_read_clears_the_error(lib: Any, start_machine: Callable[..., str]) -> None:
+    machine = lib.microvmi_open(start_machine().encode(), None)
+    buffer = (c_uint8 * 8)()
+    for _ in range(3):
+        assert lib.microvmi_read_physical(machine, 16, buffer, 8, None)
+    for _ in range(2):
+        assert not lib.microvmi_read_physical(machine, 1 << 51, buffer, 8, None)
+        assert lib.microvmi_last_error_code() != 0
+        assert lib.microvmi_read_physical(machine, 16, buffer, 8, None)
+        assert lib.microvmi_last_error_code() == 0
+    lib.microvmi_destroy(machine)

@@ -6,6 +6,9 @@ from mutants.mutant import Mutant
 HERE = "libmicrovmi_py/_native"
 REUSE = "tests/capi/test_context_reuse.py"
 READS_OF_GONE = f"{REUSE}::test_reads_of_any_size_are_refused_and_leave_the_buffer_alone"
+RIGHT_AFTER = f"{REUSE}::test_a_word_is_refused_right_after_the_end_and_after_another_took_the_place"
+WORDS_IN_TURN = f"{REUSE}::test_words_of_two_machines_in_turn_are_each_its_own"
+WORDS_AND_ERRORS = f"{REUSE}::test_a_word_that_was_read_clears_the_error"
 TABLE = "tests/memory/test_table.py"
 HAMMER = "tests/threads/test_hammer.py"
 ON_IMAGE = f"{HAMMER}::test_on_a_mapped_image"
@@ -21,10 +24,24 @@ STALE = "tests/memory/test_stale_streams.py"
 MUTANTS = (
     Mutant(
         f"{HERE}/readers.h",
-        "__atomic_load_n(still, __ATOMIC_ACQUIRE) == expected && table != NULL",
-        "table != NULL",
+        "__atomic_load_n(near->place, __ATOMIC_ACQUIRE) == edition, 1)",
+        "__atomic_load_n(near->place, __ATOMIC_ACQUIRE) != 0, 1)",
         "an 8-byte read through a destroyed context reads another machine",
-        (READS_OF_GONE,),
+        (RIGHT_AFTER,),
+    ),
+    Mutant(
+        f"{HERE}/readers.h",
+        "near->context != context || offset",
+        "offset",
+        "words are read of the machine that the thread read last, whichever was asked for",
+        (READS_OF_GONE, WORDS_IN_TURN),
+    ),
+    Mutant(
+        f"{HERE}/error.c",
+        "    mvi_thread.near.context = 0; /* the next word clears the error */\n",
+        "",
+        "a word that was read leaves the error of the call before",
+        (WORDS_AND_ERRORS,),
     ),
     Mutant(
         f"{HERE}/context.c",

@@ -256,14 +256,14 @@ MUTANTS = (
     ),
     Mutant(
         _N + "readers.c",
-        "    mvi_thread.fast = NULL;\n    __atomic",
+        "    mvi_near_none();\n    __atomic",
         "    __atomic",
         "a destructor of the host's uses another thread's reader: a destroy does not wait, SIGSEGV",
         (_BEHIND + "[late]",),
     ),
     Mutant(
         _N + "readers.c",
-        "        __atomic_store_n(&mvi_thread.reader->used, NULL, __ATOMIC_RELEASE);\n    __atomic_thread_fence",
+        "        __atomic_store_n(&mvi_thread.reader->used, 0, __ATOMIC_RELEASE);\n    __atomic_thread_fence",
         "        (void)0;\n    __atomic_thread_fence",
         "a destroy waits for a read that its own thread left by a jump",
         (_BEHIND + "[jump]",),
