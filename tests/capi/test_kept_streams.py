@@ -87,3 +87,13 @@ def seconds(work: Callable[[], None]) -> float:
     before = time.perf_counter()
     work()
     return time.perf_counter() - before
+
+
+@pytest.mark.parametrize("call", ["microvmi_read_physical", "microvmi_read_physical_padded"])
+def test_a_read_by_address_across_two_kept_pages_takes_each_its_own(lib: Any, paused: int, call: str) -> None:
+    content = b"".join(number.to_bytes(8, "little") * 512 for number in range(4))
+    for _ in range(3):
+        for address, size in ((0x1008, 8), (0x2008, 8), (0x1FFC, 8), (0x1FF0, 64), (0x1800, 0x1000)):
+            buffer, done = (c_uint8 * size)(*[0xEE] * size), c_uint64(77)
+            assert getattr(lib, call)(paused, address, buffer, size, byref(done))
+            assert (bytes(buffer), done.value) == (content[address : address + size], size)
