@@ -396,6 +396,6 @@ MUTANTS = (
         "    if lib.mvi_turns_wanted:",
         "    if lib.mvi_turns_wanted > 100:",
         "small reads wait for Python beside a long one",
-        ("tests/threads/test_turns.py::test_small_reads_get_their_turn_beside_a_long_one",),
+        ("tests/capi/test_turns.py::test_small_reads_get_their_turn_beside_a_long_one",),
     ),
 )
