@@ -125,6 +125,7 @@ def leaves(path: str, uri: str) -> None:
 
 def interrupted(path: str, uri: str) -> None:
     """Ctrl-C while a slow call is under way: the call fails, and the program gets its interrupt."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
     library = load(path)
     machine = library.microvmi_open(uri.encode(), None)
     buffer = ctypes.create_string_buffer(1 << 20)  # five seconds, if nothing comes between
