@@ -249,7 +249,7 @@ static void use_streams(struct worker *worker, void *vm)
 static void write_own_page(struct worker *worker, void *vm)
 {
     uint64_t address = kind->scratch[random_below(worker, 2)] + worker->number * PAGE_SIZE;
-    uint8_t again[64];
+    uint8_t again[64] = {0}; /* a driver may look at what it is to fill */
 
     memset(worker->buffer, (int)random_below(worker, 256), sizeof again);
     if (kind->scratch[0] == 0) {
@@ -297,7 +297,7 @@ static void stop_and_go(struct worker *worker, void *vm)
 
 static void open_another(void)
 {
-    uint8_t bytes[256];
+    uint8_t bytes[256] = {0};
     void *vm = open_or_fail(uri);
 
     CHECK(microvmi_last_error_code() == MICROVMI_OK);
@@ -352,7 +352,7 @@ static void start_workers(struct worker *workers, void *(*function)(void *), uns
 
     atomic_store(&stopped, false);
     for (number = 0; number < THREADS; number++) {
-        workers[number] = (struct worker){.number = number, .seed = seed + number, .buffer = malloc(LARGEST + 1)};
+        workers[number] = (struct worker){.number = number, .seed = seed + number, .buffer = calloc(1, LARGEST + 1)};
         CHECK(workers[number].buffer != NULL);
         CHECK(pthread_create(&workers[number].thread, NULL, function, &workers[number]) == 0);
     }
