@@ -121,7 +121,8 @@ class _Late:
         self._name, self._make = name, make
 
     def __get__(self, instance: object, made: type) -> Any:
-        owner = next(kind for kind in made.__mro__ if vars(kind).get(self._name) is self)
+        kinds = (*made.__mro__, *getattr(instance, "__mro__", ()))  # inspect takes a class for an instance
+        owner = next(kind for kind in kinds if vars(kind).get(self._name) is self)
         value = self._make(owner)
         setattr(owner, self._name, value)
         return value.__get__(instance, made) if hasattr(value, "__get__") else value

@@ -87,8 +87,8 @@ class Logger:
 
     def _look(self) -> logging.Logger | None:
         module = sys.modules.get("logging")
-        if module is None:
-            return None
+        if module is None or getattr(module.__spec__, "_initializing", False):
+            return None  # another thread is still importing it: nobody can have asked for lines yet
         package = module.getLogger(__package__)
         if not package.handlers:
             package.addHandler(module.NullHandler())

@@ -6,6 +6,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from libmicrovmi_py import Microvmi, errors
-from libmicrovmi_py.errors import AccessError, MicrovmiError, NoDriverError
+from libmicrovmi_py.errors import AccessError, MicrovmiError, NoDriverError, logger
 
 HOSTILE = "a\nb\r\x1b[2J\x00\x7f\x9b\u2028\u202e\udcff"
 HARMLESS = r"a\nb\r\x1b[2J\x00\x7f\x9b\u2028\u202e\udcff"
@@ -73,3 +74,11 @@ def logged(library_path: Path, stubs: ModuleType, call: str) -> list[str]:
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stderr
     return done.stderr.splitlines()
+
+
+def test_a_logging_module_that_another_thread_is_importing_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    half = ModuleType("logging")
+    half.__spec__ = ModuleSpec("logging", None)
+    half.__spec__._initializing = True  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "logging", half)
+    logger("libmicrovmi_py.somewhere").warning("a line for nobody")
