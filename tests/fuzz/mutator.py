@@ -56,6 +56,10 @@ WORDS = (
 class Mutator(random.Random):
     """A source of chance with hands."""
 
+    def __new__(cls, subject: str, number: int) -> Mutator:
+        """Without arguments: before Python 3.11 that of ``Random`` takes one at the most."""
+        return super().__new__(cls)
+
     def __init__(self, subject: str, number: int) -> None:
         super().__init__(f"{SEED} {subject} {number}")
 
