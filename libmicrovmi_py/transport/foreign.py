@@ -11,6 +11,7 @@ from types import ModuleType
 
 from libmicrovmi_py.declare import Any, NamedTuple
 from libmicrovmi_py.errors import DriverUnavailableError
+from libmicrovmi_py.transport.fds import StandardStreamsHeld
 
 
 class Foreign(NamedTuple):
@@ -27,16 +28,17 @@ def load(names: Sequence[str], declarations: str) -> Foreign:
     ``declarations`` are those of the functions and types that are used, as cffi's ``cdef`` takes them. Raises
     ``DriverUnavailableError`` with the loader's reason. A library stays loaded.
     """
-    import _cffi_backend
-
     reasons = []
-    for name in names:
-        try:
-            _cffi_backend.load_library(name)  # cheap: a library that is not there costs no parsing
-        except (OSError, ValueError) as err:  # a name that is no UTF-8 is a ValueError
-            reasons.append(str(err).removeprefix(f"cannot load library '{name}': "))
-            continue
-        return _declare(name, declarations)
+    with StandardStreamsHeld():  # the loader opens files, and so do imports
+        import _cffi_backend
+
+        for name in names:
+            try:
+                _cffi_backend.load_library(name)  # cheap: a library that is not there costs no parsing
+            except (OSError, ValueError) as err:  # a name that is no UTF-8 is a ValueError
+                reasons.append(str(err).removeprefix(f"cannot load library '{name}': "))
+                continue
+            return _declare(name, declarations)
     raise DriverUnavailableError(f"cannot load {names[0]}: {reasons[0]}; install it, or add its folder to the loader's")
 
 

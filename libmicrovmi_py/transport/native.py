@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable
 
 from libmicrovmi_py.declare import Any, NamedTuple
+from libmicrovmi_py.transport.fds import StandardStreamsHeld
 
 
 class Native(NamedTuple):
@@ -27,13 +28,14 @@ class Functions(NamedTuple):
 @functools.cache
 def native() -> Native:
     """Looked up at the first use, as building the module takes other parts of this package."""
-    try:
-        from _libmicrovmi import ffi, lib
-    except ImportError:
+    with StandardStreamsHeld():
         try:
-            from libmicrovmi_py._direct import ffi, lib
-        except ImportError as err:
-            raise ImportError(f"libmicrovmi_py is not built ({err}): run make lib, or pip install .") from err
+            from _libmicrovmi import ffi, lib
+        except ImportError:
+            try:
+                from libmicrovmi_py._direct import ffi, lib
+            except ImportError as err:
+                raise ImportError(f"libmicrovmi_py is not built ({err}): run make lib, or pip install .") from err
     return Native(ffi, lib)
 
 

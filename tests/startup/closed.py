@@ -29,6 +29,20 @@ def stray(numbers: list[int], ended: threading.Event, wrong: list[str]) -> None:
                 wrong.append(f"{number} could be used")
 
 
+class Watch:
+    """Looks at every import: its files, and those of the loader, get no number that was closed."""
+
+    def __init__(self, numbers: list[int], wrong: list[str]) -> None:
+        self._numbers, self._wrong = numbers, wrong
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name in sys.builtin_module_names or not name.startswith(("libmicrovmi_py", "_")):
+            return
+        free = [number for number in self._numbers if not os.path.exists(f"/proc/self/fd/{number}")]
+        if free:
+            self._wrong.append(f"{name} is imported while {free} can be taken")
+
+
 def left_open(numbers: list[int]) -> list[int]:
     return [number for number in numbers if os.path.exists(f"/proc/self/fd/{number}")]
 
@@ -56,6 +70,7 @@ def main() -> None:
         os.close(number)
     ended = threading.Event()
     wrong: list[str] = []
+    sys.meta_path.insert(0, Watch(numbers, wrong))
     thread = threading.Thread(target=stray, args=(numbers, ended, wrong))
     thread.start()
     try:
