@@ -98,10 +98,11 @@ class Machine:
         return count.value if self._library.microvmi_get_vcpu_count(self.context, ctypes.byref(count)) else -1
 
     def memory_map(self) -> list[Range]:
-        """The memory map, at most 64 ranges."""
-        ranges = (self._stubs.microvmi_memory_range * 64)()
-        count = ctypes.c_size_t()
-        assert self._library.microvmi_get_memory_map(self.context, ranges, 64, ctypes.byref(count)), self.error
+        """The memory map: first how many ranges there are, then all of them."""
+        count, call = ctypes.c_size_t(), self._library.microvmi_get_memory_map
+        assert call(self.context, None, 0, ctypes.byref(count)), self.error
+        ranges = (self._stubs.microvmi_memory_range * count.value)()
+        assert call(self.context, ranges, len(ranges), ctypes.byref(count)), self.error
         return [Range(item.start, item.size, KINDS[item.kind]) for item in ranges[: count.value]]
 
     def registers(self, vcpu: int) -> dict[str, Value]:

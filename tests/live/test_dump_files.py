@@ -204,10 +204,11 @@ def _in_elf(path: Path) -> int:
 def _in_kdump(path: Path) -> int:
     """Bytes of memory that a kdump file holds: the pages of the second of its bitmaps."""
     content = path.read_bytes()
-    block_size, header_blocks, bitmap_blocks = struct.unpack_from("<3I", content, 428)
+    block_size, header_blocks, bitmap_blocks, pages = struct.unpack_from("<4I", content, 428)
     half = bitmap_blocks // 2 * block_size
     begin = (1 + header_blocks) * block_size + half
-    return int.from_bytes(content[begin : begin + half], "little").bit_count() * int(block_size)
+    there = int.from_bytes(content[begin : begin + half], "little") & ((1 << pages) - 1)  # behind them anything may be
+    return there.bit_count() * int(block_size)
 
 
 def _with_headers_first(content: bytes) -> bytes:
