@@ -208,7 +208,8 @@ def _in_kdump(path: Path) -> int:
     half = bitmap_blocks // 2 * block_size
     begin = (1 + header_blocks) * block_size + half
     there = int.from_bytes(content[begin : begin + half], "little") & ((1 << pages) - 1)  # behind them anything may be
-    return there.bit_count() * int(block_size)
+    held: int = there.bit_count() * block_size
+    return held
 
 
 def _with_headers_first(content: bytes) -> bytes:
