@@ -5,7 +5,8 @@
  *
  * Every thread says which table it is about to use, and looks whether that is still the published one; whoever takes a
  * table back first unpublishes it, then waits until no thread says so. The store of the reader must not pass its second
- * look: the waiting side sees to that for all threads at once with membarrier(), so that a read pays no fence.
+ * look: the waiting side sees to that for all threads at once with membarrier(), so that a read pays no fence. Both its
+ * stores release: whoever waits may see either, and what was read before is then over.
  *
  * All of that is here and in readers.c. A published table stands in a place, which is live while a word beside it holds
  * what is expected.
@@ -46,7 +47,7 @@ static inline const struct mvi_table *mvi_table_enter(struct mvi_table *const *p
 
     if (table == NULL || (mvi_thread.reader == NULL && !mvi_become_reader()))
         return NULL;
-    __atomic_store_n(&mvi_thread.reader->used, (uintptr_t)table, __ATOMIC_RELAXED);
+    __atomic_store_n(&mvi_thread.reader->used, (uintptr_t)table, __ATOMIC_RELEASE);
     mvi_fence();
     if (__builtin_expect(__atomic_load_n(place, __ATOMIC_ACQUIRE) == table &&
                              __atomic_load_n(still, __ATOMIC_ACQUIRE) == expected,
@@ -78,7 +79,7 @@ static inline bool mvi_table_read_word(uintptr_t context, uint64_t address, uint
         return false;
     reader = mvi_thread.reader;
     edition = near->edition;
-    __atomic_store_n(&reader->used, edition, __ATOMIC_RELAXED);
+    __atomic_store_n(&reader->used, edition, __ATOMIC_RELEASE);
     __asm__ volatile("" ::: "memory"); /* mvi_table_near() saw to it: membarrier() is the other half of this fence */
     current = __builtin_expect(__atomic_load_n(near->place, __ATOMIC_ACQUIRE) == edition, 1);
     if (current)
