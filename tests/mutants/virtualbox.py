@@ -7,6 +7,7 @@ HERE = "libmicrovmi_py/drivers/virtualbox"
 ARCH = "libmicrovmi_py/arch/x86"
 TESTS = "tests/drivers/virtualbox/test_virtualbox"
 REGISTERS, EVENTS, MEMORY, TROUBLE = (f"{TESTS}_{name}.py" for name in ("registers", "events", "memory", "trouble"))
+KILLED = f"{TESTS}_killed.py"
 TOLD = f"{REGISTERS}::test_no_register_is_told_for_another"
 WRITTEN = f"{REGISTERS}::test_no_register_is_written_for_another"
 FIRST_CALL = f"{TROUBLE}::test_the_first_call_without_an_answer_says_so"
@@ -174,8 +175,8 @@ MUTANTS = (
     ),
     Mutant(
         f"{HERE}/stops.py",
-        '            self._machine.call("FDP_UnsetBreakpoint", number)\n',
-        "            pass\n",
+        '.count(number) == 1:\n            self._machine.call("FDP_UnsetBreakpoint", number)\n',
+        ".count(number) == 1:\n            pass\n",
         "breakpoints stay in the machine after the close",
         (f"{EVENTS}::test_closing_undoes_everything",),
     ),
@@ -213,5 +214,68 @@ MUTANTS = (
         "        if self._link is not None:\n            self._link.leave()",
         "a machine closed twice takes the link from another",
         (f"{TROUBLE}::test_a_driver_that_is_closed_twice_leaves_other_openings_alone",),
+    ),
+    Mutant(
+        f"{HERE}/stops.py",
+        "            if whoever and state & abi.PAUSED and (state & _HIT == _HIT or not self._held):\n",
+        "            if False:\n",
+        "a client that was killed leaves the guest standing at each of its breakpoints",
+        (f"{KILLED}::test_after_a_client_that_was_killed_a_resume_lets_the_guest_run_on",),
+    ),
+    Mutant(
+        f"{HERE}/stops.py",
+        "            if whoever and state & abi.PAUSED and (",
+        "            if state & abi.PAUSED and (",
+        "a close puts clients aside",
+        (f"{KILLED}::test_only_who_asks_for_it_puts_clients_aside",),
+    ),
+    Mutant(
+        f"{HERE}/stops.py",
+        "(state & _HIT == _HIT or not self._held)",
+        "state & _HIT == _HIT",
+        "a resume lets the guest run into a dead client's breakpoint",
+        (f"{KILLED}::test_after_a_client_that_was_killed_a_resume_lets_the_guest_run_on",),
+    ),
+    Mutant(
+        f"{HERE}/stops.py",
+        "if not self._armed and (state := self._state()) & _HIT == _HIT and self._put_aside(state):",
+        "if False:",
+        "an intercept leaves a dead client's breakpoint",
+        (f"{KILLED}::test_the_first_intercept_puts_a_client_aside_that_was_killed_at_a_stop",),
+    ),
+    Mutant(
+        f"{HERE}/stops.py",
+        "            if number not in ours:\n",
+        "            if True:\n",
+        "our own breakpoints go with those of a dead client",
+        (f"{KILLED}::test_a_resume_leaves_our_own_breakpoints",),
+    ),
+    Mutant(
+        f"{HERE}/library.py",
+        "return users == 1 and self._channel.is_only_ours()",
+        "return users == 1",
+        "the breakpoints of a client that lives are removed",
+        (f"{KILLED}::test_the_breakpoint_of_a_client_that_lives_stays",),
+    ),
+    Mutant(
+        f"{HERE}/library.py",
+        "return users == 1 and self._channel.is_only_ours()",
+        "return self._channel.is_only_ours()",
+        "the breakpoints of another opening of the program are removed",
+        (f"{KILLED}::test_another_opening_of_the_same_program_keeps_its_breakpoint",),
+    ),
+    Mutant(
+        f"{HERE}/owner.py",
+        "        if _INIT not in others:\n",
+        "        if False:\n",
+        "a client that is hidden is taken for dead",
+        (f"{KILLED}::test_a_machine_is_not_ours_alone_where_not_every_process_shows",),
+    ),
+    Mutant(
+        f"{HERE}/owner.py",
+        "not {status.st_uid, 0}.isdisjoint(users)",
+        "not {status.st_uid}.isdisjoint(users)",
+        "root's client, which may not be looked into, is taken for none",
+        (f"{KILLED}::test_a_process_that_cannot_be_looked_into_counts_if_its_user_can_open_the_object",),
     ),
 )

@@ -37,6 +37,9 @@ WRITE_LIMIT = 1 << 20
 PAUSED = 1
 BREAKPOINT_HIT = 2
 
+BREAKPOINTS = 255
+"""Breakpoints that a machine can have, by numbers from 0. To remove one that is not there does nothing."""
+
 SOFT_BREAKPOINT = 1
 MSR_BREAKPOINT = 4
 CR_BREAKPOINT = 5

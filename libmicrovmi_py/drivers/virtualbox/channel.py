@@ -20,10 +20,11 @@ from libmicrovmi_py.drivers.virtualbox.abi import (
     REQUEST_PRESENT,
     STATE_LOCK,
 )
-from libmicrovmi_py.drivers.virtualbox.owner import check_owner
+from libmicrovmi_py.drivers.virtualbox.owner import check_owner, has_one_other
 from libmicrovmi_py.errors import DriverUnavailableError, InvalidArgumentError, MicrovmiError, PermissionDeniedError
 from libmicrovmi_py.transport.deadline import Deadline
 from libmicrovmi_py.transport.fds import OwnedFd, StandardStreamsHeld
+from libmicrovmi_py.transport.processes import Process
 
 _FOLDER = "/dev/shm"
 _LONGEST_NAME = 255 - len("CPU_")
@@ -40,8 +41,8 @@ class Channel:
         Nothing is written, and nothing that is no such object is opened.
         """
         fd = open_objects(name, named=True)
-        status = os.fstat(fd.number)
-        self.key = (status.st_dev, status.st_ino)
+        self._status = os.fstat(fd.number)
+        self.key = (self._status.st_dev, self._status.st_ino)
         with StandardStreamsHeld():
             self._bytes = mmap.mmap(fd.number, CHANNEL_SIZE)
 
@@ -54,6 +55,10 @@ class Channel:
     def held(self) -> bool:
         """Whether some client is in a request."""
         return self._bytes[LOCK] != 0
+
+    def is_only_ours(self) -> bool:
+        """Whether no process but this one and the machine's own can have the machine open."""
+        return has_one_other(self._status, Process.all())
 
     def settle(self, limit: float) -> bool:
         """Wait until no client is in a request, or those of others are seen to be answered.

@@ -78,8 +78,8 @@ class OpenMachine(VirtualBoxDriver):
         self._stops.stop()
 
     def run(self, *, whoever: bool) -> None:
-        """Let the machine run: FDP does not tell who stopped it."""
-        self._stops.run()
+        """Let the machine run: FDP does not tell who stopped it. ``whoever`` puts clients aside that died."""
+        self._stops.run(whoever=whoever)
 
     def vcpu_count(self) -> int:
         """The number of vCPUs, as VirtualBox told it at open."""

@@ -37,6 +37,13 @@ class Machine:
             raise was_closed()
         return link.call(self._limit, function, *arguments)
 
+    def is_alone(self) -> bool:
+        """Whether no client but this one can have the machine open. Raises ``InvalidContextError`` once closed."""
+        link = self._link
+        if link is None:
+            raise was_closed()
+        return link.is_alone()
+
     def order(self, function: str, *arguments: Any) -> None:
         """Call what tells success. Raises ``IoError`` if VirtualBox refuses."""
         if not self.call(function, *arguments):

@@ -97,6 +97,12 @@ class Link:
             if self._users == 0:
                 self._left.set()
 
+    def is_alone(self) -> bool:
+        """Whether nobody has the machine open but who asks: no other process, and no other opening in this one."""
+        with _links_lock:
+            users = sum(link._users for (_, key), link in _links.items() if key == self._channel.key)
+        return users == 1 and self._channel.is_only_ours()
+
     def call(self, limit: float, function: str, *arguments: Any) -> Any:
         """Call a function with the handle and ``arguments``.
 

@@ -11,11 +11,13 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Iterable
 
-from libmicrovmi_py.errors import DriverUnavailableError, PermissionDeniedError
+from libmicrovmi_py.errors import DriverUnavailableError, PermissionDeniedError, VmGoneError
 from libmicrovmi_py.transport.processes import Process
 
 _PROGRAM = re.compile(r"VirtualBox(VM)?|VBox[A-Za-z]+")
+_INIT = 1
 
 
 def check_owner(path: str, status: os.stat_result, *, named: bool) -> None:
@@ -34,16 +36,47 @@ def check_owner(path: str, status: os.stat_result, *, named: bool) -> None:
         raise DriverUnavailableError(f"{path}: no process of user {status.st_uid} has it mapped: {advice}")
 
 
+def has_one_other(status: os.stat_result, processes: Iterable[Process]) -> bool:
+    """Whether exactly one process but this one may have the object mapped: then that is who plays the machine.
+
+    ``processes`` are all there are; without init not all were shown to us, and nobody knows.
+    """
+    try:
+        others = {process.pid: process for process in processes}
+        if _INIT not in others:
+            return False
+        others.pop(os.getpid(), None)
+        return sum(may_have(process, status) for process in others.values()) == 1
+    except OSError:  # we are short of something
+        return False
+
+
+def may_have(process: Process, status: os.stat_result) -> bool:
+    """Whether a process has the object mapped; or cannot be looked into, is of a user who can open it, and not init."""
+    found = _has_mapped(process, status)
+    if found is not None:
+        return found
+    users = process.uids()
+    others = status.st_mode & (stat.S_IWOTH | stat.S_IWGRP)
+    return process.pid != _INIT and (not users or bool(others) or not {status.st_uid, 0}.isdisjoint(users))
+
+
 def _is_served(status: os.stat_result) -> bool:
     """Whether a process of the owner has the object mapped; of one that may not be looked into its name has to do."""
     return any(_serves(process, status) for process in Process.all() if process.user == status.st_uid)
 
 
 def _serves(process: Process, status: os.stat_result) -> bool:
+    found = _has_mapped(process, status)
+    return _PROGRAM.fullmatch(process.executable()) is not None if found is None else found
+
+
+def _has_mapped(process: Process, status: os.stat_result) -> bool | None:
+    """``None`` for a process that may not be looked into."""
     try:
         mapped = process.mappings()
     except PermissionDeniedError:
-        return _PROGRAM.fullmatch(process.executable()) is not None
-    except OSError:  # it ended
+        return None
+    except VmGoneError:
         return False
     return any((vma.device, vma.inode) == (status.st_dev, status.st_ino) for vma in mapped if vma.shared)

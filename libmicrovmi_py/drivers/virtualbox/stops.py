@@ -69,9 +69,15 @@ class Stops:
                 self._machine.order("FDP_Pause")
             self._held = True
 
-    def run(self) -> None:
-        """As ``SupportsPause.run``; at a stop, told or to be told, it runs after the answer."""
+    def run(self, *, whoever: bool) -> None:
+        """As ``SupportsPause.run``; at a stop, told or to be told, it runs after the answer.
+
+        ``whoever`` also puts clients aside that died.
+        """
         with self._lock:
+            state = self._state()
+            if whoever and state & abi.PAUSED and (state & _HIT == _HIT or not self._held):
+                self._put_aside(state)
             self._held = False
             self._go()
 
@@ -101,6 +107,19 @@ class Stops:
         self._step_over = None
         self._machine.order("FDP_Resume")
 
+    def _put_aside(self, state: int) -> bool:
+        """Remove the breakpoints of others from a machine that stands, and not by us, if no other client is there.
+
+        Nobody is left then who would: they are of clients that died. Returns whether that was so.
+        """
+        if self._ours(state) or not self._machine.is_alone():
+            return False
+        ours = frozenset(self._armed.values())
+        for number in range(abi.BREAKPOINTS):
+            if number not in ours:
+                self._machine.call("FDP_UnsetBreakpoint", number)
+        return True
+
     @contextmanager
     def _standing(self) -> Iterator[None]:
         """A machine that stands, for VirtualBox removes breakpoints in no other; who stopped it may let it go."""
@@ -118,10 +137,12 @@ class Stops:
     # ------------------------------------------------------------------------------------------------------- arming
 
     def arm(self, intercept: Intercept, enabled: bool) -> None:
-        """Place or remove what stops the guest at ``intercept``."""
+        """Place or remove what stops the guest at ``intercept``; the first puts clients aside that died at a stop."""
         with self._lock:
             if enabled == (intercept in self._armed):
                 return
+            if not self._armed and (state := self._state()) & _HIT == _HIT and self._put_aside(state):
+                self._go()
             with self._standing():
                 if enabled:
                     self._armed[intercept] = self._place(intercept)

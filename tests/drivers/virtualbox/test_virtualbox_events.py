@@ -3,10 +3,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -20,8 +16,6 @@ from libmicrovmi_py.drivers.base import STOPPED
 from libmicrovmi_py.drivers.virtualbox.driver import OpenMachine
 from libmicrovmi_py.errors import InvalidArgumentError, NotMappedError, NotSupportedError
 from libmicrovmi_py.events import Event, EventKind, Intercept, Reply, ReplyAction
-
-ROOT = Path(__file__).resolve().parents[3]
 
 PAUSED = 1
 LSTAR = 0xC0000082
@@ -367,27 +361,3 @@ def test_a_stop_that_was_told_and_never_answered_stops_nobody_at_the_end(vm: Sim
     with driver.quiet():
         assert driver.end_events()
     assert runs(machine)
-
-
-VICTIM = f"""
-import os, signal, sys
-from libmicrovmi_py import Microvmi
-from libmicrovmi_py.events import EventKind, Intercept
-machine = Microvmi.open(sys.argv[1])
-machine.toggle_intercept(Intercept(EventKind.BREAKPOINT, address={MOV_CR3}))
-assert machine.listen(5) is not None
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-def test_after_a_listener_that_was_killed_the_guest_runs_on(vm: Simulator) -> None:
-    """A place has one breakpoint, whoever placed it, so it goes with the next one's."""
-    ended = subprocess.run([sys.executable, "-c", VICTIM, vm.uri], env={**os.environ, "PYTHONPATH": str(ROOT)})
-    assert ended.returncode == -signal.SIGKILL
-    assert vm.state() & PAUSED
-    with Microvmi.open(vm.uri) as machine:
-        machine.toggle_intercept(BREAKPOINT)
-        machine.toggle_intercept(BREAKPOINT, False)
-        machine.resume()
-        assert runs(machine)
-    assert vm.state() == 0
