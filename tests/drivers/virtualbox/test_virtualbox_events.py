@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from drivers.virtualbox.simulator import BEHIND_MOV_CR3, CODE, MOV_CR3, VIRTUAL, WRMSR, Simulator, simulated
+from drivers.virtualbox.simulator import BEHIND_MOV_CR3, CODE, MOV_CR3, PLACED, VIRTUAL, WRMSR, Simulator, simulated
 from processors import x86_registers
 
 from libmicrovmi_py import Microvmi
@@ -305,6 +305,7 @@ def test_closing_undoes_everything(vm: Simulator, intercept: Intercept, listened
         time.sleep(0.01)
         if listened:
             expect(machine)
+    assert vm.msr(PLACED) == 0
     with Microvmi.open(vm.uri) as machine:
         assert runs(machine)
         assert vm.state() == 0
