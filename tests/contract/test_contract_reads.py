@@ -136,12 +136,14 @@ def test_16_mib_from_an_edge_on_cost_milliseconds(lib: Any, context: int, truth:
 
 
 @pytest.mark.alone
-def test_16_padded_mib_cost_less_than_a_second(lib: Any, context: int, truth: Truth) -> None:
-    """A driver that knows no memory map has to ask for each frame."""
+def test_16_padded_mib_cost_no_more_than_asking_for_each_frame(lib: Any, context: int, truth: Truth) -> None:
+    """A driver that knows no memory map has to ask for each: a second, or what so many asks take here and now."""
     buffer = (c_uint8 * (16 * MIB))()
     for address in (*(end - 8 for _, end in truth.ranges), *FAR):
+        ask = functools.partial(lib.microvmi_read_physical_padded, context, address + PAGE, buffer, 8, None)
+        limit = max(1.0, 1.5 * len(buffer) / PAGE * min(best_of_3(ask, 0) for _ in range(10)))
         call = functools.partial(lib.microvmi_read_physical_padded, context, address, buffer, len(buffer), None)
-        assert best_of_3(call, 1) < 1, hex(address)
+        assert best_of_3(call, limit) < limit, hex(address)
 
 
 # -------------------------------------------------------------------------------------------------------- many at once
