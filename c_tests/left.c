@@ -3,7 +3,7 @@
  * left MODE ARGUMENT: threads that leave the library in the middle of a call. Nothing may wait for ever.
  *   jump IMAGE     a signal handler leaves reads of a file that was cut by siglongjmp(), and the same thread destroys
  *   cancel URI     threads are cancelled while they read, at an address and at the cursors; then the machine is destroyed
- *   late IMAGE     a destructor of the host's reads words after the library's part of the thread has gone, while
+ *   late MACHINE   a destructor of the host's reads words after the library's part of the thread has gone, while
  *                  another thread reads and a third one destroys
  *   many IMAGE     thousands of threads read and end: nothing is kept of them
  *   seek IMAGE     threads move one cursor from where it is: no step is lost
@@ -137,6 +137,7 @@ static void cancel_readers(void)
 
 static pthread_key_t late_key;
 static atomic_bool ended, late, busy;
+static uint64_t there; /* bytes from address 0 on, SIZE at the most */
 
 static void read_words(void *unused)
 {
@@ -161,7 +162,7 @@ static void *become_late(void *unused)
 static void *read_much(void *unused)
 {
     while (!atomic_load(&ended)) {
-        if (!microvmi_read_physical(vm, 0, buffers[0], SIZE, NULL)) {
+        if (!microvmi_read_physical(vm, 0, buffers[0], there, NULL)) {
             CHECK(microvmi_last_error_code() == MICROVMI_ERROR_INVALID_CONTEXT);
         } else {
             atomic_store(&busy, true);
@@ -177,6 +178,8 @@ static void read_after_the_end(const char *image)
     uint64_t word;
     int round;
 
+    (void)microvmi_read_physical(vm, 0, buffers[0], SIZE, &there);
+    CHECK(there >= 0x1000 + sizeof word);
     CHECK(microvmi_read_physical(vm, 0, (uint8_t *)&word, 8, NULL));
     CHECK(pthread_key_create(&late_key, read_words) == 0);
     for (round = 0; round < 40; round++) {

@@ -33,6 +33,12 @@ def test_what_threads_leave_behind_holds_nobody_up(programs: Programs, image: Pa
     programs.run(programs.linked("left"), mode, image)
 
 
+@pytest.mark.parametrize("mode", ["late", "many", "fence"])
+def test_nor_what_they_leave_of_words_of_a_machine(programs: Programs, machines: QemuSimulators, mode: str) -> None:
+    """A thread reads them by what it knows of the last one, which words of an image are not read by."""
+    programs.run(programs.linked("left"), mode, machines.start())
+
+
 @pytest.mark.parametrize("ram", [("-fake", "private"), ()], ids=["private", "shared"])
 @pytest.mark.parametrize("mapped", ["yes", "no"])
 def test_cancelled_readers_do_not_hold_a_destroy_up(

@@ -259,7 +259,7 @@ MUTANTS = (
         "    mvi_near_none();\n    __atomic",
         "    __atomic",
         "a destructor of the host's uses another thread's reader: a destroy does not wait, SIGSEGV",
-        (_BEHIND + "[late]",),
+        (_LEFT + "test_nor_what_they_leave_of_words_of_a_machine[late]",),
     ),
     Mutant(
         _N + "readers.c",
