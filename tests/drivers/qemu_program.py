@@ -43,6 +43,9 @@ MARGIN = 64 * KIB
 libc = ctypes.CDLL(None)
 REGISTERS = "EAX={0:08x} EBX=00000000 ECX=00000000 EDX=00000000\r\nEIP=0000fff0 EFL=00000002 [-------]\r\n"
 
+LASTS = 600
+"""Seconds until it ends by itself, if nobody ended it: longer than any test takes, under a checker too."""
+
 
 class Block:
     """Memory of a machine: where it lies in this process."""
@@ -284,7 +287,7 @@ def main() -> None:
     for thread in servers:
         thread.start()
     print("ready", flush=True)
-    time.sleep(60)
+    time.sleep(LASTS)
 
 
 if __name__ == "__main__":
