@@ -79,7 +79,7 @@ MUTANTS = (
         "        self._line.shut()\n",
         "",
         "calls begin while the connection is being closed",
-        (f"{KVM}::test_closing_takes_the_connection_from_a_read_that_hangs",),
+        ("tests/drivers/kvm/test_kvm_trouble.py::test_no_call_begins_while_the_connection_is_being_closed",),
     ),
     Mutant(
         "libmicrovmi_py/drivers/virtualbox/library.py",

@@ -141,9 +141,12 @@ class Domain:
         self._lib.free(event)
 
     def close(self) -> None:
-        """Wait for calls under way, then hang up; KVM then takes back all that was asked of it."""
-        self._closed = True
+        """Let no call begin, wait for those under way, then hang up; KVM then takes back all that was asked of it.
+
+        Once a failure is told as that of a closed machine, no call begins any more.
+        """
         self._line.shut()
+        self._closed = True
         if not self._line.wait(_LINGER):
             self._hang_up()
         if self._line.wait(_LIBRARY_LIMIT):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import threading
@@ -15,9 +16,12 @@ import pytest
 from drivers.kvm import wire
 from drivers.kvm.library import library
 from drivers.kvm.simulator import Simulator
+from drivers.kvm.watching import until
 
 from libmicrovmi_py import Microvmi
 from libmicrovmi_py.drivers.base import STOPPED
+from libmicrovmi_py.drivers.kvm import abi
+from libmicrovmi_py.drivers.kvm.machine import acquire, release
 from libmicrovmi_py.errors import (
     AccessError,
     InvalidContextError,
@@ -27,6 +31,7 @@ from libmicrovmi_py.errors import (
     VmGoneError,
 )
 from libmicrovmi_py.events import EventKind, Intercept
+from libmicrovmi_py.transport.foreign import load
 
 
 def gone(machine: Microvmi) -> None:
@@ -226,6 +231,28 @@ def test_closing_takes_the_connection_from_a_call_that_waits(machine: Microvmi, 
     thread.join(5)
     assert time.monotonic() - started < 2
     assert [type(error) for error in errors] == [InvalidContextError]
+
+
+def test_no_call_begins_while_the_connection_is_being_closed(
+    simulator: Simulator, libkvmi: str, socket_path: str
+) -> None:
+    """It would use what libkvmi frees."""
+    machine = acquire(load((libkvmi,), abi.DECLARATIONS), socket_path, None, 5)
+    domain, hanging = machine.domain, threading.Event()
+    simulator.meddle = lambda command, seq, body: hanging.set() or b""  # type: ignore[func-returns-value]
+
+    def count() -> int:
+        return domain.attempt("kvmi_get_vcpu_count", domain.ffi.new("unsigned int *"))
+
+    threads = [threading.Thread(target=count), threading.Thread(target=release, args=(machine,))]
+    threads[0].start()
+    assert hanging.wait(10)
+    threads[1].start()  # waits for the call that hangs
+    until(lambda: isinstance(domain.failure(errno.EBUSY, "a call"), InvalidContextError))
+    with pytest.raises(InvalidContextError):
+        count()
+    for thread in threads:
+        thread.join(10)
 
 
 # ----------------------------------------------------------------------------------------------------------------- fork
