@@ -8,6 +8,7 @@ TESTS = "tests/drivers/kvm/test_kvm"
 CONTROL, EVENTS, MEMORY, TROUBLE, SHARING = (
     f"{TESTS}_{name}.py" for name in ("control", "events", "memory", "trouble", "sharing")
 )
+BEHIND_A_HOLE = f"{MEMORY}::test_a_read_that_fails_behind_a_hole_is_no_hole_and_tells_how_far_it_came"
 FAILURES = "tests/contract/test_contract_failures.py"
 
 MUTANTS = (
@@ -79,7 +80,7 @@ MUTANTS = (
         'raise self._failure(error, "kvmi_read_physical", frame, offset, done)',
         'raise self._failure(error, "kvmi_read_physical", frame, offset)',
         "a read that fails in the middle says that nothing was read",
-        (f"{FAILURES}::test_errors_of_python_tell_the_same[kvm-running]",),
+        (BEHIND_A_HOLE,),
     ),
     Mutant(
         f"{HERE}/driver.py",
@@ -93,7 +94,7 @@ MUTANTS = (
         "            if error == errno.ENOENT:\n",
         "            if error:\n",
         "a frame that cannot be read is told as not mapped",
-        ("tests/drivers/kvm/test_kvm_foreign_reads.py::test_reads_are_those_of_python",),
+        (BEHIND_A_HOLE,),
     ),
     Mutant(
         f"{HERE}/driver.py",

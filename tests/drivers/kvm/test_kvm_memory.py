@@ -80,6 +80,28 @@ def test_a_read_stops_at_a_hole_and_leaves_the_rest_alone(machine: Microvmi, pie
     assert buffer == pieces[0][0x3F800:] + bytes(0x2000) + pieces[0x42000][:0x1800]
 
 
+def test_a_read_that_fails_behind_a_hole_is_no_hole_and_tells_how_far_it_came(
+    machine: Microvmi, simulator: Simulator, pieces: Mapping[int, bytes]
+) -> None:
+    """C reads up to a hole; all behind it is Python's, several frames at once."""
+    simulator.refused["unreadable"].add(0x46)
+    buffer = bytearray(b"\xee" * 0xA000)
+    with pytest.raises(IoError, match="kvmi_read_physical") as caught:
+        machine.read_physical_padded_into(0x3F800, buffer)
+    assert (caught.value.address, caught.value.completed) == (0x46000, 0x6800)
+    assert buffer == pieces[0][0x3F800:] + bytes(0x2000) + pieces[0x42000][:0x4000] + b"\xee" * 0x3800
+
+
+def test_a_range_ends_at_a_hole_and_fails_where_a_frame_is_refused(machine: Microvmi, simulator: Simulator) -> None:
+    """As the driver tells it."""
+    simulator.refused["unreadable"].add(0x3E)
+    driver, buffer = machine.driver, memoryview(bytearray(0x4000))
+    assert driver.read_range(0x3F800, buffer) == 0x800  # type: ignore[attr-defined]
+    with pytest.raises(IoError) as caught:
+        driver.read_range(0x3B800, buffer)  # type: ignore[attr-defined]
+    assert (caught.value.address, caught.value.completed) == (0x3E000, 0x2800)
+
+
 def test_batches_tell_holes_apart(machine: Microvmi, pieces: Mapping[int, bytes]) -> None:
     buffers = [bytearray(16) for _ in range(3)]
     results = machine.read_physical_batch(list(zip((0x10, 0x41000, 0x42000), buffers, strict=True)))
