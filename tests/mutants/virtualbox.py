@@ -65,7 +65,7 @@ MUTANTS = (
         "            believed = self._line.end()\n            self._line.unlock()",
         "            believed = True\n            self._line.unlock()",
         "a call that was answered is given up later",
-        (f"{TROUBLE}::test_a_machine_that_is_left_alone_for_longer_than_its_limit_is_well",),
+        (f"{TROUBLE}::test_a_call_that_was_answered_is_not_waited_for[range]",),
     ),
     Mutant(
         f"{HERE}/library.py",

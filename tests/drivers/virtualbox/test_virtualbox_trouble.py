@@ -318,6 +318,27 @@ def test_a_machine_that_is_left_alone_for_longer_than_its_limit_is_well(vm: Simu
             time.sleep(0.4)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda machine: machine.read_physical(0x4000, 8),
+        lambda machine: machine.driver.read_range(0x4000, memoryview(bytearray(0x2000))),
+        lambda machine: machine.write_physical(0x4000, b"x"),
+        lambda machine: machine.read_registers(),
+    ],
+    ids=["read", "range", "write", "registers"],
+)
+def test_a_call_that_was_answered_is_not_waited_for(
+    vm: Simulator, library: Path, call: Callable[[Microvmi], object]
+) -> None:
+    """Who looks whether calls are answered in time ends with the machine, and stays for one that is under way."""
+    with opened(vm.name, library, timeout=60) as machine:
+        looks = [thread for thread in threading.enumerate() if thread.name == "libmicrovmi-fdp"][-1]
+        call(machine)
+    looks.join(20)
+    assert not looks.is_alive()
+
+
 def test_many_threads_share_a_machine(vm: Simulator) -> None:
     wrong: list[object] = []
 
