@@ -6,7 +6,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -68,6 +68,19 @@ def test_small_reads_of_the_streams_take_one_trip_a_page_as_well() -> None:
     content[2 * PAGE_SIZE] ^= 1
     assert vm.memory.read(64) == content[2 * PAGE_SIZE :][:64]
     assert driver.trips == 3
+
+
+@pytest.mark.parametrize("read", [Microvmi.read_physical_into, Microvmi.read_physical_padded_into])
+def test_small_reads_over_the_end_of_a_page_and_padded_ones_keep_both_pages(
+    read: Callable[[Microvmi, int, bytearray], object],
+) -> None:
+    vm, driver, content = machine()
+    vm.pause()
+    buffer = bytearray(64)
+    for address in (PAGE_SIZE - 32, PAGE_SIZE - 8, PAGE_SIZE - 64, 0, 2 * PAGE_SIZE - 64):
+        read(vm, address, buffer)
+        assert buffer == content[address : address + 64]
+    assert driver.trips == 2
 
 
 def test_large_and_crossing_reads_are_right_and_go_past_the_cache() -> None:

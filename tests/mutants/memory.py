@@ -124,8 +124,8 @@ MUTANTS = (
         f"{HERE}/frames.py",
         "        if cache is not None and len(buffer) <= PAGE_SIZE:",
         "        if cache is not None and len(buffer) <= 0:",
-        "pages are never kept for Python",
-        ("tests/memory/test_cache.py",),
+        "small reads over the end of a page, and padded ones, keep no pages for Python",
+        ("tests/memory/test_cache.py::test_small_reads_over_the_end_of_a_page_and_padded_ones_keep_both_pages",),
     ),
     Mutant(
         f"{HERE}/frames.py",
