@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from programs import Programs
 
 from libmicrovmi_py.transport.native import give_way, native
 
+PLUGINS = Path(__file__).resolve().parents[1] / "plugins"
+
 
 def test_small_reads_get_their_turn_beside_a_long_one(programs: Programs) -> None:
-    programs.run(programs.linked("turns"))
+    programs.run(programs.linked("turns"), env={"MICROVMI_PLUGIN_PATH": str(PLUGINS)})
 
 
 def test_nothing_is_waited_for_if_nobody_wants_a_turn() -> None:
