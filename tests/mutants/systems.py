@@ -33,7 +33,7 @@ MUTANTS = (
     Mutant(
         "Makefile",
         'echo "$$FLAGS"; cksum $(INPUTS);',
-        'echo "$$FLAGS"; ls -l --time-style=+%s $(INPUTS);',
+        'echo "$$FLAGS" $$(stat -c %Y $(INPUTS)); cksum $(INPUTS);',
         "a touched file is built anew",
         (f"{MAKE}::test_nothing_is_done_when_nothing_has_changed",),
     ),

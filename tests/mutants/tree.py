@@ -24,6 +24,7 @@ BUILD_LIMIT = 300
 _COPIED = "libmicrovmi_py/"
 """The Python files of this folder are copied beside the library, but for those of which C text is made."""
 
+_RULES = "Makefile"
 _INTO_C = ("libmicrovmi_py/_native/", "libmicrovmi_py/header.py", "libmicrovmi_py/version.py")
 _NOT_BUILT = ("tests/", "c_tests/", "docs/")
 
@@ -71,6 +72,8 @@ class Tree:
         files = {mutant.file, *self._original}
         for name, text in self._original.items():
             (self.root / name).write_text(text)
+        if mutant.file == _RULES:  # what is out of date is brought up to it by the rules as they were
+            self._make()
         path = self.root / mutant.file
         self._original = {mutant.file: path.read_text()}
         path.write_text(self._original[mutant.file].replace(mutant.old, mutant.new))
