@@ -68,12 +68,12 @@ sanitize: lib ## run the thread tests under ThreadSanitizer and valgrind, which 
 	@MICROVMI_CHECKER=thread MICROVMI_LIBRARY=$(BUILD)/tsan/lib/libmicrovmi.so "$(PY)" -m pytest tests/threads
 	@MICROVMI_CHECKER=memory "$(PY)" -m pytest tests/threads
 
-fuzz: lib ## hand fifty times as many wrong texts, answers and dumps to the library as make test does
+fuzz: lib ## hand fifty times as many wrong texts, answers, page tables and dumps to the library as make test does
 	@MICROVMI_FUZZ=$${MICROVMI_FUZZ:-50} "$(PY)" -m pytest tests/fuzz $(wildcard tests/drivers/*/test_*_fuzz.py)
 
 ASAN := $(BUILD)/asan
 ASAN_CFLAGS := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined
-sanitize-memory: lib ## run the memory tests under AddressSanitizer and UBSan, which have to be there
+sanitize-memory: lib ## run the tests of memory and page tables under AddressSanitizer and UBSan, which have to be there
 	@$(MAKE) --no-print-directory BUILD=$(ASAN) PY="$(PY)" CFLAGS='$(ASAN_CFLAGS)' \
 	    $(ASAN)/lib/libmicrovmi.so $(ASAN)/lib/libmicrovmi/.ready
 	@$(MAKE) --no-print-directory BUILD=$(ASAN) PY="$(PY)" CFLAGS='$(ASAN_CFLAGS)' \
@@ -81,8 +81,8 @@ sanitize-memory: lib ## run the memory tests under AddressSanitizer and UBSan, w
 	@LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
 	    ASAN_OPTIONS=detect_leaks=0:handle_sigbus=0 MICROVMI_CHECKER=address \
 	    MICROVMI_LIBRARY=$(abspath $(ASAN))/lib/libmicrovmi.so PYTHONPATH=$(abspath $(ASAN))/lib/libmicrovmi \
-	    "$(dir $(PY))pytest" -p no:cacheprovider tests/memory \
-	    $(addprefix tests/capi/test_,batch.py holes.py kept_streams.py map.py memory.py)
+	    "$(dir $(PY))pytest" -p no:cacheprovider tests/memory tests/fuzz/test_page_tables.py \
+	    $(addprefix tests/capi/test_,batch.py holes.py kept_streams.py map.py memory.py virtual.py virtual_map.py)
 
 bench: lib ## measure against memcpy and the system calls; writes docs/benchmarks.md and .svg
 	@"$(PY)" c_tests/bench/bench.py

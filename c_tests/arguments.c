@@ -27,6 +27,8 @@
 
 static void memory_calls_refuse(void *vm)
 {
+    struct microvmi_address_space space = MICROVMI_ADDRESS_SPACE_INIT;
+    struct microvmi_translation translation = MICROVMI_TRANSLATION_INIT;
     uint8_t buffer[8] = {1, 2, 3, 4, 5, 6, 7, 8};
     uint64_t number = 77;
 
@@ -53,6 +55,18 @@ static void memory_calls_refuse(void *vm)
     INVALID_CONTEXT(microvmi_padded_tell(vm, &number));
     INVALID_CONTEXT(microvmi_get_max_physical_addr(vm, &number));
     CHECK(number == 77);
+    INVALID_CONTEXT(microvmi_read_virtual(vm, &space, 0, buffer, sizeof(buffer), &number));
+    CHECK(number == 0);
+    number = 77;
+    INVALID_CONTEXT(microvmi_read_virtual_padded(vm, &space, 0, buffer, sizeof(buffer), &number));
+    CHECK(number == 0);
+    INVALID_CONTEXT(microvmi_write_virtual(vm, &space, 0, buffer, sizeof(buffer)));
+    INVALID_CONTEXT(microvmi_translate_address(vm, &space, 0, &translation));
+    CHECK(translation.physical_address == 0);
+    INVALID_CONTEXT(microvmi_read_virtual_batch(vm, &space, NULL, 0));
+    INVALID_CONTEXT(microvmi_get_address_space(vm, 0, &space));
+    INVALID_CONTEXT(microvmi_get_twin_address_space(vm, &space, &space));
+    INVALID_CONTEXT(microvmi_flush_translations(vm));
     CHECK(buffer[0] == 1 && buffer[7] == 8);
 }
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shows the library at work: three C programs look into an image, a made-up machine and, with QEMU, a real one.
+"""Shows the library at work: C programs look into an image, a made-up machine and, with QEMU, a real one.
 
 Needs the built library, a C compiler and the standard library. The programs run with an empty environment: nothing of
 the build but the library itself is there to help them. Exits with 1 if anything is not as it should be.
@@ -23,7 +23,7 @@ from typing import TextIO
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = ROOT / "build" / "lib"
-PROGRAMS = ("mem-dump", "regs-dump", "pause", "events")
+PROGRAMS = ("mem-dump", "regs-dump", "pause", "events", "translate")
 FRAME = 4096
 MIB = 1 << 20
 SHOWN = 6
@@ -32,6 +32,10 @@ SHOWN = 6
 GUEST = 64 * MIB
 VIDEO = (0xA0000, 0xC0000)
 """No memory without a video card."""
+
+TABLE = 0x8000
+PAGES = {0: 0x83, 1: 0x800087, 512: 0x83}
+"""Entries of the guest's page table, by their numbers: a page of 4 MiB each, of which one is the user's as well."""
 
 
 class DemoError(Exception):
@@ -165,12 +169,25 @@ class Monitor:
         return isinstance(status, dict) and status["status"] == "running"
 
 
+def boot_sector() -> bytes:
+    """A system of 512 bytes: it switches paging on, with one table of three pages, and halts. 16-bit code."""
+    code = b"\xfa\x31\xc0\x8e\xc0\x8e\xd8\xbf" + TABLE.to_bytes(2, "little")  # es = ds = 0; di = TABLE
+    code += b"\xb9\x00\x04\x66\x31\xc0\xf3\x66\xab"  # 1024 entries of zeros
+    for number, entry in PAGES.items():
+        code += b"\x66\xc7\x06" + (TABLE + 4 * number).to_bytes(2, "little") + entry.to_bytes(4, "little")
+    for value, register in ((TABLE, 0xD8), (0x10, 0xE0), (0x80000001, 0xC0)):  # cr3, cr4, cr0
+        code += b"\x66\xb8" + value.to_bytes(4, "little") + bytes([0x0F, 0x22, register])
+    return (code + b"\xf4\xeb\xfd").ljust(510, b"\0") + b"\x55\xaa"
+
+
 @contextmanager
 def guest(qemu: str, work: Path, name: str) -> Iterator[Monitor]:
-    """A machine with two vCPUs that runs its firmware; ended when the block is left."""
+    """A machine with two vCPUs that runs its firmware and what that boots; ended when the block is left."""
     where = work / "qmp"
+    (work / "disk").write_bytes(boot_sector().ljust(MIB, b"\0"))
     command = [qemu, "-name", name, "-accel", "tcg", "-m", str(GUEST // MIB), "-smp", "2", "-display", "none"]
     command += ["-nodefaults", "-qmp", f"unix:{where},server=on,wait=off"]
+    command += ["-drive", f"file={work / 'disk'},format=raw"]
     print(f"$ {shlex.join(command[:9])} ... &")
     with (
         open(work / "qemu.log", "w+") as log,
@@ -207,6 +224,7 @@ def demo_qemu(work: Path) -> None:
         monitor.execute("stop")
         demo_registers(work, name, monitor)
         demo_memory(work, name, monitor)
+        demo_virtual(work, name, monitor)
         check(not monitor.running(), "the machine was stopped before, and still is")
 
 
@@ -245,6 +263,24 @@ def demo_memory(work: Path, name: str, monitor: Monitor) -> None:
     same = mine[: VIDEO[0]] == theirs[: VIDEO[0]] and mine[VIDEO[1] :] == theirs[VIDEO[1] :]
     check(same, "every byte is what QEMU's own pmemsave has")
     check(any(mine[: VIDEO[0]]), "and there is something in it")
+
+
+def demo_virtual(work: Path, name: str, monitor: Monitor) -> None:
+    """The same virtual addresses as QEMU lists."""
+    monitor.execute("cont")
+    end = time.monotonic() + 30
+    while "CR0=8" not in str(monitor.execute("human-monitor-command", command_line="info registers")):
+        if time.monotonic() > end:
+            raise DemoError("the guest does not come to switch paging on")
+        time.sleep(0.05)
+    monitor.execute("stop")
+    listed = str(monitor.execute("human-monitor-command", command_line="info tlb")).split()
+    theirs = {int(item.rstrip(":"), 16): int(place, 16) for item, place in zip(listed[::3], listed[1::3], strict=True)}
+    inside = {virtual + 0x1234: physical + 0x1234 for virtual, physical in theirs.items()}
+    printed = run(work, "translate", name, *map(hex, inside), "0xc0000000").splitlines()[1:]
+    mine = {int(virtual, 16): int(place, 16) for virtual, place, *_ in map(str.split, printed[:-1])}
+    check(mine == inside and len(mine) == len(PAGES), "each is where QEMU's own list has its page")
+    check("not present: level 2, entry 0x0 " in printed[-1], "where no page is, the entry that says so is told")
 
 
 def main() -> int:

@@ -200,7 +200,7 @@ static void read_padded(struct worker *worker, void *vm)
 
 static void read_batch(struct worker *worker, void *vm)
 {
-    struct microvmi_read_request requests[REQUESTS] = {{0}};
+    struct microvmi_read_request requests[REQUESTS] = {{.size = 0}};
     const size_t room = LARGEST / REQUESTS;
     bool whole = true;
     size_t index;

@@ -252,7 +252,7 @@ typedef struct X86Registers X86Registers;
 
 /*
  * The registers of one AArch64 vCPU. They fill the room that the frozen union has: this layout is final. A register that
- * the hypervisor does not tell is 0. No driver of this version has such machines, but one from elsewhere may. Since 0.5.0.
+ * the hypervisor does not tell is 0; struct microvmi_vcpu_state has more of them, and tells which. Since 0.5.0.
  */
 struct microvmi_aarch64_registers {
     uint64_t x0;
@@ -589,12 +589,15 @@ bool microvmi_release_all(uint32_t timeout_ms);
 
 /* One read of a batch. This layout is final. */
 struct microvmi_read_request {
-    uint64_t physical_address; /* in: as in microvmi_read_physical() */
-    uint8_t *buffer;           /* in: at least `size` bytes */
-    size_t size;               /* in: bytes, up to PTRDIFF_MAX */
-    uint64_t bytes_read;       /* out: the length of the valid prefix */
-    int32_t error;             /* out: enum microvmi_error, 0 when all bytes were read */
-    uint32_t reserved;         /* not used */
+    MICROVMI_UNNAMED union {
+        uint64_t physical_address; /* in: as in microvmi_read_physical() */
+        uint64_t virtual_address;  /* in: as in microvmi_read_virtual(), for microvmi_read_virtual_batch() */
+    };
+    uint8_t *buffer;     /* in: at least `size` bytes */
+    size_t size;         /* in: bytes, up to PTRDIFF_MAX */
+    uint64_t bytes_read; /* out: the length of the valid prefix */
+    int32_t error;       /* out: enum microvmi_error, 0 when all bytes were read */
+    uint32_t reserved;   /* not used */
 };
 typedef struct microvmi_read_request microvmi_read_request;
 
@@ -625,6 +628,210 @@ bool microvmi_map_physical(void *context, uint64_t physical_address, size_t size
  * Errors: invalid argument (not such a pointer).
  */
 bool microvmi_unmap_physical(const uint8_t *pointer);
+
+/* ================================================================================================================
+ * VIRTUAL MEMORY (since 0.5.0)
+ *
+ * An address space is a value: the base of page tables, and how they are to be read. Whoever knows a CR3 fills it in
+ * (struct_size, paging, base; the rest is 0); microvmi_get_address_space() makes one of a vCPU's registers. It is
+ * nothing but numbers: it does not end with the process whose tables it names, and nothing is to be freed.
+ *
+ *   struct microvmi_address_space space = MICROVMI_ADDRESS_SPACE_INIT;
+ *   space.paging = MICROVMI_PAGING_X86_4_LEVELS;
+ *   space.base = cr3;
+ *   if (!microvmi_read_virtual(vm, &space, 0xffffffff81000000, buffer, sizeof buffer, NULL)) ...
+ *
+ * The tables are the guest's, and are read as its processor would: what they say may be nonsense, and may change at any
+ * time while the guest runs. Every walk ends after the levels that its mode has.
+ *
+ * TRANSLATIONS THAT ARE KEPT: while this context keeps the machine paused, and of memory that never changes (a dump; a raw
+ * file that somebody still writes to is to be opened with `cache=0`), a thread remembers translations. What is written through this context, microvmi_flush_translations(), a resume and a
+ * new memory map forget all of them, in every thread. What others write into tables meanwhile is not seen before, as
+ * with pages that are kept; see microvmi_pause(). Of a machine that runs no translation is believed: where remembered
+ * ones help, all their entries are read again, with the data, and compared.
+ *
+ * Errors of all functions here: invalid context, invalid argument (NULL, struct_size, an address space that no processor
+ * has), and those of the physical access; a virtual address without memory is not mapped, and the text has the level, the
+ * entry and the reason.
+ * ============================================================================================================= */
+
+/* How virtual addresses are translated. New ways may come. */
+enum microvmi_paging {
+    MICROVMI_PAGING_OFF = 0,          /* virtual addresses are physical ones */
+    MICROVMI_PAGING_X86_32 = 1,       /* 32-bit addresses, entries of 4 bytes, pages of 4 KiB and 4 MiB */
+    MICROVMI_PAGING_X86_PAE = 2,      /* 32-bit addresses, entries of 8 bytes, pages of 4 KiB and 2 MiB */
+    MICROVMI_PAGING_X86_4_LEVELS = 3, /* 48-bit addresses; pages of 4 KiB, 2 MiB and 1 GiB */
+    MICROVMI_PAGING_X86_5_LEVELS = 4, /* 57-bit addresses; the same pages */
+    MICROVMI_PAGING_AARCH64 = 5       /* AArch64, EL1 and EL0: pages of 4, 16 or 64 KiB, and blocks, as TCR_EL1 says */
+};
+typedef enum microvmi_paging microvmi_paging;
+
+/* What an x86 processor does not have, or is switched off. None of them, 0, is right for who only knows a CR3. */
+enum microvmi_paging_control {
+    MICROVMI_PAGING_NO_LARGE_PAGES = 1,     /* CR4.PSE is off: MICROVMI_PAGING_X86_32 has pages of 4 KiB only */
+    MICROVMI_PAGING_NO_EXECUTE_DISABLE = 2, /* EFER.NXE is off: bit 63 of an entry is reserved */
+    MICROVMI_PAGING_NO_GIGABYTE_PAGES = 4   /* the processor has no pages of 1 GiB */
+};
+typedef enum microvmi_paging_control microvmi_paging_control;
+
+/* An address space. Start from MICROVMI_ADDRESS_SPACE_INIT; the struct may grow. */
+struct microvmi_address_space {
+    uint32_t struct_size;   /* of the caller's struct, in bytes; where it is filled, out: how much was */
+    uint32_t paging;        /* enum microvmi_paging */
+    uint64_t base;          /* x86: CR3 as it is, PCID and bit 63 are left out; AArch64: TTBR0_EL1 */
+    uint64_t upper_base;    /* AArch64: TTBR1_EL1; else 0 */
+    uint64_t control;       /* x86: bits of enum microvmi_paging_control; AArch64: TCR_EL1 */
+    uint32_t physical_bits; /* of physical addresses, 32 to 52: higher bits of an entry are reserved; 0: 52, or what
+                               TCR_EL1 says */
+    uint32_t reserved;      /* 0 */
+};
+typedef struct microvmi_address_space microvmi_address_space;
+#define MICROVMI_ADDRESS_SPACE_INIT {sizeof(struct microvmi_address_space), 0, 0, 0, 0, 0, 0}
+
+/*
+ * What the tables of an address space allow, all levels together. What the processor or the kernel adds (SMEP, SMAP,
+ * CR0.WP, protection keys, PAN, WXN) is not regarded, nor are dirty and accessed bits.
+ */
+enum microvmi_page_rights {
+    MICROVMI_KERNEL_READ = 1,
+    MICROVMI_KERNEL_WRITE = 2,
+    MICROVMI_KERNEL_EXECUTE = 4,
+    MICROVMI_USER_READ = 16,
+    MICROVMI_USER_WRITE = 32,
+    MICROVMI_USER_EXECUTE = 64
+};
+typedef enum microvmi_page_rights microvmi_page_rights;
+
+/* Why a virtual address has no physical one. New reasons may come. */
+enum microvmi_translation_failure {
+    MICROVMI_TRANSLATION_OK = 0,
+    MICROVMI_TRANSLATION_NOT_PRESENT = 1,      /* the entry says so; bits of it may be the guest's own (swap) */
+    MICROVMI_TRANSLATION_RESERVED_BITS = 2,    /* the entry has a bit, or is of a type, that no processor takes here */
+    MICROVMI_TRANSLATION_TABLE_NOT_MEMORY = 3, /* the entry, by its address, lies where the machine has no memory */
+    MICROVMI_TRANSLATION_NOT_CANONICAL = 4     /* no tables have such an address */
+};
+typedef enum microvmi_translation_failure microvmi_translation_failure;
+
+/* What became of a virtual address. Start from MICROVMI_TRANSLATION_INIT; the struct may grow. */
+struct microvmi_translation {
+    uint32_t struct_size;      /* in: of the caller's struct, in bytes; out: how much of it was filled */
+    uint32_t failure;          /* enum microvmi_translation_failure; 0 if there is a physical address */
+    uint64_t physical_address; /* MICROVMI_ADDRESS_UNKNOWN on failure; what is there need not be memory */
+    uint64_t page_size;     /* of the page, in bytes; on failure: what the entry that is missing would cover, 0 for an
+                                  address that is not canonical */
+    uint32_t rights;        /* bits of enum microvmi_page_rights; on failure 0 */
+    uint32_t level;         /* of the entry that ended the walk; 1: of the smallest pages; 0: there was none */
+    uint64_t entry;         /* its value; 0 if it could not be read */
+    uint64_t entry_address; /* its physical address; MICROVMI_ADDRESS_UNKNOWN where none was looked for */
+};
+typedef struct microvmi_translation microvmi_translation;
+#define MICROVMI_TRANSLATION_INIT {sizeof(struct microvmi_translation), 0, 0, 0, 0, 0, 0, 0}
+
+/* Virtual addresses that are mapped. This layout is final. */
+struct microvmi_virtual_range {
+    uint64_t start;            /* virtual address of the first byte */
+    uint64_t size;             /* bytes, at least 1 */
+    uint64_t physical_address; /* of the first byte; the others follow it */
+    uint32_t rights;           /* bits of enum microvmi_page_rights */
+    uint32_t page_size;        /* bytes; of all pages of the range; 0 for those of 4 GiB and more */
+};
+typedef struct microvmi_virtual_range microvmi_virtual_range;
+
+/*
+ * Store the address space that a vCPU works in, by its registers: its present mode and tables.
+ *
+ * vcpu: from 0 to microvmi_get_vcpu_count() - 1.
+ * space: where to store it, with struct_size set. Untouched on failure.
+ *
+ * It is that of the moment: a machine that runs may be in another one already. Errors: invalid argument (no such vCPU),
+ * not supported (this driver does not tell registers, or not those that say how addresses are translated), VM gone,
+ * timeout.
+ */
+bool microvmi_get_address_space(void *context, uint16_t vcpu, struct microvmi_address_space *space);
+
+/*
+ * Of an x86 kernel that isolates its tables from its processes (KPTI) each process has two, in pages beside each other:
+ * of one of them store the other, if that is one as well. One address space has all of the kernel, the other one the
+ * way in.
+ *
+ * twin: where to store it, with struct_size set. Untouched on failure. May be `space`.
+ *
+ * Errors: not supported (there is no such twin, or another kind of paging).
+ */
+bool microvmi_get_twin_address_space(void *context, const struct microvmi_address_space *space,
+                                     struct microvmi_address_space *twin);
+
+/*
+ * Translate one virtual address. No remembered translation is used.
+ *
+ * space: the address space; copied.
+ * translation: where to store what became of it, with struct_size set. Filled on success, and on failure if the error is
+ *   MICROVMI_ERROR_NOT_MAPPED; untouched otherwise.
+ */
+bool microvmi_translate_address(void *context, const struct microvmi_address_space *space, uint64_t virtual_address,
+                                struct microvmi_translation *translation);
+
+/*
+ * Read virtual memory. The rules are those of microvmi_read_physical(), across pages: the valid prefix ends at the first
+ * page that is not mapped, or whose physical memory does not exist. What the tables allow (rights) is not looked at.
+ * A range does not go on at address 0 behind the last one.
+ */
+bool microvmi_read_virtual(void *context, const struct microvmi_address_space *space, uint64_t virtual_address,
+                           uint8_t *buffer, size_t size, uint64_t *bytes_read);
+
+/* The same; what is not mapped, or has no physical memory, is zeros. Errors: without not mapped. */
+bool microvmi_read_virtual_padded(void *context, const struct microvmi_address_space *space, uint64_t virtual_address,
+                                  uint8_t *buffer, size_t size, uint64_t *bytes_read);
+
+/*
+ * Write virtual memory, whatever its rights in the tables are. All pages are translated and checked first, as
+ * microvmi_write_physical() checks: nothing is written unless all of them can be. size 0 is a success.
+ * A write changes the tables if they lie there; its own translations are those from before.
+ */
+bool microvmi_write_virtual(void *context, const struct microvmi_address_space *space, uint64_t virtual_address,
+                            const uint8_t *data, size_t size);
+
+/*
+ * Do many reads of one address space in as few system calls or trips to the hypervisor as can be: as
+ * microvmi_read_physical_batch(), by `virtual_address` of the requests.
+ */
+bool microvmi_read_virtual_batch(void *context, const struct microvmi_address_space *space,
+                                 struct microvmi_read_request *requests, size_t count);
+
+/*
+ * Store what an address space maps, ascending. Neighbours in virtual and in physical memory, of the same page size and with
+ * the same rights, are one range, as large as it gets; entries that would be failures of microvmi_translate_address() map
+ * nothing. The whole list, of a machine that is paused or of a dump:
+ *
+ *   uint64_t next = 0;
+ *   do {
+ *       if (!microvmi_get_virtual_map(vm, &space, &next, ranges, capacity, &count)) ...
+ *       ... `count` ranges ...
+ *   } while (next != 0);
+ *
+ * next: in: the virtual address to begin at; a range that holds it is told from there on. Out: where to go on, at a page
+ *   that is mapped or may be; 0 if that was all. Untouched on failure.
+ * ranges: room for `capacity` ranges, at least one. What they hold after a failure is not said.
+ * count: where to store how many were filled. Untouched on failure.
+ *
+ * A table that is named again and again is not looked at again if little is mapped by it; nothing is kept from one call to
+ * the next. Tables may be made so that there is hardly an end of what they name: one that names itself has all its entries
+ * anew behind each of them, at every level. So a call looks at 16 million entries or a few more (128 MiB of tables), and
+ * then ends early, with fewer ranges than there is room for, perhaps none, and a `next` that is not 0. Only the range that
+ * such a call begins with may be cut there, and goes on in the next one.
+ *
+ * Without paging there is one range, from 0 to the end of physical addresses, which is memory in parts only. Addresses that
+ * differ in a byte that is ignored (AArch64, TCR_EL1.TBI) are told once. Errors: with a table that is memory, but cannot be
+ * read, I/O, VM gone or timeout, and no list; one that is no memory maps nothing.
+ */
+bool microvmi_get_virtual_map(void *context, const struct microvmi_address_space *space, uint64_t *next,
+                              struct microvmi_virtual_range *ranges, size_t capacity, size_t *count);
+
+/*
+ * Forget all translations that are remembered of this context, in every thread: after somebody else wrote to tables of a
+ * machine that this context keeps paused. Pages that are kept (see microvmi_pause()) stay. Errors: invalid context.
+ */
+bool microvmi_flush_translations(void *context);
 
 /* ================================================================================================================
  * ABOUT THE MACHINE (since 0.5.0)
@@ -675,7 +882,9 @@ enum microvmi_ability {
     MICROVMI_CAN_READ_REGISTERS = 64,   /* read registers, those of the first vCPU at least */
     MICROVMI_CAN_WRITE_REGISTERS = 128, /* write registers, some of the first vCPU's at least */
     MICROVMI_CAN_PAGE_ACCESS = 256,     /* microvmi_set_page_access() */
-    MICROVMI_CAN_EVENTS = 512           /* intercept events; see `answers` for the kinds */
+    MICROVMI_CAN_EVENTS = 512,          /* intercept events; see `answers` for the kinds */
+    MICROVMI_CAN_VIRTUAL = 1024         /* virtual memory, by the base of page tables: every context has it; by a vCPU
+                                           where registers can be read as well */
 };
 typedef enum microvmi_ability microvmi_ability;
 
@@ -704,6 +913,239 @@ typedef struct microvmi_abilities microvmi_abilities;
  * Untouched on failure. Errors: invalid argument (NULL, struct_size).
  */
 bool microvmi_get_abilities(void *context, struct microvmi_abilities *abilities);
+
+/* ================================================================================================================
+ * EVERY REGISTER OF A VCPU (since 0.5.0)
+ *
+ * struct Registers cannot grow, and its zeros do not tell whether a register is 0 or not known. struct
+ * microvmi_vcpu_state has all that the hypervisor tells, by number, and says which that is: an unknown one is never a
+ * silent 0. What a driver knows is said in docs/drivers/.
+ * ============================================================================================================= */
+
+/* The registers of an x86 vCPU by number. More may follow. Attributes of a segment are bits of its descriptor: type
+ * 0-3, S 4, DPL 5-6, P 7, AVL 8, L 9, D/B 10, G 11; a segment that cannot be used is not present (P is 0). */
+enum microvmi_x86_register {
+    MICROVMI_X86_RAX = 0,
+    MICROVMI_X86_RBX,
+    MICROVMI_X86_RCX,
+    MICROVMI_X86_RDX,
+    MICROVMI_X86_RSI,
+    MICROVMI_X86_RDI,
+    MICROVMI_X86_RSP,
+    MICROVMI_X86_RBP,
+    MICROVMI_X86_R8,
+    MICROVMI_X86_R9,
+    MICROVMI_X86_R10,
+    MICROVMI_X86_R11,
+    MICROVMI_X86_R12,
+    MICROVMI_X86_R13,
+    MICROVMI_X86_R14,
+    MICROVMI_X86_R15,
+    MICROVMI_X86_RIP,
+    MICROVMI_X86_RFLAGS,
+    MICROVMI_X86_CR0,
+    MICROVMI_X86_CR2,
+    MICROVMI_X86_CR3,
+    MICROVMI_X86_CR4,
+    MICROVMI_X86_CR8, /* the task priority, 4 bits */
+    MICROVMI_X86_DR0,
+    MICROVMI_X86_DR1,
+    MICROVMI_X86_DR2,
+    MICROVMI_X86_DR3,
+    MICROVMI_X86_DR6,
+    MICROVMI_X86_DR7,
+    MICROVMI_X86_XCR0,
+    MICROVMI_X86_EFER,
+    MICROVMI_X86_STAR,
+    MICROVMI_X86_LSTAR,
+    MICROVMI_X86_CSTAR,
+    MICROVMI_X86_FMASK,
+    MICROVMI_X86_KERNEL_GS_BASE, /* what SWAPGS exchanges with GS_BASE */
+    MICROVMI_X86_SYSENTER_CS,
+    MICROVMI_X86_SYSENTER_ESP,
+    MICROVMI_X86_SYSENTER_EIP,
+    MICROVMI_X86_TSC_AUX, /* 32 bits, what RDTSCP tells */
+    MICROVMI_X86_APIC_BASE,
+    MICROVMI_X86_CS_BASE, /* each segment: base, limit in bytes (32 bits), selector (16), attributes (12) */
+    MICROVMI_X86_CS_LIMIT,
+    MICROVMI_X86_CS_SELECTOR,
+    MICROVMI_X86_CS_ATTRIBUTES,
+    MICROVMI_X86_DS_BASE,
+    MICROVMI_X86_DS_LIMIT,
+    MICROVMI_X86_DS_SELECTOR,
+    MICROVMI_X86_DS_ATTRIBUTES,
+    MICROVMI_X86_ES_BASE,
+    MICROVMI_X86_ES_LIMIT,
+    MICROVMI_X86_ES_SELECTOR,
+    MICROVMI_X86_ES_ATTRIBUTES,
+    MICROVMI_X86_FS_BASE,
+    MICROVMI_X86_FS_LIMIT,
+    MICROVMI_X86_FS_SELECTOR,
+    MICROVMI_X86_FS_ATTRIBUTES,
+    MICROVMI_X86_GS_BASE,
+    MICROVMI_X86_GS_LIMIT,
+    MICROVMI_X86_GS_SELECTOR,
+    MICROVMI_X86_GS_ATTRIBUTES,
+    MICROVMI_X86_SS_BASE,
+    MICROVMI_X86_SS_LIMIT,
+    MICROVMI_X86_SS_SELECTOR,
+    MICROVMI_X86_SS_ATTRIBUTES,
+    MICROVMI_X86_TR_BASE,
+    MICROVMI_X86_TR_LIMIT,
+    MICROVMI_X86_TR_SELECTOR,
+    MICROVMI_X86_TR_ATTRIBUTES,
+    MICROVMI_X86_LDT_BASE,
+    MICROVMI_X86_LDT_LIMIT,
+    MICROVMI_X86_LDT_SELECTOR,
+    MICROVMI_X86_LDT_ATTRIBUTES,
+    MICROVMI_X86_GDT_BASE, /* the tables: base, limit in bytes (16 bits) */
+    MICROVMI_X86_GDT_LIMIT,
+    MICROVMI_X86_IDT_BASE,
+    MICROVMI_X86_IDT_LIMIT
+};
+typedef enum microvmi_x86_register microvmi_x86_register;
+
+/* The registers of an AArch64 vCPU by number. More may follow. */
+enum microvmi_aarch64_register {
+    MICROVMI_AARCH64_X0 = 0, /* as microvmi_aarch64_registers */
+    MICROVMI_AARCH64_X1,
+    MICROVMI_AARCH64_X2,
+    MICROVMI_AARCH64_X3,
+    MICROVMI_AARCH64_X4,
+    MICROVMI_AARCH64_X5,
+    MICROVMI_AARCH64_X6,
+    MICROVMI_AARCH64_X7,
+    MICROVMI_AARCH64_X8,
+    MICROVMI_AARCH64_X9,
+    MICROVMI_AARCH64_X10,
+    MICROVMI_AARCH64_X11,
+    MICROVMI_AARCH64_X12,
+    MICROVMI_AARCH64_X13,
+    MICROVMI_AARCH64_X14,
+    MICROVMI_AARCH64_X15,
+    MICROVMI_AARCH64_X16,
+    MICROVMI_AARCH64_X17,
+    MICROVMI_AARCH64_X18,
+    MICROVMI_AARCH64_X19,
+    MICROVMI_AARCH64_X20,
+    MICROVMI_AARCH64_X21,
+    MICROVMI_AARCH64_X22,
+    MICROVMI_AARCH64_X23,
+    MICROVMI_AARCH64_X24,
+    MICROVMI_AARCH64_X25,
+    MICROVMI_AARCH64_X26,
+    MICROVMI_AARCH64_X27,
+    MICROVMI_AARCH64_X28,
+    MICROVMI_AARCH64_X29,
+    MICROVMI_AARCH64_X30,
+    MICROVMI_AARCH64_PC,
+    MICROVMI_AARCH64_PSTATE,
+    MICROVMI_AARCH64_SP_EL0,
+    MICROVMI_AARCH64_SP_EL1,
+    MICROVMI_AARCH64_TTBR0_EL1,
+    MICROVMI_AARCH64_TTBR1_EL1,
+    MICROVMI_AARCH64_TCR_EL1,
+    MICROVMI_AARCH64_SCTLR_EL1,
+    MICROVMI_AARCH64_MAIR_EL1,
+    MICROVMI_AARCH64_VBAR_EL1,
+    MICROVMI_AARCH64_ESR_EL1,
+    MICROVMI_AARCH64_FAR_EL1,
+    MICROVMI_AARCH64_ELR_EL1,
+    MICROVMI_AARCH64_SPSR_EL1,
+    MICROVMI_AARCH64_TPIDR_EL0,
+    MICROVMI_AARCH64_TPIDR_EL1,
+    MICROVMI_AARCH64_CONTEXTIDR_EL1,
+    MICROVMI_AARCH64_MIDR_EL1,
+    MICROVMI_AARCH64_ID_AA64MMFR0_EL1,
+    MICROVMI_AARCH64_ACTLR_EL1, /* from here on there are those that microvmi_aarch64_registers has no room for */
+    MICROVMI_AARCH64_AFSR0_EL1,
+    MICROVMI_AARCH64_AFSR1_EL1,
+    MICROVMI_AARCH64_AMAIR_EL1,
+    MICROVMI_AARCH64_CNTKCTL_EL1,
+    MICROVMI_AARCH64_CPACR_EL1,
+    MICROVMI_AARCH64_MDSCR_EL1,
+    MICROVMI_AARCH64_MPIDR_EL1,
+    MICROVMI_AARCH64_PAR_EL1,
+    MICROVMI_AARCH64_TPIDRRO_EL0,
+    MICROVMI_AARCH64_FPCR,
+    MICROVMI_AARCH64_FPSR,
+    MICROVMI_AARCH64_ID_AA64MMFR1_EL1,
+    MICROVMI_AARCH64_ID_AA64MMFR2_EL1,
+    MICROVMI_AARCH64_ID_AA64PFR0_EL1,
+    MICROVMI_AARCH64_ID_AA64PFR1_EL1,
+    MICROVMI_AARCH64_SP_EL2,
+    MICROVMI_AARCH64_ELR_EL2,
+    MICROVMI_AARCH64_SPSR_EL2,
+    MICROVMI_AARCH64_ESR_EL2,
+    MICROVMI_AARCH64_FAR_EL2,
+    MICROVMI_AARCH64_HCR_EL2,
+    MICROVMI_AARCH64_SCTLR_EL2,
+    MICROVMI_AARCH64_MAIR_EL2,
+    MICROVMI_AARCH64_TCR_EL2,
+    MICROVMI_AARCH64_TTBR0_EL2,
+    MICROVMI_AARCH64_VBAR_EL2,
+    MICROVMI_AARCH64_VTCR_EL2,
+    MICROVMI_AARCH64_VTTBR_EL2,
+    MICROVMI_AARCH64_TPIDR_EL2
+};
+typedef enum microvmi_aarch64_register microvmi_aarch64_register;
+
+/*
+ * What is known of one vCPU's registers. Start from MICROVMI_VCPU_STATE_INIT; the struct may grow. The value of a
+ * register that is not known is 0, and its bit is not set: MICROVMI_IS_KNOWN(state, MICROVMI_X86_LSTAR) tells.
+ */
+struct microvmi_vcpu_state {
+    uint32_t struct_size;  /* in: of the caller's struct, in bytes; out: how much of it was filled */
+    uint32_t vcpu;         /* whose they are; not looked at when they are written */
+    uint32_t architecture; /* enum Registers_Tag: which numbers these are */
+    uint32_t reserved;     /* 0 */
+    uint64_t known[4];     /* register n: bit n % 64 of word n / 64 */
+    uint64_t value[256];   /* by number */
+};
+typedef struct microvmi_vcpu_state microvmi_vcpu_state;
+#define MICROVMI_VCPU_STATE_INIT {sizeof(struct microvmi_vcpu_state), 0, 0, 0, {0}, {0}}
+
+/* Of a pointer to a state: whether register number n is known; and to say that its value is to be written. */
+#define MICROVMI_IS_KNOWN(state, n) (((state)->known[(n) / 64] >> ((n) % 64) & 1) != 0)
+#define MICROVMI_SET_KNOWN(state, n) ((state)->known[(n) / 64] |= UINT64_C(1) << ((n) % 64))
+
+/*
+ * Read all registers of all vCPUs in one go; on a machine that runs they do not belong together. A QEMU that runs is stopped
+ * for a moment, which others see (STOP and RESUME).
+ *
+ * states: room for `capacity` of them, each as large as struct_size of the first says, which alone has to be set; may be
+ *   NULL when capacity is 0. One of a vCPU of which nothing is known (it is offline, a dump does not have it) knows none.
+ * count: where to store how many vCPUs there are, which may be more than `capacity`: the first `capacity` are then
+ *   stored. 0 on failure.
+ *
+ * Errors: invalid argument (NULL, struct_size), not supported, VM gone, timeout.
+ */
+bool microvmi_read_vcpu_states(void *context, struct microvmi_vcpu_state *states, size_t capacity, size_t *count);
+
+/*
+ * Read all registers of one vCPU, from 0 to microvmi_get_vcpu_count() - 1, into *state, with struct_size set. A QEMU that
+ * runs is stopped as for microvmi_read_vcpu_states().
+ *
+ * Untouched on failure. Errors: invalid argument (no such vCPU, NULL, struct_size), not supported (also: nothing is known
+ * of this vCPU), VM gone, timeout.
+ */
+bool microvmi_read_vcpu_state(void *context, uint16_t vcpu, struct microvmi_vcpu_state *state);
+
+/*
+ * Write the registers of one vCPU that are known in *state, and no others. The vCPU has to be stopped, and no event of it
+ * open. What was written is read back. It is all or nothing as far as a hypervisor lets that be told before.
+ *
+ * Errors: invalid argument (no such vCPU, NULL, struct_size, another architecture than the machine's, a number that is no
+ * register's, a value that does not fit), not supported (the error names the registers that this hypervisor does not let
+ * one write, docs/drivers/ has them; or it does not write registers, or not of a vCPU that runs), VM gone, timeout.
+ */
+bool microvmi_write_vcpu_state(void *context, uint16_t vcpu, const struct microvmi_vcpu_state *state);
+
+/*
+ * The name of a register, lower case ("lstar", "cs_base"), by the number that it has in an architecture (enum
+ * Registers_Tag). NULL for a number that is none's. The string is the library's, and lives as long as the process.
+ */
+const char *microvmi_register_name(uint32_t architecture, uint32_t number);
 
 /* ================================================================================================================
  * REGISTERS, PAGE ACCESSES AND EVENTS (since 0.5.0)

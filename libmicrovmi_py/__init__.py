@@ -42,7 +42,17 @@ from libmicrovmi_py.version import __version__
 
 if TYPE_CHECKING:
     from libmicrovmi_py.arch import Aarch64Registers, Registers, X86Registers
+    from libmicrovmi_py.arch.state import VcpuState
     from libmicrovmi_py.arch.x86.registers import SegmentReg, SystemTableReg
+    from libmicrovmi_py.memory.virtual import AddressSpace
+    from libmicrovmi_py.paging import (
+        PageRights,
+        PageTables,
+        Paging,
+        PagingControl,
+        Translation,
+        TranslationFailure,
+    )
 
 __all__ = [
     "ALL_VCPUS",
@@ -50,6 +60,7 @@ __all__ = [
     "PAGE_SIZE",
     "Aarch64Registers",
     "AccessError",
+    "AddressSpace",
     "Driver",
     "DriverType",
     "DriverUnavailableError",
@@ -70,6 +81,10 @@ __all__ = [
     "NotSupportedError",
     "PaddedMemory",
     "PageAccess",
+    "PageRights",
+    "PageTables",
+    "Paging",
+    "PagingControl",
     "Parameters",
     "PermissionDeniedError",
     "ReadOnlyError",
@@ -80,6 +95,9 @@ __all__ = [
     "StartupError",
     "SystemTableReg",
     "TimeoutExpiredError",
+    "Translation",
+    "TranslationFailure",
+    "VcpuState",
     "VmGoneError",
     "X86Registers",
     "__version__",
@@ -90,6 +108,10 @@ __all__ = [
 _LATE = {
     **dict.fromkeys(("Aarch64Registers", "Registers", "X86Registers"), "libmicrovmi_py.arch"),
     **dict.fromkeys(("SegmentReg", "SystemTableReg"), "libmicrovmi_py.arch.x86.registers"),
+    "VcpuState": "libmicrovmi_py.arch.state",
+    "AddressSpace": "libmicrovmi_py.memory.virtual",
+    **dict.fromkeys(("PageRights", "PageTables", "Paging", "PagingControl"), "libmicrovmi_py.paging"),
+    **dict.fromkeys(("Translation", "TranslationFailure"), "libmicrovmi_py.paging"),
 }
 """Where names are that many programs do not need."""
 

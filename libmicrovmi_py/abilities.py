@@ -32,6 +32,8 @@ class Ability(enum.IntFlag):
     """Accesses to pages can be taken from the guest."""
     EVENTS = 1 << 9
     """It can be intercepted what the guest does; which kinds, and how they are answered, is told beside it."""
+    VIRTUAL = 1 << 10
+    """Virtual memory by the base of page tables; every machine has it. By a vCPU where registers are read as well."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ from libmicrovmi_py.declare import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     import logging
 
+    from libmicrovmi_py.paging import Translation
+
 _LONGEST = 16384
 """Characters of an error's text or a log line; a path has 4096 at the most."""
 
@@ -177,8 +179,9 @@ class NotSupportedError(MicrovmiError):
 class AccessError(MicrovmiError, OSError):
     """A memory access that failed.
 
-    ``address`` is the guest-physical address at which it stopped, ``requested`` and ``completed`` are byte counts:
-    the first ``completed`` bytes of the access are valid. An ``OSError``, so that ``io`` treats it as one.
+    ``address`` is the address at which it stopped, guest-physical or virtual as the access was; ``requested`` and
+    ``completed`` are byte counts: the first ``completed`` bytes of the access are valid. An ``OSError``, so that ``io``
+    treats it as one.
     """
 
     errno_: ClassVar[int] = errno.EIO
@@ -194,10 +197,15 @@ class AccessError(MicrovmiError, OSError):
 
 
 class NotMappedError(AccessError):
-    """No memory at that guest-physical address."""
+    """No memory at that address.
+
+    ``translation``: of an access by a virtual address, that of the address at which it stopped: one that failed, or
+    that leads to a physical address which is no memory. ``None``: the access was by a physical address.
+    """
 
     code = 6
     errno_ = errno.EFAULT
+    translation: Translation | None = None
 
 
 def not_mapped(address: int, size: int = 0, done: int = 0) -> NotMappedError:

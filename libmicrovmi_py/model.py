@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from libmicrovmi_py.declare import Protocol, dataclass
+from libmicrovmi_py.errors import InvalidArgumentError
 
 PAGE_SHIFT = 12
 PAGE_SIZE = 1 << PAGE_SHIFT
@@ -69,3 +70,28 @@ class _HasKind(Protocol):
 def end_of_ram(ranges: Iterable[_HasKind]) -> int:
     """The maximum address: one past the last byte of main memory, 0 without any."""
     return max((item.end for item in ranges if item.kind is MemoryKind.RAM), default=0)
+
+
+def check_vcpu(vcpu: int, count: int) -> None:
+    """Raise ``InvalidArgumentError`` unless there is a vCPU of that number among ``count``."""
+    if not 0 <= vcpu < count:
+        raise InvalidArgumentError(f"no vCPU {vcpu}: the machine has {count}, counted from 0")
+
+
+def asked_vcpus(vcpus: Sequence[int] | None, count: int) -> Sequence[int]:
+    """The vCPUs that are asked for, of ``count``: all for ``None``. Raises as :func:`check_vcpu`."""
+    for vcpu in vcpus or ():
+        check_vcpu(vcpu, count)
+    return range(count) if vcpus is None else vcpus
+
+
+class _HasArchitecture(Protocol):
+    @property
+    def architecture(self) -> Architecture: ...
+
+
+def check_architecture(registers: _HasArchitecture, expected: Architecture) -> None:
+    """Raise ``InvalidArgumentError`` unless registers are those of a machine's architecture."""
+    if registers.architecture is not expected:
+        given = registers.architecture.name
+        raise InvalidArgumentError(f"registers of architecture {given}: the machine's is {expected.name}")

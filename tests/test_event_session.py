@@ -6,12 +6,11 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import pytest
 
-from libmicrovmi_py.arch import Registers
 from libmicrovmi_py.errors import (
     DriverUnavailableError,
     InvalidArgumentError,
@@ -74,7 +73,7 @@ class Noting:
             time.sleep(timeout)
         return self.coming.popleft() if self.coming else None
 
-    def resume(self, stop: Stop, action: ReplyAction, registers: Registers | None) -> None:
+    def resume(self, stop: Stop, action: ReplyAction, registers: Mapping[str, int] | None) -> None:
         self._note(action.name, stop.vcpu)
 
     @contextmanager

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -26,7 +26,6 @@ from libmicrovmi_py import (
     PageAccess,
     Reply,
     ReplyAction,
-    X86Registers,
 )
 from libmicrovmi_py.arch.x86.msrs import INDEXES
 from libmicrovmi_py.drivers.fake import FakeDriver
@@ -201,7 +200,7 @@ def test_closing_leaves_no_trace(machine: Microvmi) -> None:
     machine.close()
     assert driver.get_page_access(0) == PageAccess.ALL  # type: ignore[attr-defined]
     assert driver.poll(0) is None  # type: ignore[attr-defined]
-    assert driver.read_registers(0).cr3 == event.new_value  # type: ignore[attr-defined]
+    assert driver.read_states((0,))[0]["cr3"] == event.new_value  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("how", ["close", "stop_listening"])
@@ -230,7 +229,7 @@ def test_the_end_of_the_process_releases_events() -> None:
         "import atexit\n"
         "class Telling(FakeDriver):\n"
         "    def end_events(self):\n"
-        "        print('released', self.read_registers(0).cr3); return True\n"
+        "        print('released', self.read_states(None)[0]['cr3']); return True\n"
         "machine = Microvmi.from_driver(Telling({0: bytearray(4096)}))\n"
         "machine.toggle_intercept(Intercept(EventKind.CR, 3)); machine.listen(1)\n"
     )
@@ -244,7 +243,7 @@ class Deliberate(FakeDriver):
     answers = 0
     again = threading.Event()
 
-    def resume(self, stop: Stop, action: ReplyAction, registers: X86Registers | None) -> None:
+    def resume(self, stop: Stop, action: ReplyAction, registers: Mapping[str, int] | None) -> None:
         self.answers += 1
         if self.answers > 1:
             self.again.set()

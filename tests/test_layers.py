@@ -16,7 +16,7 @@ PACKAGE = ROOT / "libmicrovmi_py"
 
 # From the bottom to the top; a module may import from its own layer and from those below.
 LAYERS = [
-    ("version", "declare", "errors", "model", "_direct"),
+    ("version", "declare", "errors", "model", "paging", "_direct"),
     ("params", "header", "environment"),
     ("arch",),
     ("events", "abilities"),
@@ -29,7 +29,7 @@ LAYERS = [
 ]
 VOCABULARY_ONLY = {
     "transport": {"version", "_direct", "declare", "errors", "model", "params", "transport"},
-    "arch": {"declare", "errors", "model", "params", "arch"},
+    "arch": {"declare", "errors", "model", "params", "paging", "arch"},
 }
 FORBIDDEN = {"signal", "asyncio", "subprocess", "multiprocessing", "tempfile", "concurrent"}
 

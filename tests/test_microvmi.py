@@ -12,17 +12,17 @@ import pytest
 from processors import x86_registers
 
 from libmicrovmi_py import DriverType, InvalidArgumentError, InvalidContextError, MemoryRange, Microvmi
-from libmicrovmi_py.arch.x86.registers import X86Registers
+from libmicrovmi_py.arch.state import VcpuState
 from libmicrovmi_py.drivers.fake import FakeDriver
 from libmicrovmi_py.errors import TimeoutExpiredError
-from libmicrovmi_py.model import PAGE_SIZE
+from libmicrovmi_py.model import PAGE_SIZE, Architecture
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
 def driver() -> FakeDriver:
-    return FakeDriver({0: bytearray(PAGE_SIZE)}, registers=[X86Registers(rip=1), X86Registers(rip=2)])
+    return FakeDriver({0: bytearray(PAGE_SIZE)}, states=[VcpuState(Architecture.X86, {"rip": rip}) for rip in (1, 2)])
 
 
 def test_the_whole_holds_its_parts(driver: FakeDriver) -> None:
@@ -67,6 +67,9 @@ def test_closing_twice_is_fine_and_using_a_closed_machine_is_not(driver: FakeDri
         machine.memory_map,
         machine.vcpu_count,
         machine.read_registers,
+        machine.read_state,
+        machine.read_states,
+        lambda: machine.write_state({}),
         lambda: machine.max_addr,
         lambda: machine.read_physical(0, 1),
         lambda: machine.read_physical_into(0, bytearray(1)),

@@ -14,7 +14,8 @@ NAMES = {
     *("InvalidArgumentError", "InvalidContextError", "IoError", "Memory", "MemoryKind", "MemoryRange", "Microvmi"),
     *("MicrovmiError", "NoDriverError", "NotMappedError", "NotSupportedError", "PaddedMemory", "Parameters"),
     *("PermissionDeniedError", "ReadOnlyError", "Registers", "SegmentReg", "StartupError", "SystemTableReg"),
-    *("TimeoutExpiredError", "VmGoneError", "X86Registers", "__version__", "release_all"),
+    *("TimeoutExpiredError", "VcpuState", "VmGoneError", "X86Registers", "__version__", "release_all"),
+    *("AddressSpace", "PageRights", "PageTables", "Paging", "PagingControl", "Translation", "TranslationFailure"),
     *("ALL_VCPUS", "Event", "EventKind", "Intercept", "PageAccess", "Reply", "ReplyAction"),
 }
 MACHINE = {
@@ -22,7 +23,7 @@ MACHINE = {
     *("read_physical", "read_physical_into", "read_physical_exactly_into", "read_physical_padded_into"),
     *("write_physical", "read_registers", "read_physical_batch", "map_physical", "physical", "write_registers"),
     *("get_page_access", "set_page_access", "toggle_intercept", "listen", "reply_event", "stop_listening"),
-    "abilities",
+    *("abilities", "address_space", "flush_translations", "read_state", "read_states", "write_state"),
 }
 STREAM = {"max_addr", "seek", "tell", "readinto", "readall", "write", "readable", "writable", "seekable", "close"}
 

@@ -47,6 +47,10 @@ def on_guests(bench: Bench) -> None:
         with bench.part("4 GiB, mostly untouched"), guests.stopped("shared", 4096, boot) as machine:
             idle.measure(programs, results, machine, "4 GiB")
             idle.compare(results)
+    for kind in ("shared", "private"):
+        if bench.wants("virtual"):
+            with bench.part(f"{kind} RAM: virtual memory"), guests.bare(kind) as machine:
+                bench.virtual(machine, kind)
     if bench.wants("opening"):
         with bench.part("opening"), guests.empty(512, 64 << 10) as machines:
             idle.openings(programs, results, machines)

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What control of a QEMU guest costs, beside the commands that QEMU itself needs for it, over an open connection.
+"""What control of a QEMU guest costs, beside the commands that QEMU itself needs for it.
+
+A connection counts as needed, one a call: QEMU serves one client a monitor, and others are to have their turn between
+the calls. The partner connects, takes the greeting, leaves negotiation, asks, takes the answer and hangs up.
 
 control.py PACKAGE URI MONITOR SECONDS
     prints pairs (see bench.h), in ns per call; the guest is stopped, and runs only to be paused
@@ -8,9 +11,11 @@ control.py PACKAGE URI MONITOR SECONDS
 from __future__ import annotations
 
 import importlib
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,26 +33,33 @@ def _human(connection: Any, line: str) -> object:
 
 PAUSE = "pause and resume"
 
-BARE: dict[str, Commands] = {
-    PAUSE: lambda connection: (connection.execute("stop"), connection.execute("cont")),
-    "read_registers": lambda connection: _human(connection, "info registers"),
-    "vCPU count": lambda connection: connection.execute("query-cpus-fast"),
+BARE: dict[str, Sequence[Commands]] = {
+    PAUSE: (lambda connection: connection.execute("stop"), lambda connection: connection.execute("cont")),
+    "read_registers": (lambda connection: _human(connection, "info registers"),),
+    "vCPU count": (lambda connection: connection.execute("query-cpus-fast"),),
+    "open by name": (lambda connection: (connection.execute("query-status"), _human(connection, "info mtree -f")),),
 }
-"""What is sent for each; opening is told apart."""
+"""What is sent for each, over how many connections."""
+
+CROWD = 1000
+OPENINGS = 40
 
 
-def _over_a_connection(monitor: Monitor, commands: Commands) -> float:
-    with monitor.held() as connection:
-        return pairs.timed(lambda: commands(connection))
+def _bare(monitor: Monitor, name: str) -> None:
+    for commands in BARE[name]:
+        with monitor.held() as connection:
+            commands(connection)
 
 
-def _connect(monitor: Monitor) -> float:
-    """A connection, and what there is of memory."""
-    before = time.perf_counter_ns()
-    with monitor.held() as connection:
-        connection.execute("query-status")
-        _human(connection, "info mtree -f")
-        return float(time.perf_counter_ns() - before)
+@contextmanager
+def _crowd() -> Iterator[None]:
+    """A block in which so many more processes run on this machine."""
+    with ExitStack() as stack:
+        for _ in range(CROWD):
+            child = subprocess.Popen(["sleep", "600"], stdin=subprocess.DEVNULL)
+            stack.callback(child.wait)
+            stack.callback(child.kill)
+        yield
 
 
 def _open(microvmi: Any, uri: str) -> float:
@@ -67,7 +79,9 @@ def main(package: str, uri: str, path: str, seconds: str) -> None:
     sys.path.insert(0, package)
     microvmi: Any = importlib.import_module("libmicrovmi_py").Microvmi
     monitor, each = Monitor(Path(path)), float(seconds) / 4
-    openings = pairs.take_turns(lambda: _open(microvmi, uri), lambda: _connect(monitor), each)
+    openings = pairs.take_turns(
+        lambda: _open(microvmi, uri), lambda: pairs.timed(lambda: _bare(monitor, "open by name")), each
+    )
     pairs.print_pair("control open by name", openings)
     with microvmi.open(uri) as machine:
         ours: dict[str, Callable[[], object]] = {
@@ -80,10 +94,14 @@ def main(package: str, uri: str, path: str, seconds: str) -> None:
                 monitor.execute("cont")
             _compare(name, call, monitor, each)
     monitor.execute("stop")
+    alone = [_open(microvmi, uri) for _ in range(OPENINGS)]
+    with _crowd():
+        beside = [_open(microvmi, uri) for _ in range(OPENINGS)]
+    pairs.print_pair("control open in a crowd", pairs.Samples(beside, alone))
 
 
 def _compare(name: str, call: Callable[[], object], monitor: Monitor, seconds: float) -> None:
-    samples = pairs.take_turns(lambda: pairs.timed(call), lambda: _over_a_connection(monitor, BARE[name]), seconds)
+    samples = pairs.take_turns(lambda: pairs.timed(call), lambda: pairs.timed(lambda: _bare(monitor, name)), seconds)
     pairs.print_pair(f"control {name}", samples)
 
 

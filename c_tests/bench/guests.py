@@ -122,6 +122,16 @@ def stopped(kind: str, mib: int, boot: Boot) -> Iterator[Machine]:
 
 
 @contextmanager
+def bare(kind: str) -> Iterator[Machine]:
+    """A guest with firmware only and ``shared`` or ``private`` RAM, whose measured part may be overwritten."""
+    check_room(512)
+    with in_shared_memory(), Guest(Config("file" if kind == "shared" else "private", 512)) as guest:
+        hva = int(guest.monitor.human(f"gpa2hva {MIB:#x}").split()[-1], 16) - MIB
+        ram = guest.ram_file if kind == "shared" else None
+        yield Machine(guest.uri, 128 * MIB, 256 * MIB, guest.name, ram, guest.pid, hva, guest.monitor.path)
+
+
+@contextmanager
 def empty(*sizes: int) -> Iterator[list[Machine]]:
     """Guests of so many MiB on sparse files that hold firmware only, side by side."""
     check_room(512)

@@ -29,8 +29,8 @@ READING = """
   there is no such thing. *dump* is one reading of everything in pieces of 1 MiB, all of it touched before.
 - The other promises are about pairs that take turns. *measured* is the median of the rounds' ratios, with the
   quartiles; beside it are both medians, and *quickest*, the ratio of the minima, which a busy machine spoils least. Of
-  starts the minima count. *within noise*: the limit lies between the quartiles, so another run may say otherwise. *The
-  machine was busy*: the partner's median is more than three times its minimum.
+  starts and of control the minima count. *within noise*: the limit lies between the quartiles, so another run may say
+  otherwise. *The machine was busy*: the partner's median is more than three times its minimum.
 - Drivers of frames run on the tests' simulators (`tests/drivers`): `virtualbox` on a libFDP and its shared memory,
   `kvm` on a libkvmi and its socket. Their partner is the library's own read function, called from C: for 1 MiB and 256
   pages as often as the library needs. *A libkvmi that answers at once* has its memory in the process, so that nothing
@@ -38,8 +38,9 @@ READING = """
 - Beside another context's large reads, which go on without a pause, 8 bytes are read every 0.3 ms; the median read
   counts. In the Python program a Python thread does the large reads.
 - The Python rows read the RAM file; their partners read the same bytes by `os.pread()`, by `ctypes.memmove()` or by
-  slices of a mapping of it. The partner of control is what QEMU itself takes for the commands named, over an open
-  connection; that of kdump is zlib, for one page.
+  slices of a mapping of it. The partner of control is a client of Python's that connects, sends the commands named and
+  hangs up, and does so for each of our calls, as others are to have their turn at the monitor between them; that of
+  kdump is zlib, for one page.
 - A start is a process's CPU time, that of the kernel included, from `exec` to its end.
 - Idle guests are dumped before anything else reads them: by `mem-dump`, by a loop over all addresses, and by one that
   reads what `SEEK_DATA` finds; of three times, as of 20 openings, the quickest counts. Growth is that of the blocks of

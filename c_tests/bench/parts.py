@@ -30,6 +30,7 @@ PARTS = {
     "private": "every column on private RAM, and pages that are kept",
     "idle": "dumping guests of 512 MiB and 4 GiB that are mostly untouched",
     "opening": "opening a guest of 512 MiB and one of 64 GiB",
+    "virtual": "virtual memory beside physical memory and bare walks, on shared and private RAM",
     "python": "the Python classes; C reads beside a Python thread that spins",
     "start": "from a program's start to the first byte",
     "control": "pause, registers, vCPUs and open of a QEMU guest",
@@ -41,7 +42,7 @@ PARTS = {
 """What --only takes, and what it means."""
 
 ON_ONE = ("shared", "python", "start", "control")
-WITH_GUESTS = (*ON_ONE, "private", "idle", "opening")
+WITH_GUESTS = (*ON_ONE, "private", "idle", "opening", "virtual")
 
 
 class Bench:
@@ -123,6 +124,12 @@ class Bench:
                 arguments += [f"leechcore={options.leechcore}", f"device=qemu://shm={shm},qmp={machine.monitor}"]
             self.results.size = machine.end - machine.start
             self.results.add(kind, self.programs.run("bench", *arguments))
+
+    def virtual(self, machine: Machine, kind: str) -> None:
+        """Virtual memory by tables that are written into the guest."""
+        arguments = [f"library={self.programs.library}", f"seconds={self.options.seconds / 2}", *machine.arguments()]
+        for program in ("ranges", "virtual"):
+            self.results.add(kind, self.programs.run(program, *arguments))
 
     def _hosts(self, machine: Machine) -> None:
         seconds = self.options.seconds

@@ -36,6 +36,8 @@ DIRECT = "{direct}"
 
 SOURCES: dict[str, list[str]] = {
     "bench": ["bench.c", "limits.c", *SHARED, "-ldl"],
+    "virtual": ["virtual.c", "limits.c", "reads.c", "rounds.c", "peers.c", "-ldl"],
+    "ranges": ["ranges.c", "limits.c", "reads.c", "rounds.c", "peers.c", "-ldl"],
     "frames": ["frames.c", "foreign.c", *SHARED, "-ldl"],
     "beside": ["beside.c", "rounds.c", "peers.c", "-ldl"],
     "libbeside.so": ["-shared", "-fPIC", "beside.c", "rounds.c", "peers.c", "-ldl"],

@@ -7,6 +7,7 @@ from _libmicrovmi import ffi, lib
 
 from libmicrovmi_py import environment
 from libmicrovmi_py._capi import convert, handles, mapped
+from libmicrovmi_py._capi import entry_virtual as entry_virtual  # its functions are there from the start as well
 from libmicrovmi_py._capi.boundary import exported, failed, on_machine, whole
 from libmicrovmi_py.declare import Any
 from libmicrovmi_py.drivers.registry import open_driver
@@ -206,6 +207,29 @@ def mvi_py_read_registers(machine: Microvmi, vcpu: int, registers: Any) -> None:
 @on_machine
 def mvi_py_write_registers(machine: Microvmi, vcpu: int, registers: Any) -> None:
     machine.write_registers(convert.registers(registers), vcpu)
+
+
+@on_machine
+def mvi_py_read_vcpu_states(machine: Microvmi, states: Any, capacity: int, count: Any) -> None:
+    from libmicrovmi_py._capi import vcpu_states  # of whom reads memory only, nobody needs it
+
+    found = machine.read_states()
+    vcpu_states.fill_all(states, found[:capacity])
+    count[0] = len(found)
+
+
+@on_machine
+def mvi_py_read_vcpu_state(machine: Microvmi, vcpu: int, state: Any) -> None:
+    from libmicrovmi_py._capi import vcpu_states
+
+    vcpu_states.fill(state, vcpu, machine.read_state(vcpu))
+
+
+@on_machine
+def mvi_py_write_vcpu_state(machine: Microvmi, vcpu: int, state: Any) -> None:
+    from libmicrovmi_py._capi import vcpu_states
+
+    machine.write_state(vcpu_states.values(state), vcpu)
 
 
 @on_machine

@@ -2,7 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * The boundary between C and Python, read by cffi and by the C compiler alike. Every mvi_py_ function is written in
- * Python (libmicrovmi_py/_capi/entry.py) and returns 1 for success; 0 is a failure, whose error is then set. `context`
+ * Python (entry.py and entry_virtual.py in libmicrovmi_py/_capi) and returns 1 for success; 0 is a failure, whose error is then set. `context`
  * is a live token. Out parameters are never NULL. Of a read `ready` bytes are there already; of one at a cursor `position`
  * is where they ended.
  */
@@ -31,12 +31,29 @@ int32_t mvi_py_abilities(uintptr_t context, struct microvmi_abilities *abilities
 int32_t mvi_py_vcpu_count(uintptr_t context, uint16_t *count);
 int32_t mvi_py_read_registers(uintptr_t context, uint16_t vcpu, struct Registers *registers);
 int32_t mvi_py_write_registers(uintptr_t context, uint16_t vcpu, const struct Registers *registers);
+/* `states` are as large as the first of them says; at least the first version's size. */
+int32_t mvi_py_read_vcpu_states(uintptr_t context, struct microvmi_vcpu_state *states, size_t capacity, size_t *count);
+int32_t mvi_py_read_vcpu_state(uintptr_t context, uint16_t vcpu, struct microvmi_vcpu_state *state);
+int32_t mvi_py_write_vcpu_state(uintptr_t context, uint16_t vcpu, const struct microvmi_vcpu_state *state);
 int32_t mvi_py_get_page_access(uintptr_t context, uint64_t address, uint32_t *access);
 int32_t mvi_py_set_page_access(uintptr_t context, uint64_t address, uint32_t access);
 int32_t mvi_py_toggle_intercept(uintptr_t context, uint16_t vcpu, const struct microvmi_intercept *intercept,
                                 bool enabled);
 int32_t mvi_py_listen(uintptr_t context, uint32_t timeout_ms, struct microvmi_event *event);
 int32_t mvi_py_reply_event(uintptr_t context, uint64_t id, uint32_t action, const struct Registers *registers);
+/* Address spaces are whole, and can be made ready for walks; as are translations, which are filled for what is not mapped
+ * as well. */
+int32_t mvi_py_get_address_space(uintptr_t context, uint16_t vcpu, struct microvmi_address_space *space);
+int32_t mvi_py_get_twin_address_space(uintptr_t context, const struct microvmi_address_space *space,
+                                      struct microvmi_address_space *twin);
+int32_t mvi_py_translate(uintptr_t context, const struct microvmi_address_space *space, uint64_t address,
+                         struct microvmi_translation *translation);
+int32_t mvi_py_read_virtual(uintptr_t context, bool padded, const struct microvmi_address_space *space,
+                            uint64_t address, uint8_t *buffer, size_t size, uint64_t ready, uint64_t *done);
+int32_t mvi_py_write_virtual(uintptr_t context, const struct microvmi_address_space *space, uint64_t address,
+                             const uint8_t *data, size_t size);
+int32_t mvi_py_read_virtual_batch(uintptr_t context, const struct microvmi_address_space *space,
+                                  struct microvmi_read_request *requests, size_t count);
 int32_t mvi_py_log(const char *filter);
 int32_t mvi_py_exit(void);
 int32_t mvi_py_release_all(uint32_t timeout_ms);

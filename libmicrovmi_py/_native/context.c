@@ -53,11 +53,8 @@ void *mvi_context_new(void)
 /* With the lock. Each table is an edition of its own; between two there is none, so that nobody takes one for the other's. */
 static struct mvi_table *mvi_put(struct mvi_slot *slot, struct mvi_table *table)
 {
-    static uint64_t editions;
     struct mvi_table *before;
 
-    if (table != NULL && table->edition == 0)
-        table->edition = ++editions;
     __atomic_store_n(&slot->edition, 0, __ATOMIC_RELEASE);
     before = mvi_table_put(&slot->table, table);
     if (table != NULL)

@@ -50,6 +50,12 @@ static inline void mvi_context_near(void *context)
     mvi_table_near((uintptr_t)context, &slot->table, &slot->edition);
 }
 
+/* The same for virtual memory. */
+static inline void mvi_context_near_space(void *context, const struct mvi_table *table)
+{
+    mvi_table_near_space((uintptr_t)context, table, &mvi_slot_of(context)->edition);
+}
+
 /* The table of a context, until mvi_table_leave(); NULL: the context is not live, or there is none. */
 static inline const struct mvi_table *mvi_context_enter(void *context)
 {

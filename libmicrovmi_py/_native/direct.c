@@ -126,22 +126,6 @@ static int32_t mvi_read_pieces(const struct mvi_table *table, bool padded, uint6
     return at == size ? MICROVMI_OK : MICROVMI_ERROR_NOT_MAPPED;
 }
 
-/* The most frequent case: within the mapping that this thread read last. Where the bytes are, NULL: not that case. */
-static inline const uint8_t *mvi_table_hit(const struct mvi_table *table, size_t hit, uint64_t address, size_t size)
-{
-    const struct mvi_region *region = &table->regions[hit];
-    uint64_t offset;
-
-    if (__builtin_expect(hit >= table->count, 0))
-        return NULL;
-    offset = address - region->start;
-    if (__builtin_expect(offset >= region->size || size > region->size - offset || region->bytes == NULL, 0))
-        return NULL;
-    if (region->image && (size == 0 || !mvi_may_touch(table->dense[hit], offset, size)))
-        return NULL;
-    return region->bytes + offset;
-}
-
 static int32_t mvi_read_slowly(const struct mvi_table *table, bool padded, uint64_t address, uint8_t *buffer,
                                size_t size, uint64_t *done)
 {
@@ -165,12 +149,7 @@ int32_t mvi_table_read(const struct mvi_table *table, bool padded, uint64_t addr
 
 /* ------------------------------------------------------------------------------------------------ writing -------- */
 
-/*
- * Whether all of a range can be written: 0, or the reason; *ready is how much could be, from the start. A machine that
- * ended is not written, mapped or not.
- */
-static int32_t mvi_check_write(const struct mvi_table *table, uint64_t address, size_t size, bool checked,
-                               uint64_t *ready)
+int32_t mvi_check_write(const struct mvi_table *table, uint64_t address, size_t size, bool checked, uint64_t *ready)
 {
     size_t index = mvi_first(table, address), at = 0;
     int32_t code = MICROVMI_OK;
@@ -216,6 +195,8 @@ int32_t mvi_table_write(const struct mvi_table *table, uint64_t address, const u
     }
     if (table->cache != NULL)
         mvi_cache_drop(table->cache, address, size);
+    if (table->lasts)
+        mvi_table_flush(table);
     *done = at;
     return code;
 }
@@ -228,23 +209,27 @@ static void mvi_read_one(const struct mvi_table *table, struct microvmi_read_req
         mvi_table_read(table, false, request->physical_address, request->buffer, request->size, &request->bytes_read);
 }
 
-/* The region of another process that holds a whole request, and can be read without waiting; NULL for every other. */
-static const struct mvi_region *mvi_whole_in_process(const struct mvi_table *table,
-                                                     const struct microvmi_read_request *request)
+const struct mvi_region *mvi_whole_in_process(const struct mvi_table *table, uint64_t address, size_t size)
 {
     size_t index;
     const struct mvi_region *region;
 
-    if (request->size == 0)
+    if (size == 0)
         return NULL;
-    index = mvi_first(table, request->physical_address);
+    index = mvi_first(table, address);
     if (index == table->count)
         return NULL;
     region = &table->regions[index];
-    return mvi_is_process(region) && !region->arriving && mvi_holds(region, request->physical_address) &&
-                   request->size <= region->size - (request->physical_address - region->start)
+    return mvi_is_process(region) && !region->arriving && mvi_holds(region, address) &&
+                   size <= region->size - (address - region->start)
                ? region
                : NULL;
+}
+
+static const struct mvi_region *mvi_request_in_process(const struct mvi_table *table,
+                                                       const struct microvmi_read_request *request)
+{
+    return mvi_whole_in_process(table, request->physical_address, request->size);
 }
 
 /* As many of `requests` as one process_vm_readv() takes and really read; at least one is done. `vectors` has room for
@@ -253,7 +238,7 @@ static size_t mvi_read_together(const struct mvi_table *table, struct microvmi_r
                                 struct iovec *vectors)
 {
     struct iovec *local = vectors, *remote = vectors + count; /* count is at most MVI_IOV_MAX */
-    const struct mvi_region *first = mvi_whole_in_process(table, requests), *region = first;
+    const struct mvi_region *first = mvi_request_in_process(table, requests), *region = first;
     size_t taken = 0, whole = 0;
     ssize_t got;
 
@@ -264,7 +249,7 @@ static size_t mvi_read_together(const struct mvi_table *table, struct microvmi_r
             requests[taken].size,
         };
         taken++;
-        region = taken < count ? mvi_whole_in_process(table, &requests[taken]) : NULL;
+        region = taken < count ? mvi_request_in_process(table, &requests[taken]) : NULL;
     }
     got = taken > 1 ? process_vm_readv(first->pid, local, taken, remote, taken, 0) : 0;
     if (got > 0 && mvi_has_ended(first))
@@ -289,7 +274,7 @@ bool mvi_table_read_batch(const struct mvi_table *table, struct microvmi_read_re
 
     while (index < count) {
         end = index + 1;
-        if (mvi_whole_in_process(table, &requests[index]) == NULL)
+        if (mvi_request_in_process(table, &requests[index]) == NULL)
             mvi_read_one(table, &requests[index]);
         else if (vectors == NULL && (vectors = malloc(2 * room * sizeof *vectors)) == NULL)
             mvi_read_one(table, &requests[index]);
@@ -340,28 +325,25 @@ uint64_t mvi_table_find(const struct mvi_table *table, uint64_t address, bool ho
     return address < table->max_address && (hole || index < table->count) ? address : table->max_address;
 }
 
-void mvi_describe(int32_t code, uint64_t address, size_t size, uint64_t done, char *text, size_t room)
+const char *mvi_cause(int32_t code)
 {
-    const char *cause =
-        "the memory could not be accessed (its file became shorter, a migration has yet to bring it, or "
-        "a background snapshot has yet to save it)";
-
     switch (code) {
     case MICROVMI_ERROR_NOT_MAPPED:
-        cause = "no memory";
-        break;
+        return "no memory";
     case MICROVMI_ERROR_READ_ONLY:
-        cause = "read-only memory";
-        break;
+        return "read-only memory";
     case MICROVMI_ERROR_PERMISSION:
-        cause = "the operating system refused access";
-        break;
+        return "the operating system refused access";
     case MICROVMI_ERROR_VM_GONE:
-        cause = "the machine ended or was migrated away";
-        break;
+        return "the machine ended or was migrated away";
     default:
-        break;
+        return "the memory could not be accessed (its file became shorter, a migration has yet to bring it, or "
+               "a background snapshot has yet to save it)";
     }
-    snprintf(text, room, "%s at physical address %#" PRIx64 " (%" PRIu64 " of %zu bytes before it)", cause,
+}
+
+void mvi_describe(int32_t code, uint64_t address, size_t size, uint64_t done, char *text, size_t room)
+{
+    snprintf(text, room, "%s at physical address %#" PRIx64 " (%" PRIu64 " of %zu bytes before it)", mvi_cause(code),
              address + done, done, size);
 }

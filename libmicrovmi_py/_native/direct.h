@@ -41,6 +41,11 @@ struct mvi_table *mvi_table_new(const struct mvi_region *regions, size_t count, 
                                 struct mvi_cache *cache, bool by_frames, struct mvi_foreign *foreign);
 void mvi_table_free(struct mvi_table *table);
 
+/* Before a table is used: its memory does not change by itself, so that translations may be remembered. */
+void mvi_table_lasts(struct mvi_table *table);
+/* Forget those of a table, in every thread; each write through the table does so. */
+void mvi_table_flush(const struct mvi_table *table);
+
 /*
  * Read at an address; *done is the length of the valid prefix. MICROVMI_ERROR_NOT_MAPPED where a plain read meets a
  * hole; a padded one fills holes with zeros. MVI_ASK_PYTHON (-1) for memory by frames of which not all was read: what

@@ -2,7 +2,7 @@
 /*
  * The exported functions: they check what can be checked without Python, and hand on the rest. A call that fails has
  * set the thread's error; one that succeeds has cleared it. Those for memory are in entry_memory.c and entry_streams.c,
- * those for events in events.c.
+ * those for registers in registers.c, those for events in events.c.
  */
 #include "entry.h"
 
@@ -175,12 +175,6 @@ bool microvmi_get_max_physical_addr(void *context, uint64_t *address_ptr)
 {
     return mvi_enter(context) && mvi_need(address_ptr, "address_ptr") &&
            mvi_leave(mvi_py_max_address((uintptr_t)context, address_ptr));
-}
-
-bool microvmi_read_registers(void *context, uint16_t vcpu, struct Registers *registers)
-{
-    return mvi_enter(context) && mvi_need(registers, "registers") &&
-           mvi_leave(mvi_py_read_registers((uintptr_t)context, vcpu, registers));
 }
 
 bool microvmi_get_vcpu_count(void *context, uint16_t *count)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The error of the calling thread: a code and a text that live until the thread's next call, or its end. */
 #include "internal.h"
-#include "thread.h"
+#include "readers.h"
 
 #include <pthread.h>
 #include <stdarg.h>
@@ -32,7 +32,7 @@ __attribute__((noinline)) void mvi_keep_error(int32_t code, char *text)
     free(mvi_thread.text);
     mvi_thread.code = code;
     mvi_thread.text = text;
-    mvi_thread.near.context = 0; /* the next word clears the error */
+    mvi_near_none(); /* the next word clears the error */
     if (mvi_error_has_key)
         (void)pthread_setspecific(mvi_error_key, text);
 }

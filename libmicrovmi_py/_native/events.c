@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The exported functions about registers to be written, page accesses and events; see entry.c. */
+/* The exported functions about page accesses and events; see entry.c. */
 #include "entry.h"
 
 /* What the first version of each struct that may grow held: nobody's is smaller. */
@@ -10,12 +10,6 @@
 _Static_assert(sizeof(struct microvmi_intercept) == MVI_INTERCEPT_SIZE, "grown: see mvi_need_struct()");
 _Static_assert(sizeof(struct microvmi_event) == MVI_EVENT_SIZE, "grown: see mvi_need_struct()");
 _Static_assert(sizeof(struct microvmi_reply) == MVI_REPLY_SIZE, "grown: see mvi_need_struct()");
-
-bool microvmi_write_registers(void *context, uint16_t vcpu, const struct Registers *registers)
-{
-    return mvi_enter(context) && mvi_need(registers, "registers") &&
-           mvi_leave(mvi_py_write_registers((uintptr_t)context, vcpu, registers));
-}
 
 bool microvmi_get_page_access(void *context, uint64_t physical_address, uint32_t *access)
 {

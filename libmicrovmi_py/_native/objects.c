@@ -8,7 +8,7 @@
  */
 #include <Python.h>
 
-#include "table.h"
+#include "paging.h"
 
 #include "objects.h"
 
@@ -87,6 +87,62 @@ static PyObject *mvi_read_bytes(PyObject *self __attribute__((unused)), PyObject
     return Py_BuildValue("(iK)", (int)code, (unsigned long long)done);
 }
 
+/* What a virtual read gave that was not whole: (error, what there is of it, the members of the translation). */
+static PyObject *mvi_stopped(int32_t code, PyObject *begun, const struct microvmi_translation *end)
+{
+    if (begun == NULL)
+        return NULL;
+    return Py_BuildValue("(iNIKKIIKK)", (int)code, begun, (unsigned)end->failure,
+                         (unsigned long long)end->physical_address, (unsigned long long)end->page_size,
+                         (unsigned)end->rights, (unsigned)end->level, (unsigned long long)end->entry,
+                         (unsigned long long)end->entry_address);
+}
+
+/* read_virtual(table, space, address, size): all of it, or as mvi_stopped() has it. */
+static PyObject *mvi_read_virtual(PyObject *self __attribute__((unused)), PyObject *const *arguments, Py_ssize_t count)
+{
+    const struct mvi_table *table = count == 4 ? PyLong_AsVoidPtr(arguments[0]) : NULL;
+    const struct mvi_space *space = table != NULL ? PyLong_AsVoidPtr(arguments[1]) : NULL;
+    Py_ssize_t size = space != NULL ? mvi_size_of(arguments[3]) : -1;
+    uint64_t address = size >= 0 ? PyLong_AsUnsignedLongLong(arguments[2]) : 0, done = 0;
+    PyObject *bytes = size >= 0 && PyErr_Occurred() == NULL ? PyBytes_FromStringAndSize(NULL, size) : NULL, *begun;
+    struct microvmi_translation end = MICROVMI_TRANSLATION_INIT;
+    uint8_t *buffer;
+    int32_t code;
+
+    if (bytes == NULL)
+        return PyErr_Occurred() != NULL ? NULL : PyLong_FromLong(MICROVMI_ERROR_INVALID_ARGUMENT);
+    buffer = (uint8_t *)PyBytes_AsString(bytes);
+    Py_BEGIN_ALLOW_THREADS
+    code = mvi_virtual_read(table, space, false, address, buffer, (size_t)size, &done, &end);
+    Py_END_ALLOW_THREADS
+    if (code == MICROVMI_OK)
+        return bytes;
+    begun = PyBytes_FromStringAndSize((char *)buffer, (Py_ssize_t)done);
+    Py_DECREF(bytes);
+    return mvi_stopped(code, begun, &end);
+}
+
+/* fill_virtual(table, space, padded, address, buffer): 0 if all was filled, or as mvi_stopped() has it. */
+static PyObject *mvi_fill_virtual(PyObject *self __attribute__((unused)), PyObject *const *arguments, Py_ssize_t count)
+{
+    const struct mvi_table *table = count == 5 ? PyLong_AsVoidPtr(arguments[0]) : NULL;
+    const struct mvi_space *space = table != NULL ? PyLong_AsVoidPtr(arguments[1]) : NULL;
+    uint64_t address = space != NULL ? PyLong_AsUnsignedLongLong(arguments[3]) : 0, done = 0;
+    bool padded = space != NULL && PyObject_IsTrue(arguments[2]) == 1;
+    struct microvmi_translation end = MICROVMI_TRANSLATION_INIT;
+    Py_buffer view;
+    int32_t code;
+
+    if (space == NULL || PyErr_Occurred() != NULL || PyObject_GetBuffer(arguments[4], &view, PyBUF_WRITABLE) != 0)
+        return PyErr_Occurred() != NULL ? NULL : PyLong_FromLong(MICROVMI_ERROR_INVALID_ARGUMENT);
+    Py_BEGIN_ALLOW_THREADS
+    code = mvi_virtual_read(table, space, padded, address, view.buf, (size_t)view.len, &done, &end);
+    Py_END_ALLOW_THREADS
+    PyBuffer_Release(&view);
+    return code == MICROVMI_OK ? PyLong_FromLong(0) : mvi_stopped(code, PyLong_FromUnsignedLongLong(done), &end);
+}
+
 /* ------------------------------------------------------------------------------------------------ batches -------- */
 
 /* A pair of an address and a buffer, which is then held by `view`. False, without an error: something else. */
@@ -125,10 +181,12 @@ static PyObject *mvi_results(const struct microvmi_read_request *requests, Py_ss
     return results;
 }
 
-/* read_batch(table, [(address, buffer), ...]): a list, or the number of the first request that is no such pair. */
+/* read_batch(table, [(address, buffer), ...], space): a list, or the number of the first request that is no such pair. The
+ * addresses are virtual ones of the space, which need not be given. */
 static PyObject *mvi_read_batch(PyObject *self __attribute__((unused)), PyObject *const *arguments, Py_ssize_t count)
 {
-    const struct mvi_table *table = count == 2 ? PyLong_AsVoidPtr(arguments[0]) : NULL;
+    const struct mvi_table *table = count == 2 || count == 3 ? PyLong_AsVoidPtr(arguments[0]) : NULL;
+    const struct mvi_space *space = count == 3 ? PyLong_AsVoidPtr(arguments[2]) : NULL;
     PyObject *pairs = table != NULL ? PySequence_List(arguments[1]) : NULL, *results = NULL;
     Py_ssize_t wanted = pairs != NULL ? PyList_Size(pairs) : 0, taken = 0;
     struct microvmi_read_request *requests = calloc((size_t)wanted + 1, sizeof *requests);
@@ -139,7 +197,10 @@ static PyObject *mvi_read_batch(PyObject *self __attribute__((unused)), PyObject
             taken++;
         if (taken == wanted) {
             Py_BEGIN_ALLOW_THREADS
-            mvi_table_read_batch(table, requests, (size_t)wanted);
+            if (space != NULL)
+                mvi_virtual_read_batch(table, space, requests, (size_t)wanted);
+            else
+                mvi_table_read_batch(table, requests, (size_t)wanted);
             Py_END_ALLOW_THREADS
         }
         results = taken == wanted ? mvi_results(requests, wanted) : PyLong_FromSsize_t(taken);
@@ -161,6 +222,8 @@ bool mvi_object_functions(uintptr_t names)
     static PyMethodDef functions[] = {
         {"take_bytes", (PyCFunction)(void (*)(void))mvi_take_bytes, METH_FASTCALL, NULL},
         {"read_bytes", (PyCFunction)(void (*)(void))mvi_read_bytes, METH_FASTCALL, NULL},
+        {"read_virtual", (PyCFunction)(void (*)(void))mvi_read_virtual, METH_FASTCALL, NULL},
+        {"fill_virtual", (PyCFunction)(void (*)(void))mvi_fill_virtual, METH_FASTCALL, NULL},
         {"read_batch", (PyCFunction)(void (*)(void))mvi_read_batch, METH_FASTCALL, NULL},
     };
     PyGILState_STATE gil = PyGILState_Ensure();

@@ -87,6 +87,43 @@ void mvi_table_near(uintptr_t context, struct mvi_table *const *place, const uin
     };
 }
 
+/* Whether the last read was one of a mapping; *image: of a file with holes, perhaps. */
+static bool mvi_was_mapped(const struct mvi_table *table, bool *image)
+{
+    size_t hit = mvi_thread.last_hit;
+
+    *image = hit < table->count && table->regions[hit].image;
+    return *image || (hit < table->count && table->words[hit].span != 0);
+}
+
+void mvi_table_near_space(uintptr_t context, const struct mvi_table *table, const uint64_t *edition)
+{
+    struct mvi_translations *own = mvi_thread.translations;
+    const struct mvi_view *view = own != NULL ? own->view : NULL;
+    uint32_t paging;
+    bool image;
+
+    if (!mvi_light || own == NULL || !mvi_was_mapped(table, &image) ||
+        __atomic_load_n(edition, __ATOMIC_ACQUIRE) != table->edition || (uintptr_t)table != mvi_thread.reader->used ||
+        (table->lasts && view->edition != table->edition))
+        return;
+    paging = view->space.given.paging;
+    own->near = (struct mvi_near_space){
+        .context = context,
+        .keeper = table->lasts && !image ? context : 0,
+        .place = edition,
+        .edition = table->edition,
+        .table = table,
+        .key = view->key,
+        .flushes = view->flushes,
+        .view = view,
+        .keeps = table->lasts,
+        .given = view->space.given,
+    };
+    if (!table->lasts && !image && (paging == MICROVMI_PAGING_X86_4_LEVELS || paging == MICROVMI_PAGING_X86_5_LEVELS))
+        own->near.walker = context;
+}
+
 struct mvi_table *mvi_table_put(struct mvi_table **place, struct mvi_table *table)
 {
     return __atomic_exchange_n(place, table, __ATOMIC_ACQ_REL);

@@ -15,6 +15,7 @@
 #define MVI_READERS_H
 
 #include "table.h"
+#include "words.h"
 
 #include <string.h>
 
@@ -94,10 +95,107 @@ static inline bool mvi_table_read_word(uintptr_t context, uint64_t address, uint
  */
 void mvi_table_near(uintptr_t context, struct mvi_table *const *place, const uint64_t *edition);
 
+/*
+ * The same for virtual memory: through tables that are mapped as well, and by translations that are remembered. What it
+ * needs stands with the thread's translations.
+ */
+static inline bool mvi_is_near(const struct mvi_near_space *near, const struct microvmi_address_space *given,
+                               uint64_t address)
+{
+    return __builtin_expect(mvi_same_space(&near->given, given), 1) &&
+           __builtin_expect((address & (PAGE_SIZE - 1)) <= PAGE_SIZE - 8, 1);
+}
+
+/* Begin to use the table of the last word, if it is the present one; `reader` is left in any case. */
+static inline bool mvi_near_enter(struct mvi_reader *reader, const struct mvi_near_space *near)
+{
+    uint64_t edition = near->edition;
+
+    __atomic_store_n(&reader->used, edition, __ATOMIC_RELAXED);
+    __asm__ volatile(
+        "" ::
+            : "memory"); /* mvi_table_near_space() saw to it: membarrier() is the other half of this fence */
+    return __builtin_expect(__atomic_load_n(near->place, __ATOMIC_ACQUIRE) == edition, 1);
+}
+
+static inline void mvi_near_leave(struct mvi_reader *reader)
+{
+    __atomic_store_n(&reader->used, 0, __ATOMIC_RELEASE);
+}
+
+/* By a translation that is remembered, in the mapping read last. */
+static inline bool mvi_virtual_read_kept(uintptr_t context, const struct microvmi_address_space *given,
+                                         uint64_t address, uint8_t *buffer)
+{
+    struct mvi_translations *own = mvi_thread.translations;
+    struct mvi_reader *reader;
+    uint64_t physical, offset;
+
+    if (__builtin_expect(own == NULL, 0) || own->near.keeper != context || !mvi_is_near(&own->near, given, address))
+        return false;
+    reader = mvi_thread.reader;
+    if (mvi_near_enter(reader, &own->near) &&
+        __builtin_expect(own->near.flushes == __atomic_load_n(&own->near.table->flushes, __ATOMIC_ACQUIRE), 1) &&
+        __builtin_expect(mvi_translation_get(own, own->near.key, address, &physical), 1) &&
+        __builtin_expect((offset = physical - own->near.data.start) < own->near.data.span, 1)) {
+        memcpy(buffer, own->near.data.bytes + offset, 8);
+        mvi_near_leave(reader);
+        return true;
+    }
+    mvi_near_leave(reader);
+    return false;
+}
+
+/* By a walk of x86 with four levels or five, with tables in the mapping where they were last; nothing is remembered. */
+static inline bool mvi_virtual_read_walked(uintptr_t context, const struct microvmi_address_space *given,
+                                           uint64_t address, uint8_t *buffer)
+{
+    struct mvi_translations *own = mvi_thread.translations;
+    struct mvi_reader *reader;
+    uint64_t physical, offset;
+
+    if (__builtin_expect(own == NULL, 0) || own->near.walker != context || !mvi_is_near(&own->near, given, address))
+        return false;
+    reader = mvi_thread.reader;
+    if (mvi_near_enter(reader, &own->near) && mvi_walk_long(&own->near, address, &physical) &&
+        __builtin_expect((offset = physical - own->near.data.start) < own->near.data.span, 1)) {
+        memcpy(buffer, own->near.data.bytes + offset, 8);
+        mvi_near_leave(reader);
+        return true;
+    }
+    mvi_near_leave(reader);
+    return false;
+}
+
+/* In any mapping, by what is remembered or by a walk. */
+static inline bool mvi_virtual_read_word(uintptr_t context, const struct microvmi_address_space *given,
+                                         uint64_t address, uint8_t *buffer)
+{
+    struct mvi_translations *own = mvi_thread.translations;
+    const uint8_t *bytes = NULL;
+    struct mvi_reader *reader;
+    uint64_t physical;
+
+    if (__builtin_expect(own == NULL, 0) || own->near.context != context || !mvi_is_near(&own->near, given, address))
+        return false;
+    reader = mvi_thread.reader;
+    if (mvi_near_enter(reader, &own->near) && mvi_word_through(own, address, &physical))
+        bytes = mvi_word_at(own->near.table, physical, &own->near.data);
+    if (bytes != NULL)
+        memcpy(buffer, bytes, 8);
+    mvi_near_leave(reader);
+    return bytes != NULL;
+}
+
+/* After a word of virtual memory was read, as mvi_table_near(). */
+void mvi_table_near_space(uintptr_t context, const struct mvi_table *table, const uint64_t *edition);
+
 /* From now on, until the next word: nothing is read the fast way by this thread. */
 static inline void mvi_near_none(void)
 {
     mvi_thread.near.context = 0;
+    if (mvi_thread.translations != NULL)
+        mvi_near_forget(mvi_thread.translations);
 }
 
 /* Put a table (NULL: none) into a place; the one before is returned, which mvi_table_wait() is to be called with. */

@@ -39,4 +39,20 @@ int32_t mvi_copy_sparse(const struct mvi_region *region, uint8_t *dense, uint64_
 int32_t mvi_read_image(const struct mvi_region *region, uint8_t *dense, uint64_t offset, uint8_t *buffer, size_t size,
                        size_t *done);
 
+/* The most frequent case: within the mapping that this thread read last. Where the bytes are, NULL: not that case. */
+static inline const uint8_t *mvi_table_hit(const struct mvi_table *table, size_t hit, uint64_t address, size_t size)
+{
+    const struct mvi_region *region = &table->regions[hit];
+    uint64_t offset;
+
+    if (__builtin_expect(hit >= table->count, 0))
+        return NULL;
+    offset = address - region->start;
+    if (__builtin_expect(offset >= region->size || size > region->size - offset || region->bytes == NULL, 0))
+        return NULL;
+    if (region->image && (size == 0 || !mvi_may_touch(table->dense[hit], offset, size)))
+        return NULL;
+    return region->bytes + offset;
+}
+
 #endif

@@ -135,6 +135,7 @@ static const struct mvi_region *mvi_find_watched(const struct mvi_table *table)
 struct mvi_table *mvi_table_new(const struct mvi_region *regions, size_t count, uint64_t max_address,
                                 struct mvi_cache *cache, bool by_frames, struct mvi_foreign *foreign)
 {
+    static uint64_t editions;
     struct mvi_table *table;
 
     if (!mvi_are_sane(regions, count)) {
@@ -153,7 +154,9 @@ struct mvi_table *mvi_table_new(const struct mvi_region *regions, size_t count, 
     table->dense = NULL;
     table->chunks = NULL;
     table->words = NULL;
-    table->edition = 0;
+    table->edition = __atomic_add_fetch(&editions, 1, __ATOMIC_RELAXED);
+    table->lasts = false;
+    table->flushes = 0;
     table->buckets = NULL;
     table->watched = mvi_find_watched(table);
     if (mvi_make_dense(table) && mvi_make_words(table) && mvi_make_buckets(table))
@@ -172,4 +175,15 @@ void mvi_table_free(struct mvi_table *table)
     free(table->buckets);
     free(table->words);
     free(table);
+}
+
+void mvi_table_lasts(struct mvi_table *table)
+{
+    table->lasts = true;
+}
+
+void mvi_table_flush(const struct mvi_table *table)
+{
+    __atomic_fetch_add((uint64_t *)&table->flushes, 1,
+                       __ATOMIC_ACQ_REL); /* the table was made as one that is not constant */
 }

@@ -46,7 +46,9 @@ struct mvi_table {
     uint32_t *buckets; /* an index of `regions` by address: the first that ends behind the bucket's start */
     unsigned bucket_shift;
     uint64_t last;    /* the last byte of all regions */
-    uint64_t edition; /* a number that no other published table ever had; 0 while it was not published */
+    uint64_t edition; /* a number that no other table ever had */
+    bool lasts;       /* its memory does not change by itself: translations are remembered, */
+    uint64_t flushes; /* until this changes, which it does with every write; atomic */
     struct mvi_region regions[];
 };
 
@@ -87,5 +89,17 @@ static inline size_t mvi_first(const struct mvi_table *table, uint64_t address)
         return hit;
     return mvi_search(table, address);
 }
+
+/* direct.c: the region of another process that holds so many bytes, and can be read without waiting; NULL for every other. */
+const struct mvi_region *mvi_whole_in_process(const struct mvi_table *table, uint64_t address, size_t size);
+
+/*
+ * direct.c: whether all of a range can be written: 0, or the reason; *ready is how much could be, from the start. A machine
+ * that ended is not written, mapped or not.
+ */
+int32_t mvi_check_write(const struct mvi_table *table, uint64_t address, size_t size, bool checked, uint64_t *ready);
+
+/* direct.c: what a code means, in words that an address follows. */
+const char *mvi_cause(int32_t code);
 
 #endif

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 struct mvi_reader;
+struct mvi_translations;
 
 /*
  * Where this thread read a word last, and may read the next one without a look at anything but the edition; see
@@ -33,16 +34,17 @@ struct mvi_look {
 struct mvi_thread {
     struct mvi_reader *reader; /* readers.h; NULL before the first direct access */
     struct mvi_near near;
-    size_t last_hit;          /* table.h: the region found last; a guess, checked before it is used */
-    int32_t code;             /* error.c: the error of the last call, */
-    char *text;               /* and its text: heap, freed when the thread ends; NULL stands for "" */
-    uintptr_t stack;          /* calls.c: the thread's stack, from here */
-    uintptr_t stack_end;      /* to here; 0: not known yet */
-    struct mvi_look process;  /* look.h: the last process that was found running, */
-    struct mvi_look file;     /* and the last region whose file was found whole */
-    uint64_t failed_position; /* stream.c: where the last read of a stream that failed began, */
-    uint64_t failed_done;     /* and how much it had read */
-    bool interrupted;         /* calls.c: the host's Python is owed a KeyboardInterrupt */
+    size_t last_hit;                       /* table.h: the region found last; a guess, checked before it is used */
+    int32_t code;                          /* error.c: the error of the last call, */
+    char *text;                            /* and its text: heap, freed when the thread ends; NULL stands for "" */
+    uintptr_t stack;                       /* calls.c: the thread's stack, from here */
+    uintptr_t stack_end;                   /* to here; 0: not known yet */
+    struct mvi_look process;               /* look.h: the last process that was found running, */
+    struct mvi_look file;                  /* and the last region whose file was found whole */
+    uint64_t failed_position;              /* stream.c: where the last read of a stream that failed began, */
+    uint64_t failed_done;                  /* and how much it had read */
+    struct mvi_translations *translations; /* translations.h: heap, freed when the thread ends; NULL: none yet */
+    bool interrupted;                      /* calls.c: the host's Python is owed a KeyboardInterrupt */
 };
 extern __attribute__((visibility("hidden"))) __thread struct mvi_thread mvi_thread;
 

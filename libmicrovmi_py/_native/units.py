@@ -5,15 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-DIRECT = ("thread", "table", "look", "process", "sparse", "pagemap", "cache", "foreign", "stream", "direct")
+DIRECT = (
+    *("thread", "table", "look", "process", "sparse", "pagemap", "cache", "foreign", "stream", "direct"),
+    *("paging", "translations", "path", "gather", "virtual", "told", "runs"),
+)
 """Direct access to memory: part of the library, of the Python module, and of a benchmark."""
-MODULE = (*DIRECT, "objects", "turns")
+MODULE = (*DIRECT, "walks", "objects", "turns")
 """The Python module."""
 LIBRARY = (
     *MODULE,
     *("error", "readers", "context", "standard", "environment", "fork", "log"),
     *("python", "interpreter", "modules", "calls", "boot"),
-    *("entry", "entry_memory", "entry_streams", "events"),
+    *("entry", "entry_memory", "entry_streams", "entry_virtual", "registers", "events"),
 )
 """All of them."""
 

@@ -12,19 +12,18 @@ from __future__ import annotations
 
 import abc
 import enum
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from libmicrovmi_py.abilities import Ability
 from libmicrovmi_py.declare import TYPE_CHECKING, ClassVar, Protocol, dataclass, runtime_checkable
-from libmicrovmi_py.errors import InvalidArgumentError
 from libmicrovmi_py.events import EventAbilities, Intercept, PageAccess, ReplyAction, Stop
 from libmicrovmi_py.model import Architecture, DriverType, MemoryKind, MemoryRange
 from libmicrovmi_py.params import Parameters
 from libmicrovmi_py.transport.reach import Reach
 
 if TYPE_CHECKING:
-    from libmicrovmi_py.arch import Registers
+    from libmicrovmi_py.arch.state import VcpuState
     from libmicrovmi_py.transport.foreign_reads import ForeignReads
 
 
@@ -33,7 +32,8 @@ class Driver(abc.ABC):
 
     ``name`` is lower case and unique. ``type`` is the number C callers see. ``parameters`` names the keys this driver
     takes besides ``vm_name``, each with one line of help. ``automatic`` is whether the driver takes part when none
-    was named. ``static`` is whether memory never changes, so that pages that were read are kept from the start on.
+    was named. ``static`` is whether memory never changes, so that pages that were read are kept from the start on;
+    ``lasting`` is the same of memory that is read in place, of which translations alone are kept.
     ``architecture`` is that of the vCPUs, whose registers are read and written: an object that opened a machine of
     another one says so.
     """
@@ -43,6 +43,7 @@ class Driver(abc.ABC):
     parameters: ClassVar[dict[str, str]] = {}
     automatic: ClassVar[bool] = True
     static: ClassVar[bool] = False
+    lasting: ClassVar[bool] = False
     architecture: Architecture = Architecture.X86
 
     @classmethod
@@ -247,6 +248,20 @@ class SupportsPause(Protocol):
 
 
 @runtime_checkable
+class SupportsSessions(Protocol):
+    """Asking the hypervisor several things over one connection, where a connection takes time."""
+
+    def session(self) -> AbstractContextManager[None]:
+        """While it lasts, what this thread asks goes over one connection, which is made when it is first needed.
+
+        Others may be waiting for it all the time: a caller's call is the longest. Sessions may be within each other.
+        """
+
+    def leave_session(self) -> None:
+        """Let others have their turn, in a session that goes on and makes another connection when it needs one."""
+
+
+@runtime_checkable
 class SupportsLateRun(Protocol):
     """Leaving an order with a machine that does not answer."""
 
@@ -264,24 +279,40 @@ class SupportsVcpus(Protocol):
 
 
 @runtime_checkable
-class SupportsRegisters(SupportsVcpus, Protocol):
+class SupportsVcpuStates(SupportsVcpus, Protocol):
     """Reading registers."""
 
-    def read_registers(self, vcpu: int) -> Registers:
-        """The registers of vCPU ``vcpu``, counted from 0, as the class of the driver's ``architecture``.
+    architecture: Architecture
 
-        For the check of the number there is :func:`check_vcpu`.
+    def read_states(self, vcpus: Sequence[int] | None) -> list[VcpuState]:
+        """The registers of these vCPUs, counted from 0, or of all of them, in one go.
+
+        A state has what the hypervisor tells, and nothing that was made up. That of a vCPU of which nothing is known
+        (it is offline, a dump has no note of it) is empty, and no error. :func:`asked_vcpus` checks the numbers.
         """
 
 
 @runtime_checkable
-class SupportsRegisterWrites(Protocol):
+class SupportsUnstoppedStates(SupportsVcpuStates, Protocol):
+    """Reading some registers without what reading all of them does to a machine that runs."""
+
+    def read_unstopped(self, vcpu: int) -> VcpuState:
+        """Those of a vCPU that can be had without stopping a machine that runs; the registers of paging in any case."""
+
+
+@runtime_checkable
+class SupportsStateWrites(SupportsVcpuStates, Protocol):
     """Writing registers."""
 
-    def write_registers(self, vcpu: int, registers: Registers) -> None:
-        """Make ``registers``, of the driver's ``architecture``, those of vCPU ``vcpu``.
+    @property
+    def writable_registers(self) -> Container[str]:
+        """The names of those that the hypervisor lets one write. It asks nobody."""
 
-        What the hypervisor does not let one change stays as it is.
+    def write_state(self, vcpu: int, values: Mapping[str, int]) -> None:
+        """Write these of ``writable_registers``, which fit, to vCPU ``vcpu``; the others stay as they are.
+
+        All are written or none, as far as that can be told before. Without any it finds out whether the vCPU could be
+        written. Raises ``NotSupportedError`` for a vCPU of which they cannot be written, now or ever.
         """
 
 
@@ -309,11 +340,12 @@ class SupportsEvents(SupportsVcpus, Protocol):
     def poll(self, timeout: float) -> Stop | None:
         """The next stop, waiting ``timeout`` seconds at the most (0: look only). Raises ``VmGoneError``."""
 
-    def resume(self, stop: Stop, action: ReplyAction, registers: Registers | None) -> None:
+    def resume(self, stop: Stop, action: ReplyAction, registers: Mapping[str, int] | None) -> None:
         """Let the vCPU of a stop that :meth:`poll` told go on; ``action`` is one that its kind allows.
 
-        ``registers`` become the vCPU's, ``None`` leaves them as they are. On an error the vCPU stands as before; it is
-        a ``NotSupportedError`` for an answer that this one stop cannot have.
+        ``registers`` are what those of the frozen struct become, by their names in a state, and 0 for what is not known
+        in both; what the hypervisor does not let one write stays as it is. ``None`` leaves all as they are. On an error
+        the vCPU stands as before; it is a ``NotSupportedError`` for an answer that this one stop cannot have.
         """
 
     def quiet(self) -> AbstractContextManager[None]:
@@ -346,8 +378,8 @@ ABILITIES: dict[type, Ability] = {
     SupportsMemoryMap: Ability.MEMORY_MAP,
     SupportsPause: Ability.PAUSE,
     SupportsVcpus: Ability.VCPU_COUNT,
-    SupportsRegisters: Ability.READ_REGISTERS,
-    SupportsRegisterWrites: Ability.WRITE_REGISTERS,
+    SupportsVcpuStates: Ability.READ_REGISTERS,
+    SupportsStateWrites: Ability.WRITE_REGISTERS,
     SupportsPageAccess: Ability.PAGE_ACCESS,
     SupportsEvents: Ability.EVENTS,
 }
@@ -356,23 +388,10 @@ ABILITIES: dict[type, Ability] = {
 
 def able_by_methods(driver: Driver) -> Ability:
     """What a driver has the methods for."""
-    able = Ability.READ
+    able = Ability.READ | Ability.VIRTUAL
     if isinstance(driver, SupportsRegions):
         able |= Ability.WRITE | Ability.MEMORY_MAP
     for protocol, ability in ABILITIES.items():
         if isinstance(driver, protocol):
             able |= ability
     return able
-
-
-def check_vcpu(vcpu: int, count: int) -> None:
-    """Raise ``InvalidArgumentError`` unless there is a vCPU of that number among ``count``."""
-    if not 0 <= vcpu < count:
-        raise InvalidArgumentError(f"no vCPU {vcpu}: the machine has {count}, counted from 0")
-
-
-def check_architecture(registers: Registers, expected: Architecture) -> None:
-    """Raise ``InvalidArgumentError`` unless registers are those of a machine's architecture."""
-    if registers.architecture is not expected:
-        given = registers.architecture.name
-        raise InvalidArgumentError(f"registers of architecture {given}: the machine's is {expected.name}")

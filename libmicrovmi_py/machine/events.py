@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 from libmicrovmi_py.declare import replace
-from libmicrovmi_py.drivers.base import SupportsEvents, SupportsPageAccess, check_vcpu
+from libmicrovmi_py.drivers.base import SupportsEvents, SupportsPageAccess
 from libmicrovmi_py.errors import (
     DriverUnavailableError,
     InvalidArgumentError,
@@ -39,7 +39,9 @@ from libmicrovmi_py.events import (
     Stop,
 )
 from libmicrovmi_py.machine.failures import Failures
+from libmicrovmi_py.model import check_vcpu
 from libmicrovmi_py.transport.deadline import Deadline
+from libmicrovmi_py.transport.fds import StandardStreamsHeld
 
 _log = logger(__name__)
 
@@ -316,7 +318,12 @@ class EventSession:
                 verb = {ReplyAction.DENY: "denied", ReplyAction.RETRY: "retried"}[reply.action]
                 names = " or ".join(action.name for action in sorted(allowed))
                 raise NotSupportedError(f"an event of {stop.kind.name} cannot be {verb}: answer {names}")
-            self._driver.resume(stop, reply.action, reply.registers)
+            values = None
+            if reply.registers is not None:
+                with StandardStreamsHeld():
+                    from libmicrovmi_py.machine.registers import of_answer  # of whom answers without, nobody needs it
+                values = of_answer(self._driver, reply.registers, stop.vcpu)
+            self._driver.resume(stop, reply.action, values)
             del self._open[number]
 
     # ------------------------------------------------------------------------------------------------------ the end

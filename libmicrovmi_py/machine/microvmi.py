@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 from libmicrovmi_py.abilities import Abilities, Ability
@@ -14,21 +14,21 @@ from libmicrovmi_py.drivers.base import (
     Driver,
     SupportsEvents,
     SupportsPause,
-    SupportsRegisters,
-    SupportsRegisterWrites,
+    SupportsStateWrites,
     SupportsVcpus,
-    check_architecture,
+    SupportsVcpuStates,
 )
 from libmicrovmi_py.drivers.registry import open_driver
 from libmicrovmi_py.errors import InvalidArgumentError, NotSupportedError, was_closed
 from libmicrovmi_py.events import ALL_VCPUS, NO_EVENTS, Event, EventKind, Intercept, PageAccess, Reply
 from libmicrovmi_py.machine.books import Books
 from libmicrovmi_py.machine.events import EventSession
-from libmicrovmi_py.machine.runstate import RunBooks
+from libmicrovmi_py.machine.keeping import CACHE_SIZE, cache_size, keeper
+from libmicrovmi_py.machine.runstate import RunBooks, one_session
 from libmicrovmi_py.memory import Memory, PaddedMemory, PhysicalMemory
 from libmicrovmi_py.memory.batch import Result
 from libmicrovmi_py.memory.checks import memory_map
-from libmicrovmi_py.model import PAGE_SHIFT, DriverType, MemoryRange
+from libmicrovmi_py.model import PAGE_SHIFT, DriverType, MemoryRange, check_architecture
 from libmicrovmi_py.params import Parameters
 from libmicrovmi_py.transport.fds import StandardStreamsHeld
 
@@ -36,14 +36,10 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
     from libmicrovmi_py.arch import Registers
+    from libmicrovmi_py.arch.state import VcpuState
+    from libmicrovmi_py.memory.virtual import AddressSpace
 
 _Part = TypeVar("_Part")
-
-CACHE_SIZE = 16 << 20
-"""Bytes of pages kept of a paused machine unless the parameter ``cache`` says otherwise."""
-
-LARGEST_CACHE = 1 << 40
-"""What address space is asked for at the most; memory is taken as pages are kept."""
 
 
 class Microvmi:
@@ -59,7 +55,7 @@ class Microvmi:
     def __init__(self, vm_name: str | None = None, *, driver: str | None = None, **parameters: object) -> None:
         values = {key: None if value is None else str(value) for key, value in parameters.items()}
         params = Parameters({"vm_name": vm_name, **values}, driver=driver)
-        self._attach(open_driver(params), _cache_size(params))
+        self._attach(open_driver(params), cache_size(params))
 
     @classmethod
     def open(cls, uri: str) -> Microvmi:
@@ -71,7 +67,7 @@ class Microvmi:
     @classmethod
     def from_parameters(cls, params: Parameters) -> Microvmi:
         """Open what parsed parameters name."""
-        return cls.from_driver(open_driver(params), cache=_cache_size(params))
+        return cls.from_driver(open_driver(params), cache=cache_size(params))
 
     @classmethod
     def from_driver(cls, driver: Driver, *, cache: int = CACHE_SIZE) -> Microvmi:
@@ -99,13 +95,15 @@ class Microvmi:
         self._physical = physical
         self.memory = Memory(driver, physical)
         self.padded_memory = PaddedMemory(driver, physical)
-        self._run = RunBooks(driver, _keeper(driver, physical, cache)) if isinstance(driver, SupportsPause) else None
+        self._run = RunBooks(driver, keeper(driver, physical, cache)) if isinstance(driver, SupportsPause) else None
         self._events = EventSession(driver, driver.name) if isinstance(driver, SupportsEvents) else None
         self._books = Books(self._run, self._events)
         self._closing = threading.Lock()
         self._closed = False
         if driver.static:
             physical.keep_pages(cache)
+        elif driver.lasting and cache and physical.direct is not None:
+            physical.direct.keep_translations()
         physical.table()  # what the driver tells of its memory is checked now, not at the first read
 
     @property
@@ -179,6 +177,27 @@ class Microvmi:
         self._check_open()
         self._physical.write_from(address, memoryview(data).cast("B"))
 
+    # ----------------------------------------------------------------------------------------------- virtual memory
+
+    def address_space(self, base: int | None = None, *, vcpu: int | None = None, **tables: int) -> AddressSpace:
+        """The virtual memory that page tables map: those of a vCPU at this moment, or those at ``base``.
+
+        ``tables`` are members of :class:`~libmicrovmi_py.paging.PageTables`. Without a vCPU ``base`` is CR3, ``paging``
+        by default that of four levels; of AArch64 it is TTBR0_EL1, with ``upper_base`` and ``control``. A ``vcpu``
+        tells all by its registers, but for bases that are named: of another process in the same mode.
+
+        Raises ``InvalidArgumentError`` for what no processor has, ``NotSupportedError`` without these registers.
+        """
+        self._check_open()
+        with StandardStreamsHeld():
+            from libmicrovmi_py.machine import spaces  # of whom reads physical memory only, nobody needs it
+        return spaces.AddressSpace(self._physical, spaces.page_tables(self, base, vcpu, **tables))
+
+    def flush_translations(self) -> None:
+        """Forget translations that are kept while the machine is paused: after others wrote to its page tables."""
+        self._check_open()
+        self._physical.flush_translations()
+
     # -------------------------------------------------------------------------------------------- about the machine
 
     def memory_map(self) -> Sequence[MemoryRange]:
@@ -188,9 +207,10 @@ class Microvmi:
         that cannot be a machine's.
         """
         self._check_open()
-        if (run := self._run) is not None:
-            run.refresh()
-        return memory_map(self.driver)
+        with one_session(self.driver):
+            if (run := self._run) is not None:
+                run.refresh()
+            return memory_map(self.driver)
 
     # ---------------------------------------------------------------------------------------------------- run state
 
@@ -222,17 +242,47 @@ class Microvmi:
         return self._capable(SupportsVcpus, "tell the number of vCPUs").vcpu_count()
 
     def read_registers(self, vcpu: int = 0) -> Registers:
-        """The registers of one vCPU, counted from 0; they belong together only while the machine is paused."""
-        return self._capable(SupportsRegisters, "read registers").read_registers(vcpu)
+        """The registers of one vCPU, counted from 0, in the struct that does not grow: what is not known is 0.
+
+        They belong together only while the machine is paused. Of a QEMU that runs it has what can be had without
+        stopping it for a moment.
+        """
+        with StandardStreamsHeld():
+            from libmicrovmi_py.machine import registers as calls  # of whom reads memory only, nobody needs it
+        return calls.read_registers(self._capable(SupportsVcpuStates, "read registers"), vcpu)
+
+    def read_state(self, vcpu: int = 0, *, unstopped: bool = False) -> VcpuState:
+        """Every register of one vCPU that is known, by name. They belong together only while the machine is paused.
+
+        ``unstopped``: what can be had without stopping a machine that runs is enough, the registers of paging among it.
+        Raises ``NotSupportedError`` for a vCPU of which nothing is known.
+        """
+        with StandardStreamsHeld():
+            from libmicrovmi_py.machine import registers as calls  # of whom reads memory only, nobody needs it
+        return calls.read_state(self._capable(SupportsVcpuStates, "read registers"), vcpu, unstopped=unstopped)
+
+    def read_states(self) -> list[VcpuState]:
+        """Those of all vCPUs, in one go; one of which nothing is known is empty."""
+        return self._capable(SupportsVcpuStates, "read registers").read_states(None)
 
     def write_registers(self, registers: Registers, vcpu: int = 0) -> None:
         """Make ``registers`` those of a vCPU, which has to be stopped.
 
         Read them first and change what is to be changed: what the hypervisor does not let one change stays as it is.
         """
-        driver = self._capable(SupportsRegisterWrites, "write registers")
-        check_architecture(registers, self.driver.architecture)
-        driver.write_registers(vcpu, registers)
+        with StandardStreamsHeld():
+            from libmicrovmi_py.machine import registers as calls  # of whom reads memory only, nobody needs it
+        calls.write_registers(self._capable(SupportsStateWrites, "write registers"), registers, vcpu)
+
+    def write_state(self, values: Mapping[str, int], vcpu: int = 0) -> None:
+        """Write the registers that are in ``values``, a ``VcpuState`` or another mapping, to a vCPU that is stopped.
+
+        Raises, before anything is written, ``InvalidArgumentError`` for a name that is no register's and a value that
+        does not fit, ``NotSupportedError`` with the names of those that the hypervisor does not let one write.
+        """
+        with StandardStreamsHeld():
+            from libmicrovmi_py.machine import registers as calls  # of whom reads memory only, nobody needs it
+        calls.write_state(self._capable(SupportsStateWrites, "write registers"), values, vcpu)
 
     # ------------------------------------------------------------------------------------------------------- events
 
@@ -289,7 +339,7 @@ class Microvmi:
         with self._closing:
             if self._closed:
                 return
-            self._closed = True
+            self._closed = self._physical.closed = True
             try:
                 self._books.close()
             finally:
@@ -323,20 +373,3 @@ class Microvmi:
 
     def __repr__(self) -> str:
         return f"<Microvmi {self.driver.name}, {'closed' if self._closed else hex(self.driver.max_addr)}>"
-
-
-def _cache_size(params: Parameters) -> int:
-    size = params.integer("cache", CACHE_SIZE)
-    if not 0 <= size <= LARGEST_CACHE:
-        raise InvalidArgumentError(f"cache={size}: not a number of bytes up to {LARGEST_CACHE}")
-    return size
-
-
-def _keeper(driver: Driver, physical: PhysicalMemory, size: int) -> Callable[[bool], None]:
-    """What is told whether pages may be kept; those of a machine that never changes are kept all the time."""
-
-    def keep(wanted: bool) -> None:
-        if not driver.static:
-            physical.keep_pages(size if wanted else 0)
-
-    return keep

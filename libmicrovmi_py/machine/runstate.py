@@ -11,9 +11,9 @@ import enum
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 
-from libmicrovmi_py.drivers.base import Phase, RunState, SupportsLateRun, SupportsPause
+from libmicrovmi_py.drivers.base import Phase, RunState, SupportsLateRun, SupportsPause, SupportsSessions
 from libmicrovmi_py.errors import (
     DriverUnavailableError,
     MicrovmiError,
@@ -138,7 +138,8 @@ class RunBooks:
         if not self._lock.acquire(timeout=deadline.seconds):
             raise TimeoutExpiredError(f"another thread has been pausing or resuming for {deadline.seconds:g} s")
         try:
-            yield
+            with one_session(self._driver):
+                yield
         finally:
             self._lock.release()
 
@@ -189,6 +190,13 @@ class RunBooks:
                 break
             if deadline.expired:
                 raise TimeoutExpiredError(state.no_resume or "a stop that was not answered may still come")
+            if isinstance(self._driver, SupportsSessions):
+                self._driver.leave_session()
             time.sleep(_LOOK)
             state = self._look()
         return state
+
+
+def one_session(driver: object) -> AbstractContextManager[None]:
+    """A :meth:`SupportsSessions.session` of a driver that has them."""
+    return driver.session() if isinstance(driver, SupportsSessions) else nullcontext()

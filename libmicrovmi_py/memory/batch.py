@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 Request = tuple[int, memoryview]
-"""A guest-physical address and the bytes to fill from there."""
+"""An address, guest-physical unless it says otherwise, and the bytes to fill from there."""
 
 
 class Result(NamedTuple):
@@ -23,14 +23,16 @@ class Result(NamedTuple):
     error: AccessError | None
 
 
-def checked(requests: Iterable[tuple[int, WriteableBuffer]]) -> list[Request]:
-    """Requests whose buffers are bytes and whose addresses can be.
+def checked(
+    requests: Iterable[tuple[int, WriteableBuffer]], check: Callable[[int], None] = check_address
+) -> list[Request]:
+    """Requests whose buffers are bytes and whose addresses can be, as ``check`` has it.
 
     Raises ``InvalidArgumentError`` for an address that is not within 64 bits, ``TypeError`` for what is no buffer.
     """
     views = [(address, memoryview(buffer).cast("B")) for address, buffer in requests]
     for address, _ in views:
-        check_address(address)
+        check(address)
     return views
 
 

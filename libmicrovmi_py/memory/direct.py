@@ -20,8 +20,8 @@ from libmicrovmi_py.errors import (
 )
 from libmicrovmi_py.memory.batch import Request, Result, checked
 from libmicrovmi_py.memory.cache import PageCache
-from libmicrovmi_py.memory.checks import check_maximum, check_ranges
-from libmicrovmi_py.model import U64_MAX
+from libmicrovmi_py.memory.checks import check_address, check_maximum, check_ranges
+from libmicrovmi_py.model import PAGE_SIZE, U64_MAX
 from libmicrovmi_py.transport.native import functions, native
 from libmicrovmi_py.transport.reach import Reach
 
@@ -48,9 +48,11 @@ class Table:
         *,
         by_frames: bool = False,
         foreign: ForeignReads | None = None,
+        lasts: bool = False,
     ) -> None:
         """``by_frames``, without regions, is for a driver of frames: C reads the pages in the cache only, and what
-        ``foreign`` reads.
+        ``foreign`` reads. ``lasts``, as does a cache: the memory does not change by itself, so that translations of
+        virtual addresses may be remembered.
 
         Raises ``IoError`` for regions that no machine can have.
         """
@@ -62,6 +64,7 @@ class Table:
         reaches = {key: source.reach() for key, source in sources.items()}
         for row, region in zip(rows, regions, strict=False):
             _fill(row, region, reaches[id(region.source)])
+        lasts = lasts or cache is not None
         if not by_frames and all(reach.view is not None for reach in reaches.values()):
             cache = None  # a mapping is cheaper than a kept page
         self.cache = cache
@@ -72,6 +75,8 @@ class Table:
         if table == ffi.NULL:
             raise MemoryError(f"no memory for a table of {len(regions)} regions")
         self.pointer: Any = ffi.gc(table, lib.mvi_table_free)
+        if lasts:
+            lib.mvi_table_lasts(table)
         self.address = int(ffi.cast("uintptr_t", table))
 
     def release(self, _: object) -> None:
@@ -172,6 +177,7 @@ class DirectMemory:
         self._regions: Sequence[Region] | None = None
         self._table = Table((), 0)
         self._cache: PageCache | None = None
+        self._lasts = False
         self._lock = threading.Lock()
         self._forget: list[Callable[[], None]] = []
 
@@ -186,14 +192,21 @@ class DirectMemory:
             regions = self._driver.regions()
             if self._cache is not None and self._regions is not None and self._regions != regions:
                 self._cache = self._cache.emptied()
-            self._table = Table(regions, self._driver.max_addr, self._cache)
+            self._table = Table(regions, self._driver.max_addr, self._cache, lasts=self._lasts)
             self._regions = regions
             for forget in self._forget:
                 forget()
 
     def use_cache(self, cache: PageCache | None) -> None:
         """From now on keep pages in ``cache``, or none."""
+        if cache is None and self._cache is None and self._driver.regions() is self._regions:
+            return
         self._cache = cache
+        self._make_table()
+
+    def keep_translations(self) -> None:
+        """The memory never changes: translations of virtual addresses are remembered from now on."""
+        self._lasts = True
         self._make_table()
 
     def read(self, address: int, size: int) -> bytes:
@@ -233,12 +246,19 @@ class DirectMemory:
         """
         code, done = self._write(address, data, checked=False)
         if code == _ASK_PYTHON:
-            self._look_again(address, len(data))
-            self._open_for_writing(address, len(data))
+            self.prepare_write(address, len(data))
             code, done = self._write(address, data, checked=True)
         if code:
             refused = code in (NotMappedError.code, ReadOnlyError.code)
             raise _error(code, address + done, len(data), 0) if refused else _error(code, address, len(data), done)
+
+    def prepare_write(self, address: int, size: int) -> None:
+        """What C does not do of a write: see to it that memory is still there, and open it.
+
+        Raises what the driver raises when it cannot tell.
+        """
+        self._look_again(address, size)
+        self._open_for_writing(address, size)
 
     def _look_again(self, address: int, size: int) -> None:
         """Before a write to memory that may have been unplugged meanwhile: have the driver read its map anew."""
@@ -286,13 +306,20 @@ class DirectMemory:
         table, pairs = self.table(), list(requests)
         found = functions().read_batch(table.address, pairs)
         if isinstance(found, int):
-            found = functions().read_batch(table.address, _understood(pairs))
+            found = functions().read_batch(table.address, understood(pairs, check_address))
         assert isinstance(found, list)
-        whole = _Whole()
+        whole = Whole()
         return [
             whole[item] if isinstance(item, int) else _failed(request, *item)
             for item, request in zip(found, pairs, strict=True)
         ]
+
+    def read_tables(self, runs: Any) -> None:
+        """Do the reads that a walk over page tables wants (``runs.h``); what is no memory is no error."""
+        ffi, lib = native()
+        address = ffi.new("uint64_t *")
+        if code := lib.mvi_runs_read(runs, self.table().pointer, address):
+            raise _error(code, address[0], PAGE_SIZE, 0)
 
     def view(self, address: int, size: int) -> memoryview:
         """The bytes themselves, read-only: ``NotMappedError``, ``NotSupportedError`` where they are not mapped here."""
@@ -313,7 +340,7 @@ class DirectMemory:
         return int(native().lib.mvi_table_find(table.pointer, address, hole))
 
 
-class _Whole(dict[int, Result]):
+class Whole(dict[int, Result]):
     """The results of requests that were read as a whole, by their size: most are alike."""
 
     def __missing__(self, size: int) -> Result:
@@ -326,9 +353,9 @@ def _failed(request: tuple[int, WriteableBuffer], code: int, done: int) -> Resul
     return Result(done, _error(code, address, memoryview(buffer).nbytes, done))
 
 
-def _understood(requests: Sequence[tuple[int, WriteableBuffer]]) -> list[Request]:
-    """Requests as C takes them; raises what is wrong with the first that is none."""
-    views = checked(requests)
+def understood(requests: Sequence[tuple[int, WriteableBuffer]], check: Callable[[int], None]) -> list[Request]:
+    """Requests as C takes them; raises what is wrong with the first that is none, ``check`` what is with an address."""
+    views = checked(requests, check)
     for _, view in views:
         native().ffi.from_buffer("uint8_t[]", view, require_writable=True)
     return views
@@ -346,5 +373,9 @@ def _error(code: int, address: int, size: int, done: int) -> AccessError:
     ffi, lib = native()
     text = ffi.new("char[]", native().lib.MVI_DESCRIPTION)
     lib.mvi_describe(code, address & U64_MAX, size, done, text, len(text))
-    kind = _ERRORS.get(code, IoError)
-    return kind(ffi.string(text).decode(), address=address + done, requested=size, completed=done)
+    return access_error(code, ffi.string(text).decode(), address + done, size, done)
+
+
+def access_error(code: int, text: str, address: int, size: int, done: int) -> AccessError:
+    """The error of a code that C gave for an access, which stopped at ``address``."""
+    return _ERRORS.get(code, IoError)(text, address=address, requested=size, completed=done)

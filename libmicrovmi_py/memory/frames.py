@@ -236,12 +236,12 @@ class FrameMemory:
         try:
             for begin, end, exists in self._read(address + ready, buffer[ready:]):
                 if not exists:
-                    _clear(buffer[ready + begin : ready + end])
+                    clear(buffer[ready + begin : ready + end])
                 done = ready + end
                 give_way()
         except AccessError as err:
             raise _stopped(err, address, len(buffer), done) from err
-        _clear(buffer[done:])
+        clear(buffer[done:])
 
     def _read(self, address: int, buffer: memoryview) -> Iterator[_Part]:
         """Read, and tell part by part which exist; in as few trips as the driver can."""
@@ -289,13 +289,8 @@ class FrameMemory:
         frames, caches = self._frames, self._caches
         if not data:
             return
-        if not isinstance(frames, SupportsFrameWrites):
-            raise ReadOnlyError("this driver cannot write memory", address=address)
-        pieces = list(_pieces(address, len(data)))
-        try:
-            self._check_write(pieces, address, len(data))
-        except AccessError as err:
-            raise _unwritten(err, address, len(data)) from err
+        pieces = self.check_write(address, data)
+        assert isinstance(frames, SupportsFrameWrites)
         done = 0
         try:
             if isinstance(frames, SupportsRangeWrites) and len(pieces) > 1:
@@ -311,12 +306,23 @@ class FrameMemory:
             for cache in (*caches, *self._caches):
                 cache.drop(address, len(data))
 
-    def _check_write(self, pieces: Sequence[_Piece], address: int, size: int) -> None:
-        end = self._existing(pieces, address)
-        if end != size:
-            raise not_mapped(address, size, end)
-        if len(pieces) > 1:
-            self._check_rom(address, address + size)
+    def check_write(self, address: int, data: memoryview, *, part: bool = False) -> list[_Piece]:
+        """The pieces of a write; raises what it would be refused with, before anything is written.
+
+        A frame that is read-only the driver refuses by itself: it is looked for if others were written before, those
+        of this write or, if it is a ``part``, of another one.
+        """
+        if not isinstance(self._frames, SupportsFrameWrites):
+            raise ReadOnlyError("this driver cannot write memory", address=address)
+        pieces, size = list(_pieces(address, len(data))), len(data)
+        try:
+            if (end := self._existing(pieces, address)) != size:
+                raise not_mapped(address, size, end)
+            if len(pieces) > 1 or part:
+                self._check_rom(address, address + size)
+        except AccessError as err:
+            raise _unwritten(err, address, len(data)) from err
+        return pieces
 
     def _existing(self, pieces: Sequence[_Piece], address: int) -> int:
         """The length of the prefix that exists: read in large parts where a driver can, else a byte of each frame."""
@@ -372,7 +378,8 @@ def _unwritten(err: AccessError, address: int, size: int) -> AccessError:
     return type(err)(str(err), address=at, requested=size)
 
 
-def _clear(buffer: memoryview) -> None:
+def clear(buffer: memoryview) -> None:
+    """Make bytes zeros."""
     for start in range(0, len(buffer), len(_ZEROS)):
         piece = buffer[start : start + len(_ZEROS)]
         piece[:] = _ZEROS[: len(piece)]

@@ -16,6 +16,7 @@ from libmicrovmi_py.memory.cache import PageCache
 from libmicrovmi_py.memory.checks import check_address, check_maximum
 from libmicrovmi_py.memory.direct import DirectMemory, Table
 from libmicrovmi_py.memory.frames import FrameMemory
+from libmicrovmi_py.transport.native import native
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -24,25 +25,28 @@ if TYPE_CHECKING:
 class PhysicalMemory:
     """A driver's memory by guest-physical address, in bytes. Addresses are 0 to 2**64 - 1, sizes any.
 
-    For a driver that tells regions C does the work, without Python's lock.
+    For a driver that tells regions C does the work, without Python's lock. ``frames`` is that of a driver of frames.
+    ``closed``: the machine was closed, which those look at who may outlive it.
     """
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
         self._follower: Callable[[], None] | None = None
         self._direct = DirectMemory(driver) if isinstance(driver, SupportsRegions) else None
+        self.closed = False
+        self.frames: FrameMemory | None = None
         self._access: DirectMemory | FrameMemory
         if self._direct is not None:
             self._access = self._direct
         elif isinstance(driver, SupportsFrames):
-            self._access = FrameMemory(driver, driver)
+            self._access = self.frames = FrameMemory(driver, driver)
         else:
             raise InvalidArgumentError(f"driver {driver.name} has neither regions() nor read_frame()")
 
     @property
     def read_within(self) -> Callable[[int, memoryview], None]:
         """As :meth:`read_exactly_into`, for what one frame holds, of at least a byte at an address within 64 bits."""
-        return self._access.read_within if isinstance(self._access, FrameMemory) else self.read_exactly_into
+        return self.frames.read_within if self.frames is not None else self.read_exactly_into
 
     @property
     def direct(self) -> DirectMemory | None:
@@ -59,13 +63,18 @@ class PhysicalMemory:
         """What C can read by itself at present."""
         return self._access.table()
 
+    def flush_translations(self) -> None:
+        """Forget all translations that C remembers."""
+        if (table := self.table()) is not None:
+            native().lib.mvi_table_flush(table.pointer)
+
     def keep_pages(self, size: int) -> None:
         """Keep pages that were read, up to ``size`` bytes of them, for a machine that does not run; 0 forgets them."""
         self._access.use_cache(PageCache(size) if size else None)
         if self._follower is not None:
             self._follower()
-        if isinstance(self._access, FrameMemory):
-            self._access.forget_others()
+        if self.frames is not None:
+            self.frames.forget_others()
 
     def follow(self, follower: Callable[[], None] | None) -> None:
         """Call ``follower`` from now on as pages begin or cease to be kept, before the machine runs; ``None``: no one.

@@ -37,7 +37,7 @@ def open_backings(process: Process, vmas: Iterable[Vma]) -> dict[Vma, OwnedFd]:
 
     opened = {vma: _first(vma, _candidates(process, vma, descriptors)) for vma in vmas}
     found = {vma: fd for vma, fd in opened.items() if fd is not None}
-    mapped = set(process.mappings()) if found else set()
+    mapped = set(process.mappings((vma.start, vma.end) for vma in found)) if found else set()
     return {vma: fd for vma, fd in found.items() if vma in mapped}
 
 

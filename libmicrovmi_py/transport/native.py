@@ -18,11 +18,16 @@ class Native(NamedTuple):
 
 
 class Functions(NamedTuple):
-    """What makes Python's objects in C. Tables and streams are handed over as addresses, and held by the caller."""
+    """What makes Python's objects in C.
+
+    Tables, streams and spaces are handed over as addresses, and held by the caller.
+    """
 
     take_bytes: Callable[[int, int], bytes | int]
     read_bytes: Callable[[int, int, int], bytes | tuple[int, int]]
-    read_batch: Callable[[int, list[Any]], list[int | tuple[int, int]] | int]
+    read_virtual: Callable[[int, int, int, int], bytes | tuple[Any, ...]]
+    fill_virtual: Callable[[int, int, bool, int, Any], int | tuple[Any, ...]]
+    read_batch: Callable[..., list[int | tuple[int, int]] | int]
 
 
 @functools.cache

@@ -45,25 +45,25 @@ def check_peer(sock: socket.socket, process: Process) -> None:
     kernel does not tell that socket, a UNIX socket on which the process itself began to listen will do; TCP then
     proves nothing.
     """
-    inodes = process.socket_inodes()
     if sock.family == socket.AF_UNIX:
-        _check_unix(sock, process, inodes)
+        _check_unix(sock, process)
     else:
-        _check_tcp(sock, process, inodes)
+        _check_tcp(sock, process, process.socket_inodes())
 
 
-def _check_unix(sock: socket.socket, process: Process, inodes: set[int] | None) -> None:
-    listener = credentials(sock)
-    if _leads_to(sock, process, inodes, listener):
+def _check_unix(sock: socket.socket, process: Process) -> None:
+    listener, inode = credentials(sock), peer_inode(sock)
+    has = process.has_socket(inode)
+    if _leads_to(process, inode, has, listener):
         return
-    if inodes is None:
+    if has is None:
         raise PeerError(f"it cannot be told whether process {process.pid} serves it: {_RIGHTS}", listener.pid)
     raise PeerError(_other(listener.pid, process), listener.pid)
 
 
-def _leads_to(sock: socket.socket, process: Process, inodes: set[int] | None, listener: Credentials) -> bool:
-    if inodes is not None and (inode := peer_inode(sock)):
-        return inode in inodes
+def _leads_to(process: Process, inode: int, has: bool | None, listener: Credentials) -> bool:
+    if inode and has is not None:
+        return has
     return listener.pid == process.pid
 
 

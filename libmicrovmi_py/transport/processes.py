@@ -3,18 +3,24 @@
 
 from __future__ import annotations
 
+import bisect
 import errno
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from libmicrovmi_py.declare import dataclass, field, replace
 from libmicrovmi_py.errors import IoError, MicrovmiError, PermissionDeniedError, VmGoneError
-from libmicrovmi_py.transport.fds import StandardStreamsHeld
+from libmicrovmi_py.transport.fds import OwnedFd, StandardStreamsHeld
 
 DELETED = " (deleted)"
 
 _STOPPED = ("T", "t")
 _ENDED = ("", "Z", "X", "x")
+
+_ALL = 1 << 64
+
+_CHUNK = 1 << 16
 
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """What says nothing of the process: we have run out of something."""
@@ -76,11 +82,14 @@ class Process:
         return None if state in _ENDED else cls(pid, start_time)
 
     @classmethod
-    def all(cls) -> Iterator[Process]:
-        """Every process, in ascending order; one that ends meanwhile is left out."""
-        for pid in sorted(int(name) for name in names_in("/proc") if name.isdigit()):
-            process = cls.find(pid)
-            if process is not None:
+    def all(cls, wanted: Callable[[str], object] = lambda name: True) -> Iterator[Process]:
+        """Every process whose program's name is ``wanted``, in ascending order; one that ends meanwhile is left out.
+
+        Of the others nothing but that name is looked at: there may be thousands, of a few programs.
+        """
+        wants = functools.cache(lambda program: wanted(_name(program)))
+        for pid in sorted(int(name) for name in names_in("/proc") if name.isdigit() and wants(_program(name))):
+            if (process := cls.find(pid)) is not None:
                 yield process
 
     def path(self, name: str) -> str:
@@ -90,13 +99,18 @@ class Process:
     @property
     def alive(self) -> bool:
         """Whether it still runs; ``False`` for a zombie and when the id belongs to another process."""
-        state, start_time, _ = _stat(self.pid)
-        return state not in _ENDED and start_time == self.start_time
+        return self.standing is not None
 
     @property
     def stopped(self) -> bool:
         """Whether a signal or a debugger stopped it."""
-        return _stat(self.pid)[0] in _STOPPED
+        return self.standing is True
+
+    @property
+    def standing(self) -> bool | None:
+        """:attr:`stopped`, ``None`` if it is not :attr:`alive`: both by one look."""
+        state, start_time, _ = _stat(self.pid)
+        return None if state in _ENDED or start_time != self.start_time else state in _STOPPED
 
     @property
     def user(self) -> int:
@@ -111,19 +125,14 @@ class Process:
     def argv(self) -> list[str]:
         """The command line; empty for a kernel thread and for one that ended."""
         try:
-            with StandardStreamsHeld(), open(self.path("cmdline"), "rb") as file:
-                raw = file.read()
+            raw = _content(self.path("cmdline"))
         except OSError:
             return []
         return [os.fsdecode(word) for word in raw.removesuffix(b"\0").split(b"\0")] if raw else []
 
     def executable(self) -> str:
         """The base name of the program it runs; that of ``argv[0]`` where the system does not tell."""
-        try:
-            path = os.readlink(self.path("exe"))
-        except OSError:
-            path = (self.argv() or [""])[0]
-        return os.path.basename(path.removesuffix(DELETED))
+        return _name(_program(str(self.pid)))
 
     def link(self, name: str) -> str:
         """Where a link in the process's directory points, ``""`` if the system does not tell."""
@@ -135,8 +144,7 @@ class Process:
     def variable(self, name: str) -> str:
         """A variable of the environment it was started with, ``""`` if there is none or the system does not tell."""
         try:
-            with StandardStreamsHeld(), open(self.path("environ"), "rb") as file:
-                words = file.read().split(b"\0")
+            words = _content(self.path("environ")).split(b"\0")
         except OSError:
             return ""
         prefix = os.fsencode(name) + b"="
@@ -144,12 +152,15 @@ class Process:
 
     def descriptors(self) -> Iterator[tuple[str, str]]:
         """The path and the target of each open file; nothing if the system does not tell."""
-        try:
-            numbers = names_in(self.path("fd"))
-        except OSError:
-            return
-        for number in numbers:
+        for number in self._numbers():
             yield self.path(f"fd/{number}"), self.link(f"fd/{number}")
+
+    def _numbers(self) -> list[str]:
+        """Those of its open files; none if the system does not tell."""
+        try:
+            return names_in(self.path("fd"))
+        except OSError:
+            return []
 
     def socket_inodes(self) -> set[int] | None:
         """The inodes of its sockets, ``None`` if the system does not tell: a QEMU always has open files."""
@@ -157,28 +168,41 @@ class Process:
         found = (target[8:-1] for target in targets if target.startswith("socket:[") and target.endswith("]"))
         return {int(inode) for inode in found if inode.isdecimal()} if any(targets) else None
 
+    def has_socket(self, inode: int) -> bool | None:
+        """Whether the socket of that inode is among its open files, ``None`` if the system does not tell.
+
+        Those that were opened last are looked at first.
+        """
+        told = False
+        for number in sorted(self._numbers(), key=int, reverse=True):
+            target = self.link(f"fd/{number}")
+            if target == f"socket:[{inode}]":
+                return True
+            told = told or bool(target)
+        return False if told else None
+
     def uids(self) -> tuple[int, ...]:
         """Its real and its effective user id; none if the system does not tell."""
         try:
-            with StandardStreamsHeld(), open(self.path("status"), "rb") as file:
-                fields = next((line.split() for line in file if line.startswith(b"Uid:")), [])
+            lines = _content(self.path("status")).split(b"\n")
         except OSError:
             return ()
+        fields = next((line.split() for line in lines if line.startswith(b"Uid:")), [])
         return tuple(int(word) for word in fields[1:3])
 
-    def mappings(self) -> list[Vma]:
+    def mappings(self, spans: Iterable[tuple[int, int]] = ((0, _ALL),)) -> list[Vma]:
         """Its memory mappings in ascending order; neighbours that continue each other are joined into one.
 
-        Raises ``PermissionDeniedError`` or ``VmGoneError``.
+        Those that hold something of ``spans``, each from an address up to another. Raises ``PermissionDeniedError`` or
+        ``VmGoneError``.
         """
         try:
-            with StandardStreamsHeld(), open(self.path("maps"), "rb") as file:
-                lines = file.read().decode("utf-8", "surrogateescape").split("\n")
+            lines = _content(self.path("maps")).split(b"\n")
         except PermissionError as err:
             raise self.refused("maps") from err
         except OSError as err:
             raise failed(self.pid, err) from err
-        return _joined(_vma(line) for line in lines if line)
+        return _joined(_within(lines[:-1], spans))
 
     def refused(self, name: str) -> PermissionDeniedError | VmGoneError:
         """The error for a file that was refused. A zombie refuses its own user as well: that process is gone."""
@@ -224,8 +248,7 @@ def failed(pid: int, err: OSError) -> MicrovmiError:
 def _stat(pid: int) -> tuple[str, int, int]:
     """State, start time and parent."""
     try:
-        with StandardStreamsHeld(), open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
+        fields = _content(f"/proc/{pid}/stat").rpartition(b")")[2].split()
         return fields[0].decode(), int(fields[19]), int(fields[1])
     except OSError as err:
         if err.errno in _SHORTAGES:
@@ -235,13 +258,62 @@ def _stat(pid: int) -> tuple[str, int, int]:
     return "", 0, 0
 
 
-def _vma(line: str) -> Vma:
+def _program(pid: str) -> str:
+    """The program that a process runs; ``argv[0]`` where the system does not tell.
+
+    What has no program, a thread of the kernel's, has no command line either.
+    """
+    try:
+        return os.readlink(f"/proc/{pid}/exe")
+    except FileNotFoundError:
+        return ""
+    except OSError:
+        return (Process(int(pid), 0).argv() or [""])[0]
+
+
+def _name(program: str) -> str:
+    return os.path.basename(program.removesuffix(DELETED))
+
+
+def _content(path: str) -> bytes:
+    """All of a file in ``/proc``, without what a file object takes. Raises ``OSError``."""
+    file = OwnedFd.open(path, os.O_RDONLY)
+    parts = [os.read(file.number, _CHUNK)]
+    while parts[-1]:
+        parts.append(os.read(file.number, _CHUNK))
+    return b"".join(parts)
+
+
+def _within(lines: Sequence[bytes], spans: Iterable[tuple[int, int]]) -> Iterator[Vma]:
+    """The mappings in those lines that hold something of ``spans``, and those that continue them."""
+    vma = functools.cache(lambda index: _vma(lines[index]))
+    done = 0
+    for start, end in sorted(spans):
+        index = max(done, bisect.bisect_right(lines, start, key=_end))
+        if index == len(lines) or vma(index).start >= end:
+            continue
+        while index > done and vma(index).continues(vma(index - 1)):
+            index -= 1
+        yield vma(index)
+        done = index + 1
+        while done < len(lines) and (vma(done).start < end or vma(done).continues(vma(done - 1))):
+            yield vma(done)
+            done += 1
+
+
+def _end(line: bytes) -> int:
+    """Where the mapping of a line ends."""
+    return int(line[line.index(b"-") + 1 : line.index(b" ")], 16)
+
+
+def _vma(line: bytes) -> Vma:
     span, perms, offset, device, inode, *path = line.split(None, 5)
-    start, end = (int(address, 16) for address in span.split("-"))
-    major, minor = device.split(":")
+    start, end = (int(address, 16) for address in span.split(b"-"))
+    major, minor = device.split(b":")
     number = os.makedev(int(major, 16), int(minor, 16))
-    shared, writable = perms[3] == "s", perms[1] == "w"
-    return Vma(start, end, shared, writable, int(offset, 16), number, int(inode), "".join(path), end)
+    shared, writable = perms[3:4] == b"s", perms[1:2] == b"w"
+    name = b"".join(path).decode("utf-8", "surrogateescape")
+    return Vma(start, end, shared, writable, int(offset, 16), number, int(inode), name, end)
 
 
 def _joined(vmas: Iterator[Vma]) -> list[Vma]:

@@ -6,9 +6,10 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import struct
 from types import TracebackType
 
-from libmicrovmi_py.declare import Any
+from libmicrovmi_py.declare import Any, dataclass, replace
 from libmicrovmi_py.errors import DriverUnavailableError, IoError, TimeoutExpiredError
 from libmicrovmi_py.transport.deadline import Deadline
 from libmicrovmi_py.transport.shape import record, records, shown, text
@@ -20,7 +21,12 @@ objects take up to thirty times as many bytes as their text."""
 DEEPEST_MESSAGE = 64
 """Objects and lists within each other. Python's parser takes stack for each, which a host's thread may not have."""
 
+RUN_EVENTS = ("STOP", "RESUME")
+"""What QEMU tells everybody when the machine stops, and when it runs."""
+
 _CHUNK = 1 << 16
+_encoded = json.JSONEncoder(separators=(",", ":")).encode
+_decoded = json.JSONDecoder().decode
 _NO_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
 _ALIKE = bytes.maketrans(b"[]", b"{}")
 
@@ -42,18 +48,59 @@ class QmpCommandError(IoError):
         self.description = description
 
 
-class QmpClient:
-    """One connection, for one operation that has to be done before ``deadline``.
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A command whose answer has yet to be taken; every way to take it raises as :meth:`QmpClient.execute`.
 
-    Every call raises ``QmpHangupError``, ``QmpProtocolError`` or ``TimeoutExpiredError``; the connection is of no use
-    afterwards. Owns the socket.
+    ``line`` is what the human monitor is asked, if it is.
+    """
+
+    client: QmpClient
+    command: str
+    number: int
+    line: str = ""
+
+    def result(self) -> Any:
+        """The answer, whatever it is."""
+        return self.client.answer(self)
+
+    def record(self) -> dict[str, Any]:
+        """The answer, an object; ``IoError`` for another."""
+        return record(self.result(), f"QEMU's answer to {self.command}")
+
+    def records(self) -> list[dict[str, Any]]:
+        """The answer, a list of objects; ``IoError`` for another."""
+        return records(self.result(), f"QEMU's answer to {self.command}")
+
+    def human(self) -> str:
+        """The answer, a text of the human monitor; ``IoError`` for another."""
+        return self.unchanged().replace("\r\n", "\n")
+
+    def unchanged(self) -> str:
+        """As :meth:`human`, with the line ends that came."""
+        return text(self.result(), f"QEMU's answer to {self.line}")
+
+
+class QmpClient:
+    """One connection, for operations one after the other, each with its own deadline.
+
+    Commands that are asked go out together, before the first answer is awaited: QEMU takes them in their order, and a
+    trip to it costs more than most commands. Every call raises ``QmpHangupError``, ``QmpProtocolError`` or
+    ``TimeoutExpiredError``; the connection is of no use afterwards. Owns the socket.
     """
 
     def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
         self._sock = sock
         self._deadline = deadline
         self._received = bytearray()
+        self._asked = bytearray()
         self._last_id = 0
+        self._open: set[int] = set()
+        self._early: dict[int, dict[str, Any]] = {}
+        self._negotiation: Question | None = None
+        self._descriptors: tuple[int, ...] = ()
+        self.run_event = ""
+        """The last of ``RUN_EVENTS`` that came: it comes before the reply to the command that it is about."""
 
     def __enter__(self) -> QmpClient:
         return self
@@ -65,44 +112,106 @@ class QmpClient:
         """Hang up."""
         self._sock.close()
 
+    def begin(self, deadline: Deadline) -> None:
+        """The next operation, which has to be done before ``deadline``."""
+        self._deadline = deadline
+
     def greet(self, deadline: Deadline) -> None:
-        """Wait until ``deadline`` for the greeting, then leave negotiation mode."""
+        """Wait until ``deadline`` for the greeting, and ask to leave negotiation mode; the answer is taken later."""
         message = self._message(deadline)
         if "QMP" not in message:
             raise QmpProtocolError(f"not a QMP server: it greets with {shown(message)}")
-        self.execute("qmp_capabilities")
+        self._negotiation = self.ask("qmp_capabilities")
+        self._send_asked()
 
-    def execute(self, command: str, **arguments: object) -> Any:
-        """Run a command and return its result; ``_`` in an argument's name stands for ``-``.
+    def ask(self, command: str, **arguments: object) -> Question:
+        """Have a command run, together with the next that is waited for; ``_`` in an argument's name stands for ``-``.
 
-        Events and replies to nobody are skipped. Raises also ``QmpCommandError``.
+        The answers may be taken in any order, or left.
         """
         self._last_id += 1
-        request = {"execute": command, "id": self._last_id}
+        request: dict[str, object] = {"execute": command, "id": self._last_id}
         if arguments:
             request["arguments"] = {name.replace("_", "-"): value for name, value in arguments.items()}
-        self._send(json.dumps(request).encode() + b"\n")
-        while True:
-            reply = self._message(self._deadline)
-            if "event" not in reply and reply.get("id", self._last_id) == self._last_id:
-                return _result(command, reply)
+        self._asked += _encoded(request).encode() + b"\n"
+        self._open.add(self._last_id)
+        return Question(self, command, self._last_id)
+
+    def ask_human(self, line: str, **arguments: object) -> Question:
+        """As :meth:`ask`, a command of the human monitor."""
+        return replace(self.ask("human-monitor-command", command_line=line, **arguments), line=line)
+
+    def hand_over(self, descriptor: int, command: str, **arguments: object) -> Question:
+        """As :meth:`ask`, of a command that takes a descriptor; ours stays open, until it is sent at least.
+
+        Raises ``DriverUnavailableError`` for a monitor by TCP.
+        """
+        if self._sock.family != socket.AF_UNIX:
+            raise DriverUnavailableError("a monitor by TCP takes no descriptors, one by a UNIX socket does")
+        self._send_asked()
+        self._descriptors = (descriptor,)
+        return self.ask(command, **arguments)
+
+    def execute(self, command: str, **arguments: object) -> Any:
+        """Run a command and return its result. Raises also ``QmpCommandError``."""
+        return self.ask(command, **arguments).result()
 
     def record(self, command: str, **arguments: object) -> dict[str, Any]:
         """As :meth:`execute`, of a command that answers with an object; ``IoError`` for another answer."""
-        return record(self.execute(command, **arguments), f"QEMU's answer to {command}")
+        return self.ask(command, **arguments).record()
 
     def records(self, command: str, **arguments: object) -> list[dict[str, Any]]:
         """As :meth:`execute`, of a command that answers with a list of objects; ``IoError`` for another answer."""
-        return records(self.execute(command, **arguments), f"QEMU's answer to {command}")
+        return self.ask(command, **arguments).records()
 
-    def human(self, command: str, **arguments: object) -> str:
+    def human(self, line: str, **arguments: object) -> str:
         """Run a command of the human monitor and return its text. Raises as :meth:`record`."""
-        answer = self.execute("human-monitor-command", command_line=command, **arguments)
-        return text(answer, f"QEMU's answer to {command}").replace("\r\n", "\n")
+        return self.ask_human(line, **arguments).human()
+
+    def answer(self, question: Question) -> Any:
+        """The result of a question, taken once. Other events and replies to nobody are skipped.
+
+        Raises also ``QmpCommandError``.
+        """
+        self._send_asked()
+        negotiation, self._negotiation = self._negotiation, None
+        if negotiation is not None:
+            self.answer(negotiation)
+        return _result(question.command, self._reply(question.number))
+
+    def _reply(self, number: int) -> dict[str, Any]:
+        """The reply of that number; those to earlier questions, which come before it, are kept for who takes them."""
+        self._open.discard(number)
+        while number not in self._early:
+            reply = self._message(self._deadline)
+            told = reply.get("id", number)
+            if "event" in reply:
+                self._hear(reply["event"])
+            elif told == number or (isinstance(told, int) and told < number and told in self._open):
+                self._early[told] = reply
+        return self._early.pop(number)
+
+    def _hear(self, event: object) -> None:
+        if event in RUN_EVENTS:
+            self.run_event = str(event)
+
+    def _send_asked(self) -> None:
+        if self._asked:
+            asked, self._asked = bytes(self._asked), bytearray()
+            self._send(asked)
+
+    def share(self, parts: int) -> Deadline:
+        """A part of the time that this operation has left."""
+        return self._deadline.share(parts)
 
     def _send(self, data: bytes) -> None:
+        """Send all of it; a descriptor that is handed over goes with the first byte."""
+        descriptors, self._descriptors = self._descriptors, ()
         try:
             self._sock.settimeout(self._time_left(self._deadline))
+            if descriptors:
+                rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", *descriptors))
+                data = data[self._sock.sendmsg([data], [rights], socket.MSG_NOSIGNAL) :]
             self._sock.sendall(data, socket.MSG_NOSIGNAL)
         except TimeoutError as err:
             raise _late(self._deadline) from err
@@ -161,14 +270,16 @@ def _parsed(line: bytes) -> dict[str, Any]:
     message = None
     if not _too_deep(line):
         with contextlib.suppress(ValueError, RecursionError):
-            message = json.loads(line)
+            message = _decoded(line.decode("utf-8", "surrogatepass"))
     if not isinstance(message, dict):
         raise QmpProtocolError(f"not a QMP server: it sent {line[:60]!r}")
     return message
 
 
 def _too_deep(line: bytes) -> bool:
-    """Whether objects and lists are nested deeper than ``DEEPEST_MESSAGE``, or one of them has no end."""
+    """Whether objects and lists are nested deeper than ``DEEPEST_MESSAGE``, or one of so many has no end."""
+    if line.count(b"{") + line.count(b"[") <= DEEPEST_MESSAGE:
+        return False
     outside = b"".join(line.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
     brackets = outside.translate(_ALIKE, _NO_BRACKETS)
     for _ in range(DEEPEST_MESSAGE):

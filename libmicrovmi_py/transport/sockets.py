@@ -17,10 +17,8 @@ from libmicrovmi_py.declare import dataclass
 from libmicrovmi_py.transport.fds import StandardStreamsHeld
 from libmicrovmi_py.transport.processes import Process
 
-_UNIX_ROW = re.compile(
-    rb"[0-9a-fA-F]+: [0-9A-F]{8} [0-9A-F]{8} ([0-9A-F]{8}) [0-9A-F]{4} ([0-9A-F]{2}) +([0-9]{1,10}) (.+)"
-)
-_TCP_ROW = re.compile(
+_UNIX_ROW = rb"[0-9a-fA-F]+: [0-9A-F]{8} [0-9A-F]{8} ([0-9A-F]{8}) [0-9A-F]{4} ([0-9A-F]{2}) +([0-9]{1,10}) (.+)"
+_TCP_ROW = (
     r" *[0-9]+: ([0-9A-F]{8}(?:[0-9A-F]{24})?):([0-9A-F]{4}) ([0-9A-F]{8}(?:[0-9A-F]{24})?):([0-9A-F]{4}) ([0-9A-F]{2})"
     r" \S+ \S+ \S+ +[0-9]+ +[0-9]+ ([0-9]{1,20})\b.*"
 )
@@ -66,8 +64,9 @@ def unix_sockets(pid: int | str = "self") -> Iterator[UnixRow]:
             lines = file.read().split(b"\n")
     except OSError:
         return
+    row = re.compile(_UNIX_ROW)  # it takes a while, and most never need it
     for line in lines:
-        if match := _UNIX_ROW.fullmatch(line):
+        if match := row.fullmatch(line):
             flags, state = int(match[1], 16), int(match[2], 16)
             yield UnixRow(int(match[3]), bool(flags & 0x10000), state == 3, os.fsdecode(match[4]))
 
@@ -104,6 +103,7 @@ def same_namespace(process: Process, kind: str) -> bool:
 
 def tcp_sockets(pid: int | str = "self") -> Iterator[TcpRow]:
     """The TCP sockets in the network namespace of a process."""
+    row = re.compile(_TCP_ROW)
     for table in ("tcp", "tcp6"):
         try:
             with StandardStreamsHeld(), open(f"/proc/{pid}/net/{table}", encoding="ascii", errors="replace") as file:
@@ -111,7 +111,7 @@ def tcp_sockets(pid: int | str = "self") -> Iterator[TcpRow]:
         except OSError:
             continue
         for line in lines:
-            if match := _TCP_ROW.fullmatch(line):
+            if match := row.fullmatch(line):
                 state = int(match[5], 16)
                 local, remote = (_address(match[1]), int(match[2], 16)), (_address(match[3]), int(match[4], 16))
                 yield TcpRow(local, remote, state == _LISTENING, state == _CONNECTED, int(match[6]))

@@ -135,7 +135,8 @@ def test_a_row_without_a_limit_says_so(ended: tuple[subprocess.CompletedProcess[
         limit, measured, holds, _ = found[name]
         assert (limit, holds) == ("no limit yet", "-")
         assert " x (" in measured
-    assert found["QEMU: pause and resume"][:3] == ["no limit yet", "-", "not measured"]
+    limit, measured, holds = found["QEMU: pause and resume"][:3]
+    assert (limit, measured, holds) == ("<= 3 x connect, stop; connect, cont", "-", "not measured")
 
 
 def test_no_limit_but_that_of_latency_is_a_time_of_some_machine(

@@ -141,6 +141,21 @@ class TestCompilers:
         )
         check(source, compiler, standard, tmp_path)
 
+    def test_states_are_asked_by_number(self, compiler: str, standard: str, tmp_path: Path) -> None:
+        source = (
+            "#include <libmicrovmi.h>\n"
+            "uint64_t lstar(void *vm);\n"
+            "uint64_t lstar(void *vm)\n{\n"
+            "    struct microvmi_vcpu_state state = MICROVMI_VCPU_STATE_INIT;\n"
+            "    microvmi_vcpu_state wanted = MICROVMI_VCPU_STATE_INIT;\n"
+            "    MICROVMI_SET_KNOWN(&wanted, MICROVMI_X86_TSC_AUX);\n"
+            "    wanted.value[MICROVMI_X86_TSC_AUX] = 1;\n"
+            "    if (!microvmi_write_vcpu_state(vm, 0, &wanted)) return 0;\n"
+            "    if (!microvmi_read_vcpu_state(vm, 0, &state)) return 0;\n"
+            "    return MICROVMI_IS_KNOWN(&state, MICROVMI_X86_LSTAR) ? state.value[MICROVMI_X86_LSTAR] : 1;\n}\n"
+        )
+        check(source, compiler, standard, tmp_path)
+
     @pytest.mark.parametrize("order", ["before", "after"])
     def test_system_headers_may_define_the_page_size(
         self, compiler: str, standard: str, order: str, tmp_path: Path

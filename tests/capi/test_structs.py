@@ -107,6 +107,7 @@ def numbered(stubs: ModuleType) -> Any:
     number = count(1)
     for struct, name in members(registers.x86):
         setattr(struct, name, 0xA1B2C3D4_E5F60000 + next(number))
+    registers.x86.efer = registers.x86.msr_efer  # they are one register
     return registers
 
 

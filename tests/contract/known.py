@@ -18,8 +18,8 @@ CAPABILITIES = (
     base.SupportsMemoryMap,
     base.SupportsPause,
     base.SupportsVcpus,
-    base.SupportsRegisters,
-    base.SupportsRegisterWrites,
+    base.SupportsVcpuStates,
+    base.SupportsStateWrites,
     base.SupportsPageAccess,
     base.SupportsEvents,
 )

@@ -18,7 +18,7 @@ from contract.target import Target
 from contract.truth import PAGE, Truth
 
 from libmicrovmi_py import Microvmi
-from libmicrovmi_py.drivers.base import SupportsEvents, SupportsPageAccess, SupportsPause, SupportsRegisterWrites
+from libmicrovmi_py.drivers.base import SupportsEvents, SupportsPageAccess, SupportsPause, SupportsStateWrites
 from libmicrovmi_py.errors import InvalidArgumentError, InvalidContextError, NotMappedError, NotSupportedError
 from libmicrovmi_py.events import ALL_VCPUS, Event, EventKind, Intercept, PageAccess
 
@@ -72,7 +72,7 @@ def test_c_says_the_same(lib: Any, context: int, stubs: ModuleType, known: Known
             lambda: lib.microvmi_listen(context, 0, byref(event)),
             lambda: lib.microvmi_reply_event(context, byref(event), None),
         ],
-        SupportsRegisterWrites: [lambda: lib.microvmi_write_registers(context, 0, byref(stubs.Registers()))],
+        SupportsStateWrites: [lambda: lib.microvmi_write_registers(context, 0, byref(stubs.Registers()))],
     }
     for call in (call for able, some in calls.items() if not known.can(able) for call in some):
         assert not call()

@@ -7,15 +7,20 @@ shares lie above. Byte N of a block is N // 4096 % 251. Two vCPUs, numbered 0 an
 
 ``-ram FILE`` is where shared main memory lies, 64 KiB in. ``-fake WHAT=COMMAND`` makes it misbehave at that command:
 ``hang``, ``late`` (by a second), ``exit``, ``hangup``, ``leave`` (hangs up, ends a little later), ``refuse``,
-``refuse-when-paused``, ``move`` (the first time the map has moved on), ``vanish``. ``-fake lose=OFFSET`` takes the
-4096 bytes at that offset of the first block away at SIGUSR1 and says ``lost``; at SIGUSR2 it puts others like them
-there and says ``found``. ``-fake swapped`` has the halves of the second range in another order in the block. ``-fake
-arriving`` says that its memory is still being migrated, ``-fake waiting`` that it waits for a migration. ``-fake
-missing`` makes the pages from 4 KiB to 128 KiB missing ones, which nobody brings, as of a post-copy migration whose
-source hangs (the kernel's userfaultfd; takes root). ``-fake deaf`` never takes a client of the first monitor. ``-fake
-fuzz`` spoils answers, by the number of the connection. ``-fake fork`` leaves a child of the same command line behind
-for 0.3 s. ``-dimm FILE`` plugs 64 KiB at 0x180000 in, which are there as long as FILE is. The command ``play-state``
-makes a run state the machine's, ``play-answer`` an answer that of a command.
+``refuse-when-paused``, ``move`` (the first time the map has moved on), ``vanish``. ``-fake lose=OFFSET`` takes the 4096
+bytes at that offset of the first block away at SIGUSR1 and says ``lost``; at SIGUSR2 it puts others like them there and
+says ``found``. ``-fake old`` does not tell whose memory is, as QEMU before 3.0. ``-fake plain`` has no ivshmem device.
+``-fake swapped`` has the halves of the second range in another order in the block. ``-fake arriving`` says that its
+memory is still being migrated, ``-fake waiting`` that it waits for a migration. ``-fake missing`` makes the pages from
+4 KiB to 128 KiB missing ones, which nobody brings, as of a post-copy migration whose source hangs (the kernel's
+userfaultfd; takes root). ``-fake deaf`` never takes a client of the first monitor. ``-fake fuzz`` spoils answers, by
+the number of the connection. ``-fake gdb=NAME``: it has somebody's debugger's stub of that name; what else can be wrong
+with its registers is in ``qemu/fake_vcpus.py``. ``-fake fork`` leaves a child of the same command line behind for 0.3
+s. ``-dimm FILE`` plugs 64 KiB at 0x180000 in, which are there as long as FILE is; another one comes if it comes again,
+another file's in its place if it is shared, or with ``-fake in-place``. ``-fake owned`` has it belong to a device. The
+command
+``play-state`` makes a run state the machine's, ``play-answer`` an answer that of a command. ``play-log`` tells what was
+asked since it was asked last: a list for each connection, of commands, or of lines of the human monitor.
 """
 
 from __future__ import annotations
@@ -35,13 +40,13 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable
-from typing import Any, TextIO
+from collections.abc import Callable, Iterator
+from typing import Any
 
 KIB = 1024
 MARGIN = 64 * KIB
 libc = ctypes.CDLL(None)
-REGISTERS = "EAX={0:08x} EBX=00000000 ECX=00000000 EDX=00000000\r\nEIP=0000fff0 EFL=00000002 [-------]\r\n"
+sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 LASTS = 600
 """Seconds until it ends by itself, if nobody ended it: longer than any test takes, under a checker too."""
@@ -52,6 +57,9 @@ class Block:
 
     def __init__(self, name: str, size: int, shared: bool, path: str = "") -> None:
         self.name = name
+        self.whose = "owner:{dev id=video0}"
+        if "." not in name:
+            self.whose = f"owner:{{obj path=/objects/{name}}}"
         self.shared = shared
         self.area = _shared(size, path) if shared else _private(size)
         self.area[:] = b"".join(bytes([number % 251]) * 4096 for number in range(size // 4096))
@@ -70,6 +78,20 @@ def _private(size: int) -> mmap.mmap:
     return mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
+def replugged(gone: Block, in_place: bool) -> Block:
+    """A block like one that is gone, full of 0xFB: elsewhere, or in its place, where it is a file's."""
+    block = Block(gone.name, len(gone.area), gone.shared)
+    block.area[:] = b"\xfb" * len(block.area)
+    block.whose = gone.whose
+    if in_place:
+        fd = os.memfd_create("another")
+        os.write(fd, block.area[:])
+        flags = mmap.MAP_SHARED | 0x10  # MAP_FIXED
+        libc.mmap(ctypes.c_void_p(gone.address), ctypes.c_size_t(len(gone.area)), 3, flags, fd, ctypes.c_long(0))
+        block.address = gone.address
+    return block
+
+
 def withhold(area: mmap.mmap, start: int, size: int) -> None:
     """From now on the kernel makes who touches these pages wait until somebody brings them, which nobody does."""
     area.madvise(mmap.MADV_DONTNEED, start, size)
@@ -85,8 +107,13 @@ class Machine:
     def __init__(self, argv: list[str]) -> None:
         options = list(itertools.pairwise(argv))
         self.fakes = [value for option, value in options if option == "-fake"]
+        from drivers.qemu.fake_vcpus import Vcpus
+
+        self.vcpus = Vcpus(self.fakes)
         self.status = "prelaunch" if "-S" in argv else "running"
         self.played: dict[str, Any] = {}
+        self.log: list[list[str]] = []
+        self.gone: list[Block] = []
         self.file = dict(options).get("-ram", "")
         main = Block("mem0", 1024 * KIB, shared="private" not in self.fakes, path=self.file)
         video = Block("vga.vram", 64 * KIB, shared=False)
@@ -100,9 +127,13 @@ class Machine:
             (0xFD000000, 64 * KIB, "ram", video, 0),
             (0x8000000000, 64 * KIB, "ram", extra, 0),
         ]
+        if "plain" in self.fakes:
+            self.ranges.pop()
         self.dimm = dict(options).get("-dimm", "")
         if self.dimm:
             self.ranges.insert(4, (0x180000, 64 * KIB, "ram", Block("dimm0", 64 * KIB, shared=main.shared), 0))
+            if "owned" in self.fakes:
+                self.ranges[4][3].whose = "owner:{dev id=owner}"
         if "missing" in self.fakes:
             withhold(main.area, 4 * KIB, 124 * KIB)
 
@@ -155,10 +186,15 @@ class Machine:
             self.played[arguments["to"]] = json.loads(arguments["answer"])
         if command == "query-status" and "waiting" in self.fakes:
             return {"status": "inmigrate", "running": False}
+        if command == "play-log":
+            log, self.log = self.log[:-1], []
+            return log
         if command in ("stop", "cont", "play-state", "play-answer"):
             return {}
         if command in self.played:
             return self.played[command]
+        if (answer := self.vcpus.execute(command, arguments)) is not None:
+            return answer
         if command == "qom-list":
             anonymous = arguments["path"].endswith("-anon")
             return (
@@ -183,16 +219,26 @@ class Machine:
     def plugged(self) -> list[dict[str, Any]]:
         if not self.dimm:
             return []
+        there = [item for item in self.ranges if item[3].name == "dimm0"]
         if not os.path.exists(self.dimm):
-            self.ranges = [item for item in self.ranges if item[3].name != "dimm0"]
+            self.gone += [item[3] for item in there]
+            self.ranges = [item for item in self.ranges if item not in there]
             return []
+        if not there:
+            self.ranges.insert(4, (0x180000, 64 * KIB, "ram", self.replugged(), 0))
         return [{"type": "dimm", "data": {"addr": 0x180000, "size": 64 * KIB, "memdev": "/objects/dimm0"}}]
 
+    def replugged(self) -> Block:
+        gone = self.gone[-1]
+        return replugged(gone, in_place=gone.shared or "in-place" in self.fakes)
+
     def human(self, line: str, vcpu: int) -> str:
-        if line == "info mtree -f":
-            return self.flat_view()
-        if line == "info registers":
-            return REGISTERS.format(vcpu + 0xAB00)
+        if line == "info mtree -f" or (line == "info mtree -f -o" and "old" not in self.fakes):
+            return self.flat_view(owners=line.endswith("-o"))
+        if line.startswith("info mtree"):
+            return 'mtree: unsupported option -o\r\nTry "help mtree" for more information\r\n'
+        if (answer := self.vcpus.human(line, vcpu)) is not None:
+            return answer
         if line.startswith("xp /"):
             count, _, place = line.removeprefix("xp /").partition("xb ")
             return self.examine(int(place, 16), int(count))
@@ -208,10 +254,11 @@ class Machine:
                 return f"Host virtual address for {address:#x} ({block.name}) is {host:#x}\r\n"
         return f"No memory is mapped at address {address:#x}\r\n"
 
-    def flat_view(self) -> str:
+    def flat_view(self, owners: bool) -> str:
         self.plugged()
         lines = [
-            f"  {start:016x}-{start + size - 1:016x} (prio 0, {kind}): {block.name} @{offset:016x} KVM"
+            f"  {start:016x}-{start + size - 1:016x} (prio 0, {kind}): {block.name} @{offset:016x}"
+            + (f" {block.whose} KVM" if owners else " KVM")
             for start, size, kind, block, offset in self.ranges
         ]
         return "\r\n".join(['FlatView #0\r\n AS "memory", root: system\r\n Root memory region: system', *lines, ""])
@@ -220,14 +267,27 @@ class Machine:
         for number in itertools.count():
             client, _ = server.accept()
             self.frame = framing(number) if "fuzz" in self.fakes else as_it_is
-            with client, client.makefile("r") as lines, contextlib.suppress(OSError):
-                self.talk(client, lines)
+            with client, contextlib.suppress(OSError):
+                self.talk(client)
 
-    def talk(self, client: socket.socket, lines: TextIO) -> None:
+    def lines(self, client: socket.socket) -> Iterator[bytes]:
+        """What a client says; descriptors that it hands over are the vCPUs' part."""
+        data = b""
+        while received := socket.recv_fds(client, 65536, 4):
+            if not received[0]:
+                return
+            self.vcpus.received += received[1]
+            *lines, data = (data + received[0]).split(b"\n")
+            yield from lines
+
+    def talk(self, client: socket.socket) -> None:
         self.send(client, {"QMP": {"version": {}, "capabilities": []}})
-        for line in lines:
+        log: list[str] = []
+        self.log.append(log)
+        for line in self.lines(client):
             request = json.loads(line)
             command = request["execute"]
+            log.append(request.get("arguments", {}).get("command-line", command))
             fake = self.fake(command)
             if fake == "hang":
                 time.sleep(60)
@@ -245,8 +305,17 @@ class Machine:
             if fake == "refuse" or (fake == "refuse-when-paused" and self.status != "running"):
                 self.send(client, {"error": {"class": "GenericError", "desc": "not now"}, "id": request["id"]})
             else:
-                result = self.execute(command, request.get("arguments", {}))
-                self.send(client, {"return": result, "id": request["id"]})
+                ran = self.status == "running"
+                answer = self.answer(command, request.get("arguments", {}))
+                if command in ("stop", "cont") and ran != (self.status == "running"):
+                    self.send(client, {"event": "STOP" if ran else "RESUME", "timestamp": {}})
+                self.send(client, {**answer, "id": request["id"]})
+
+    def answer(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return {"return": self.execute(command, arguments)}
+        except LookupError as err:
+            return {"error": {"class": "GenericError", "desc": str(err)}}
 
     def send(self, client: socket.socket, message: dict[str, Any]) -> None:
         client.sendall(self.frame(message))
@@ -258,7 +327,6 @@ def as_it_is(message: dict[str, Any]) -> bytes:
 
 def framing(number: int) -> Callable[[dict[str, Any]], bytes]:
     """What spoils the messages of a connection."""
-    sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     from fuzz.mutator import Mutator
     from fuzz.spoiled import spoiled
 

@@ -6,11 +6,13 @@ from __future__ import annotations
 import pytest
 from processors import x86_registers
 
-from libmicrovmi_py.drivers.fake import FakeDriver, reset_registers
-from libmicrovmi_py.errors import InvalidArgumentError, IoError, NotMappedError, ReadOnlyError
-from libmicrovmi_py.events import PageAccess
+from libmicrovmi_py.abilities import Ability
+from libmicrovmi_py.arch.state import registers_of
+from libmicrovmi_py.drivers.fake import FakeDriver, reset_state
+from libmicrovmi_py.errors import InvalidArgumentError, IoError, NotMappedError, NotSupportedError, ReadOnlyError
+from libmicrovmi_py.events import EventKind, Intercept, PageAccess
 from libmicrovmi_py.machine.microvmi import Microvmi
-from libmicrovmi_py.model import PAGE_SIZE, MemoryKind, MemoryRange
+from libmicrovmi_py.model import PAGE_SIZE, Architecture, MemoryKind, MemoryRange
 
 
 def test_by_default_every_frame_holds_its_number() -> None:
@@ -30,7 +32,7 @@ def test_holes_rom_and_vcpus_come_from_the_uri() -> None:
             MemoryRange(0x9000, 0x7000),
         )
         assert machine.vcpu_count() == 3
-        assert x86_registers(machine, 2) == reset_registers()
+        assert machine.read_state(2) == reset_state(Architecture.X86)
         assert machine.read_physical(0, 0x4000) == bytes(0x4000)
         with pytest.raises(NotMappedError):
             machine.read_physical(0x8FFF, 2)
@@ -56,6 +58,7 @@ def test_the_maximum_address_is_the_end_of_ram() -> None:
         ("holes=0x1000", "0x1000 is not START-END"),
         ("holes=0x1000-0x1000", "0x1000-0x1000 is not START-END"),
         ("rom=0x1000-0x1800", "0x1000-0x1800 is not START-END"),
+        ("architecture=mips", "architecture=mips: use x86 or aarch64"),
         ("colour=red", "no parameter colour; it has vm_name, cache, size"),
     ],
 )
@@ -92,15 +95,36 @@ def test_frames_that_are_to_fail_do() -> None:
         assert machine.read_physical(0x8000, 8) == (8).to_bytes(8, "little")
 
 
+def test_an_aarch64_machine_has_registers_and_no_events() -> None:
+    with Microvmi.open("vmi://fake/?architecture=aarch64") as machine:
+        assert machine.read_state() == reset_state(Architecture.AARCH64)
+        abilities = machine.abilities
+        assert Ability.WRITE_REGISTERS in abilities.can
+        assert not abilities.can & (Ability.EVENTS | Ability.PAGE_ACCESS)
+        with pytest.raises(NotSupportedError):
+            machine.toggle_intercept(Intercept(EventKind.SINGLE_STEP))
+        with pytest.raises(NotSupportedError):
+            machine.set_page_access(0, PageAccess.READ)
+        with pytest.raises(NotSupportedError):
+            machine.get_page_access(0)
+
+
+def test_a_state_that_was_read_is_a_copy() -> None:
+    driver = FakeDriver({0: bytearray(PAGE_SIZE)})
+    before = driver.read_states(None)[0]
+    driver.write_state(0, {"rax": 77})
+    assert (before["rax"], driver.read_states(None)[0]["rax"]) == (0, 77)
+
+
 def test_registers_that_were_read_are_a_copy() -> None:
     with Microvmi.open("vmi://fake/") as machine:
         x86_registers(machine).rip = 77
         x86_registers(machine).cs.base = 77
-        assert x86_registers(machine) == reset_registers()
-        written = reset_registers()
+        assert x86_registers(machine) == registers_of(reset_state(Architecture.X86))
+        written = x86_registers(machine)
         machine.write_registers(written)
         written.cs.base = 77
-        assert x86_registers(machine) == reset_registers()
+        assert x86_registers(machine) == registers_of(reset_state(Architecture.X86))
 
 
 def test_closing_gives_page_accesses_back() -> None:

@@ -75,6 +75,8 @@ def uses(machine: Microvmi) -> list[Callable[[], Any]]:
         machine.memory_map,
         machine.vcpu_count,
         lambda: machine.read_registers(0),
+        machine.read_states,
+        lambda: machine.write_state({"rbx": 1}),
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from libmicrovmi_py.arch.x86.registers import SegmentReg, SystemTableReg
+from libmicrovmi_py.arch.x86.registers import SegmentReg, SystemTableReg, X86Registers
 from libmicrovmi_py.drivers.qemu.commandline import (
     Group,
     QmpSocket,
@@ -14,9 +14,8 @@ from libmicrovmi_py.drivers.qemu.commandline import (
     parse_config,
     qmp_sockets,
 )
-from libmicrovmi_py.drivers.qemu.memory import FlatRange, main_blocks, parse_flat_view
-from libmicrovmi_py.drivers.qemu.vcpus import parse_registers
-from libmicrovmi_py.errors import NotSupportedError
+from libmicrovmi_py.drivers.qemu.flatview import FlatRange, main_blocks, parse_flat_view
+from libmicrovmi_py.drivers.qemu.infotext import parse_x86
 
 QEMU = "qemu-system-x86_64"
 
@@ -284,6 +283,10 @@ EFER=0000000000000000
 """
 
 
+def parse_registers(text: str) -> X86Registers:
+    return X86Registers.of_values(parse_x86(text))
+
+
 def test_registers_of_long_mode() -> None:
     regs = parse_registers(LONG_MODE)
     general = (regs.rbx, regs.rcx, regs.rdx, regs.rsi, regs.rdi, regs.rbp)
@@ -325,7 +328,21 @@ def test_a_descriptor_table_has_a_limit_of_16_bits() -> None:
     assert parse_registers(REAL_MODE.replace("000003ff", "ffffffff")).idt.limit == 0xFFFF
 
 
+def test_the_attributes_of_a_segment_are_those_of_its_descriptor() -> None:
+    values = parse_x86(LONG_MODE)
+    assert (values["cs_attributes"], values["tr_attributes"], values["fs_attributes"]) == (0xA9B, 0x89, 0)
+
+
+def test_a_segment_without_flags_has_no_attributes() -> None:
+    values = parse_x86("EIP=00000000\nCS =0010 00000000 ffffffff\n")
+    assert (values["cs_selector"], "cs_attributes" in values) == (0x10, False)
+
+
+def test_debug_registers_are_told() -> None:
+    values = parse_x86(LONG_MODE)
+    assert (values["dr3"], values["dr6"], values["dr7"]) == (0, 0xFFFF0FF0, 0x400)
+
+
 @pytest.mark.parametrize("text", ["", " PC=0000000040000000 X00=0000000000000000 X01=0000000000000000\n"])
-def test_registers_of_another_architecture_are_not_supported(text: str) -> None:
-    with pytest.raises(NotSupportedError, match="not an x86 one"):
-        parse_registers(text)
+def test_the_text_of_another_architecture_has_no_registers(text: str) -> None:
+    assert parse_x86(text) == {}

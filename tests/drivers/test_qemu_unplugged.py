@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from drivers.qemu_with_monitor import QemuWithMonitor
 from qemu_simulators import QemuSimulators
 
 from libmicrovmi_py import Microvmi
@@ -64,10 +65,28 @@ def test_not_from_c_either(machines: QemuSimulators, options: list[str], tmp_pat
 
 
 def test_what_cannot_be_asked_is_not_written(machines: QemuSimulators, options: list[str]) -> None:
-    uri = machines.start(*options, "-fake", "refuse-when-paused=query-memory-devices")
+    uri = machines.start(*options, "-fake", "refuse-when-paused=human-monitor-command")
     with Microvmi.open(uri) as machine:
         before = machine.read_physical(DIMM, 16)
         machine.pause()
         with pytest.raises(MicrovmiError, match="not now"):
             machine.write_physical(DIMM, b"\x02" * 16)
         assert machine.read_physical(DIMM, 16) == before
+
+
+@pytest.mark.parametrize("how", ["", "in-place", "owned"])
+@pytest.mark.parametrize("renew", ["pause", "memory_map"])
+def test_another_dimm_in_the_place_of_one_is_read_where_it_is(
+    machines: QemuSimulators, options: list[str], tmp_path: Path, renew: str, how: str
+) -> None:
+    started = machines.launch(*options, "-fake", how, "-fake", "plain")
+    qemu = QemuWithMonitor(*started)
+    with Microvmi.open(qemu.uri) as machine:
+        machine.memory_map()
+        assert machine.read_physical(DIMM, 16) != b"\xfb" * 16
+        (tmp_path / "dimm").unlink()
+        assert qemu.execute("query-memory-devices") == []
+        (tmp_path / "dimm").touch()
+        assert qemu.execute("query-memory-devices") != []
+        getattr(machine, renew)()
+        assert machine.read_physical(DIMM, 1 << 16) == b"\xfb" * (1 << 16)

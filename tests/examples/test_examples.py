@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import os
-import shlex
-import shutil
 import signal
 import subprocess
 import time
@@ -13,48 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from drivers.dump import builders
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = ROOT / "tests" / "plugins"
 FRAME = 4096
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture(scope="session")
-def bin_dir(tmp_path_factory: pytest.TempPathFactory, library_path: Path, include_dir: Path) -> Path:
-    """The programs, built by their own Makefile against an installed library."""
-    prefix = tmp_path_factory.mktemp("prefix")
-    (prefix / "lib").symlink_to(library_path.parent)
-    (prefix / "include").symlink_to(include_dir)
-    copy = prefix / "examples"
-    shutil.copytree(ROOT / "c_tests" / "examples", copy)
-    subprocess.run(["make", "-s", "clean"], cwd=copy, check=True)
-    compiler = shlex.split(os.environ.get("CC") or "cc")[0]
-    flags = "CFLAGS=-O2 -Wall -Wextra -Wpedantic -Werror"
-    subprocess.run(["make", "-s", f"PREFIX={prefix}", f"CC={compiler}", flags], cwd=copy, check=True)
-    return copy
-
-
-@pytest.fixture
-def run(bin_dir: Path, tmp_path: Path) -> Run:
-    """Run a program in a directory of its own, with our plugins and nothing else in the environment."""
-
-    def run(name: str, *arguments: object, code: int = 0, keys: str = "") -> subprocess.CompletedProcess[str]:
-        ended = subprocess.run(
-            [str(bin_dir / name), *map(str, arguments)],
-            cwd=tmp_path,
-            env={"MICROVMI_PLUGIN_PATH": str(PLUGINS)},
-            input=keys,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert ended.returncode == code, ended.stderr
-        return ended
-
-    return run
 
 
 @pytest.fixture
@@ -180,18 +143,29 @@ def registers(text: str) -> dict[str, int]:
 class TestRegsDump:
     def test_prints_one_vcpu(self, run: Run) -> None:
         found = registers(run("regs-dump", "vmi://fake/?vcpus=3", 1).stdout)
-        assert len(found) == 1 + 30 + 8 * 3 + 2 * 2
+        assert len(found) == 1 + 41 + 8 * 4 + 2 * 2
         assert found["vcpu"] == 1
         assert found["rip"] == 0xFFF0
         assert found["rflags"] == 2
-        assert (found["cs.base"], found["cs.limit"], found["cs.selector"]) == (0xFFFF0000, 0xFFFF, 0xF000)
-        assert found["idt.limit"] == 0xFFFF
+        assert (found["cs_base"], found["cs_limit"], found["cs_selector"]) == (0xFFFF0000, 0xFFFF, 0xF000)
+        assert (found["cs_attributes"], found["idt_limit"], found["dr7"], found["xcr0"]) == (0x93, 0xFFFF, 0x400, 1)
 
     def test_prints_those_of_an_aarch64_machine(self, run: Run) -> None:
         found = registers(run("regs-dump", "vmi://arm/", 1).stdout)
         assert found.pop("vcpu") == 1
-        assert [value >> 56 for value in found.values()] == list(range(1, 51))
+        assert [value >> 56 for value in found.values()] == list(range(1, 81))
         assert (found["x30"] >> 56, found["pc"] >> 56, found["midr_el1"] >> 56) == (31, 32, 49)
+
+    def test_prints_no_register_that_is_not_known(self, run: Run, tmp_path: Path) -> None:
+        notes = builders.prstatus(builders.values(0)) + builders.prstatus(builders.values(1))
+        (tmp_path / "core").write_bytes(builders.elf({0: bytes(FRAME)}, notes))
+        parts = run("regs-dump", "./core").stdout.split("\n\n")
+        assert [registers(part)["vcpu"] for part in parts] == [0, 1]
+        for part in parts:
+            assert set(registers(part)) == {
+                *("vcpu", *builders.GENERAL, "fs_base", "gs_base"),
+                *(f"{name}_selector" for name in builders.SEGMENTS),
+            }
 
     def test_prints_all_vcpus(self, run: Run) -> None:
         parts = run("regs-dump", "vmi://fake/?vcpus=3").stdout.split("\n\n")
@@ -311,6 +285,14 @@ class TestEvents:
         ("pause", ["--kept", "vmi://fake/"]),
         ("events", ["vmi://fake/"]),
         ("events", ["-n", "few", "vmi://fake/", "cr3"]),
+        ("translate", ["vmi://fake/"]),
+        ("translate", ["vmi://fake/", "there"]),
+        ("translate", ["-m", "6", "vmi://fake/", "0"]),
+        ("translate", ["-b", "-1", "vmi://fake/", "0"]),
+        ("translate", ["-v", "65536", "vmi://fake/", "0"]),
+        ("read-virtual", []),
+        ("read-virtual", ["vmi://fake/", "there"]),
+        ("read-virtual", ["vmi://fake/", "0", "1"]),
     ],
 )
 def test_a_wrong_command_line_is_told_apart(run: Run, name: str, arguments: list[str]) -> None:
@@ -319,6 +301,6 @@ def test_a_wrong_command_line_is_told_apart(run: Run, name: str, arguments: list
     assert f"usage: {name} " in ended.stderr
 
 
-@pytest.mark.parametrize("name", ["mem-dump", "regs-dump", "pause", "events"])
+@pytest.mark.parametrize("name", ["mem-dump", "regs-dump", "pause", "events", "translate", "read-virtual"])
 def test_help_is_no_error(run: Run, name: str) -> None:
     assert run(name, "-h").stdout.startswith(f"usage: {name} ")

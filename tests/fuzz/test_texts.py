@@ -15,8 +15,8 @@ from fuzz.outcomes import Caller, told
 
 from libmicrovmi_py import Microvmi
 from libmicrovmi_py.drivers.qemu.commandline import guest_name, qmp_sockets
-from libmicrovmi_py.drivers.qemu.memory import parse_flat_view
-from libmicrovmi_py.drivers.qemu.vcpus import parse_registers
+from libmicrovmi_py.drivers.qemu.flatview import parse_flat_view
+from libmicrovmi_py.drivers.qemu.infotext import by_vcpu, parse_aarch64, parse_x86
 from libmicrovmi_py.transport.deadline import Deadline
 from libmicrovmi_py.transport.unixsock import TcpEndpoint, UnixEndpoint
 
@@ -63,6 +63,7 @@ def test_wrong_parameters_are_told(driver: str | None) -> None:
 
 
 COMMAND = ("-name", "guest=debian,debug-threads=on", "-chardev", "socket,id=m,host=::1,port=1,server=on", "-mon", "m")
+AARCH64 = " PC=0000000040000000 X00=0000000000000000 X01=0000000000000001\nX30=2  SP=3\nPSTATE=000003c5 ---- EL1h\n"
 MORE = ("-qmp", "tcp:localhost:4444,server=on", "-qmp", "unix:/q,,x,server", "-chardev", "socket,id=m,fd=27,server=on")
 
 
@@ -70,12 +71,14 @@ MORE = ("-qmp", "tcp:localhost:4444,server=on", "-qmp", "unix:/q,,x,server", "-c
     ("text", "reader"),
     [
         (TWO_VIEWS, parse_flat_view),
-        (LONG_MODE, parse_registers),
-        (REAL_MODE, parse_registers),
+        (LONG_MODE, parse_x86),
+        (REAL_MODE, parse_x86),
+        (LONG_MODE + REAL_MODE, by_vcpu),
+        (AARCH64, parse_aarch64),
         ("\0".join(COMMAND), lambda text: (guest_name(text.split("\0")), qmp_sockets(text.split("\0")))),
         ("\0".join(MORE), lambda text: (guest_name(text.split("\0")), qmp_sockets(text.split("\0")))),
     ],
-    ids=["flat view", "long mode", "real mode", "command line", "another"],
+    ids=["flat view", "long mode", "real mode", "two vCPUs", "aarch64", "command line", "another"],
 )
 def test_wrong_texts_of_qemu_are_told(text: str, reader: Callable[[str], object]) -> None:
     for number in range(400 * SCALE):
@@ -111,11 +114,14 @@ SIZE = 240_000
         ("FlatView #" * (SIZE // 10), parse_flat_view),
         ('FlatView #0\n AS "memory", root\n ' + " 0-0 (ram): @" + " @a" * (SIZE // 3), parse_flat_view),
         ('FlatView #0\n AS "memory", root\n ' + " 0-0 (ram): " + " owner:" * (SIZE // 7) + "\r", parse_flat_view),
+        ('FlatView #0\n AS "memory", root\n ' + " 0-0 (ram): " + " owner:{" * (SIZE // 8) + "\r", parse_flat_view),
         ('FlatView #0\n AS "memory", root\n' + " " * SIZE, parse_flat_view),
         ('FlatView #0\n AS "memory", root\n ' + "0" * SIZE, parse_flat_view),
-        ("EIP=00000000" + "A" * SIZE, parse_registers),
-        ("EIP=00000000" + "\nCS =0000 " + "0" * SIZE, parse_registers),
-        ("EIP=00000000" + "\nGDT=" + " " * SIZE, parse_registers),
+        ("EIP=00000000" + "A" * SIZE, parse_x86),
+        ("EIP=00000000" + "\nCS =0000 " + "0" * SIZE, parse_x86),
+        ("EIP=00000000" + "\nGDT=" + " " * SIZE, parse_x86),
+        ("\nCPU#" * (SIZE // 5), by_vcpu),
+        (" PC=" + "0" * SIZE, parse_aarch64),
         ("," * SIZE, lambda text: guest_name(["-name", text])),
         ("a=b,c" * (SIZE // 5), lambda text: qmp_sockets(["-chardev", text, "-qmp", text])),
     ],

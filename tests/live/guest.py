@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -18,6 +19,7 @@ from . import initramfs, packages
 from .monitor import Monitor, MonitorError
 
 QEMU = "qemu-system-x86_64"
+QEMU_ARM64 = "qemu-system-aarch64"
 MIB = 1 << 20
 VCPUS = 2
 BOOT_SECONDS = 120.0
@@ -28,11 +30,16 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True)
 class Config:
-    """How a guest is built: kind of RAM (``private``, ``file``, ``deleted``, ``memfd``), MiB of RAM, machine type."""
+    """How a guest is built: kind of RAM (``private``, ``file``, ``deleted``, ``memfd``), MiB of RAM, machine type.
+
+    ``cpu`` is QEMU's word for one, empty for what it takes by itself; ``line`` is for the kernel.
+    """
 
     ram: str = "private"
     mib: int = 512
     machine: str = "pc"
+    cpu: str = ""
+    line: str = "nokaslr"
 
     def __str__(self) -> str:
         return f"{self.ram}-{self.mib}M-{self.machine}"
@@ -45,10 +52,12 @@ class Config:
 
 @dataclass(frozen=True)
 class Boot:
-    """The kernel and the initramfs that guests boot."""
+    """The kernel and the initramfs that guests boot, the QEMU that has such processors, and its serial console."""
 
     kernel: Path
     initrd: Path
+    program: str = QEMU
+    console: str = "ttyS0"
 
 
 class Guest:
@@ -81,12 +90,19 @@ class Guest:
         """What the library opens this guest with."""
         return f"vmi://qemu/?vm_name={self.name}"
 
+    @property
+    def banner(self) -> str:
+        """What the guest's kernel calls itself, by its own word, see :func:`banner_of`."""
+        return banner_of(self._console.read_text())
+
     def _machine(self) -> list[str]:
         common = [
             *("-name", self.name, "-accel", "tcg", "-smp", str(VCPUS), "-m", f"{self.config.mib}M"),
             *("-display", "none", "-net", "none", "-monitor", "none", "-serial", f"file:{self._console}"),
             *("-qmp", f"unix:{self.monitor.path},server=on,wait=off"),
         ]
+        if self.config.cpu:
+            common += ["-cpu", self.config.cpu]
         if self.config.ram == "private":
             return [*common, "-machine", self.config.machine]
         kind = f"memory-backend-file,mem-path={self.ram_file}"
@@ -98,15 +114,16 @@ class Guest:
     def _kernel(self) -> list[str]:
         if self._boot is None:
             return ["-S"]
-        command_line = f"console=ttyS0 quiet panic=-1 nokaslr live_name={self.name} "
+        command_line = f"console={self._boot.console} quiet panic=-1 {self.config.line} live_name={self.name} "
         return ["-kernel", str(self._boot.kernel), "-initrd", str(self._boot.initrd), "-append", command_line]
 
     def start(self) -> None:
         """Start QEMU, wait for its monitor and, with a kernel, for the guest's user space."""
         wrapper = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+        program = self._boot.program if self._boot else QEMU
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [*wrapper, QEMU, *self._arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [*wrapper, program, *self._arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         self._wait("its monitor", SOCKET_SECONDS, self._monitor_answers)
         if self._boot is not None:
@@ -159,11 +176,25 @@ class Guest:
         self.stop()
 
 
+def banner_of(text: str) -> str:
+    """The line in which a kernel tells its version, without the number of its build: its memory need not have that."""
+    line = next(line for line in text.splitlines() if line.startswith(initramfs.KERNEL))
+    return re.sub(" #[0-9]* ", " # ", line)
+
+
 def obtain_boot(directory: Path) -> Boot:
     """Everything a guest boots from; the initramfs is written into ``directory``."""
     initrd = directory / "initramfs.cpio"
     initramfs.build(packages.busybox(), initrd)
     return Boot(packages.kernel(), initrd)
+
+
+def obtain_boot_arm64(directory: Path) -> Boot:
+    """The same for AArch64."""
+    initrd = directory / "initramfs-arm64.cpio"
+    kernel, busybox = packages.arm64_files()
+    initramfs.build(busybox, initrd)
+    return Boot(kernel, initrd, QEMU_ARM64, "ttyAMA0")
 
 
 RAM_KINDS = ("file", "memfd", "deleted", "private")

@@ -10,6 +10,9 @@ from .cpio import Archive
 READY = "microvmi-live: ready"
 """What the guest prints on its serial console when user space is up."""
 
+KERNEL = "Linux version "
+"""What the line about the kernel begins with, which the guest prints before."""
+
 BANNER = "microvmi-live: this line lies in the guest's memory {name}"
 """The pattern the guest fills 1 MiB of its memory with; ``name`` is that of the guest."""
 
@@ -24,7 +27,8 @@ mount -t devtmpfs dev /dev
 mount -t tmpfs tmpfs /tmp
 name=$(sed 's/.*live_name=//; s/ .*//' /proc/cmdline)
 yes "{BANNER.format(name="$name")}" | head -c {PATTERN_SIZE} > /tmp/pattern
-echo "{READY}" > /dev/ttyS0
+cat /proc/version > /dev/console
+echo "{READY}" > /dev/console
 counter=0
 while true; do
     counter=$((counter + 1))

@@ -81,6 +81,55 @@ def _content(file: int, start: int, size: int) -> bytes:
     return os.pread(file, size, start) if data < start + size else _ZEROS[:size]
 
 
+class Listed(NamedTuple):
+    """A page as ``info tlb`` lists it, with the flags of the entry that maps it: user, writable, no execution, large.
+
+    ``large`` is another flag in an entry of a small page, which no guest here sets.
+    """
+
+    virtual: int
+    physical: int
+    user: bool
+    writable: bool
+    no_execute: bool
+    large: bool
+
+
+def pages(monitor: Monitor) -> list[Listed]:
+    """All pages that the first vCPU's tables map, in the order of their addresses."""
+    rows = re.findall(r"^(\w{16}): (\w{16}) ([-A-Z]{9})$", monitor.human("info tlb"), re.MULTILINE)
+    return [_listed(int(virtual, 16), int(physical, 16), flags) for virtual, physical, flags in rows]
+
+
+def _listed(virtual: int, physical: int, flags: str) -> Listed:
+    """What is behind a line; for tables of PAE it has bit 63 of the entry in the address."""
+    return Listed(virtual, physical & ~(1 << 63), "U" in flags, "W" in flags, "X" in flags, "P" in flags)
+
+
+class Allowed(NamedTuple):
+    """Neighbours that user and kernel may do the same with, all levels of tables together: ``info mem``."""
+
+    start: int
+    end: int
+    user: bool
+    writable: bool
+
+
+def allowed(monitor: Monitor) -> list[Allowed]:
+    """All of the first vCPU's. Not for 5 levels: QEMU takes a minute."""
+    rows = re.findall(r"^(\w{16})-\w{16} (\w{16}) ([-u])r([-w])$", monitor.human("info mem"), re.MULTILINE)
+    return [
+        Allowed(int(start, 16), int(start, 16) + int(size, 16), user == "u", write == "w")
+        for start, size, user, write in rows
+    ]
+
+
+def translated(monitor: Monitor, address: int) -> int | None:
+    """Where the first vCPU finds a virtual address (``gva2gpa``); ``None`` if nowhere."""
+    found = re.search(r"gpa: 0x([0-9a-f]+)", monitor.human(f"gva2gpa {address:#x}"))
+    return int(found[1], 16) if found else None
+
+
 def physical(monitor: Monitor, address: int, size: int) -> bytes:
     """``size`` bytes of memory as ``xp`` prints them."""
     text = monitor.human(f"xp /{size}bx {address:#x}")

@@ -13,7 +13,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 KERNEL = "linux-image-cloud-amd64"
 DOM0_KERNEL = "linux-image-amd64"
-METAPACKAGES = (KERNEL, DOM0_KERNEL)
+ARM64 = ":arm64"
+"""Behind a package's name: for that processor, whatever the system's is."""
+ARM64_KERNEL = f"linux-image-cloud-arm64{ARM64}"
+METAPACKAGES = (KERNEL, DOM0_KERNEL, ARM64_KERNEL)
 KERNEL_PACKAGES = ("linux-image-", "linux-binary-")
 """What a kernel's metapackage leads to: the image, and where that has only scripts (sid), the kernel itself."""
 KERNEL_FILES = ("boot/vmlinuz-*", "usr/lib/modules/*/vmlinuz")
@@ -54,6 +57,16 @@ def busybox() -> Path:
     return _fetch("busybox-static", "bin/busybox", "usr/bin/busybox")
 
 
+def arm64_files() -> tuple[Path, Path]:
+    """Debian's kernel for clouds, and a statically linked busybox, of AArch64."""
+    folder = cache_directory() / "arm64"  # not beside kernels of x86
+    folder.mkdir(exist_ok=True)
+    kernels, busybox = sorted(folder.glob("vmlinuz-*")), folder / "busybox"
+    if not busybox.exists():
+        _fetch(f"busybox-static{ARM64}", "bin/busybox", "usr/bin/busybox", folder=folder)
+    return kernels[-1] if kernels else _fetch(ARM64_KERNEL, *KERNEL_FILES, folder=folder), busybox
+
+
 def archives(*names: str) -> list[Path]:
     """The packages of these names as files, each downloaded once."""
     folder = cache_directory() / "packages"
@@ -82,12 +95,12 @@ def _is_static(path: Path) -> bool:
     return head.startswith(b"\x7fELF") and b"ld-linux" not in head
 
 
-def _fetch(package: str, *patterns: str) -> Path:
+def _fetch(package: str, *patterns: str, folder: Path | None = None) -> Path:
     """Download a package and put its file whose path matches a pattern into the cache, whole or not at all."""
     with tempfile.TemporaryDirectory(dir=cache_directory()) as work:
         archive = _download([package], Path(work))[0]
         found = _unpack(archive, patterns, Path(work))
-        return found.replace(cache_directory() / found.name)
+        return found.replace((folder or cache_directory()) / found.name)
 
 
 def _download(packages: list[str], target: Path) -> list[Path]:
@@ -95,17 +108,19 @@ def _download(packages: list[str], target: Path) -> list[Path]:
     lists = target / "lists"
     lists.mkdir()
     own = ["-o", f"Dir::State::lists={lists}", "-o", f"Dir::Cache={target}"]
+    if any(package.endswith(ARM64) for package in packages):
+        own += ["-o", "APT::Architectures::=amd64", "-o", "APT::Architectures::=arm64"]
     try:
         return _download_with([], packages, target)
     except Unobtainable:
-        _run(["apt-get", *own, "-q", "update"])
+        _run(["apt-get", *own, "-o", "APT::Sandbox::User=root", "-q", "update"])  # another cannot enter our folder
         return _download_with(own, packages, target)
 
 
 def _download_with(options: list[str], packages: list[str], target: Path) -> list[Path]:
     names = [_concrete(options, package) for package in packages]
     _run(["apt-get", *options, "-q", "download", *names], cwd=target)
-    return [next(target.glob(f"{name}_*.deb")) for name in names]
+    return [next(target.glob(f"{name.removesuffix(ARM64)}_*.deb")) for name in names]
 
 
 def _concrete(options: list[str], package: str) -> str:

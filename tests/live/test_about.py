@@ -7,6 +7,7 @@ import pytest
 from processors import x86_registers
 
 from libmicrovmi_py import Microvmi
+from libmicrovmi_py.drivers.qemu.flatview import system_view, without_owners
 
 from . import oracle
 from .capi import SEGMENTS, TABLES, Machine
@@ -25,6 +26,14 @@ NAMES = 16 + len(("rip", "rflags", "cr0", "cr2", "cr3", "cr4", "efer", "msr_efer
 @on_every_guest
 def test_memory_map_is_the_flat_view_of_qemu(paused: Guest, vm: Machine) -> None:
     assert oracle.joined(vm.memory_map()) == oracle.memory_map(paused.monitor)
+
+
+@on_every_guest
+def test_whose_memory_is_stands_in_the_same_flat_view_that_is_then_told_without(paused: Guest) -> None:
+    """What was asked with owners is compared with what is asked without: else everything is asked anew each time."""
+    views = [system_view(paused.monitor.human(f"info mtree -f{option}")) for option in (" -o", "")]
+    assert "owner:{" in views[0]
+    assert without_owners(views[0]) == views[1]
 
 
 @on_every_guest
@@ -65,13 +74,13 @@ def test_regs_dump_prints_info_registers(paused: Guest, run: RunProgram) -> None
 
 
 def _flat(values: dict[str, oracle.Value]) -> dict[str, int]:
-    """``cs: (1, 2, 3)`` as ``cs.base: 1, cs.limit: 2, cs.selector: 3``."""
+    """``cs: (1, 2, 3)`` as ``cs_base: 1, cs_limit: 2, cs_selector: 3``; EFER has one name."""
     flat: dict[str, int] = {}
     for name, value in values.items():
         if isinstance(value, int):
-            flat[name] = value
+            flat[name.removeprefix("msr_")] = value
         else:
-            flat.update(zip((f"{name}.base", f"{name}.limit", f"{name}.selector"), value, strict=False))
+            flat.update(zip((f"{name}_base", f"{name}_limit", f"{name}_selector"), value, strict=False))
     return flat
 
 

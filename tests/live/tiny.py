@@ -88,15 +88,23 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
 
 
 @contextmanager
-def tiny(folder: Path, act: bytes = NOTHING, options: Sequence[str] = ()) -> Iterator[Tiny]:
-    """Start one: 16 MiB, a pc."""
+def tiny(
+    folder: Path,
+    act: bytes = NOTHING,
+    options: Sequence[str] = (),
+    *,
+    debugger: bool = True,
+    program: str = QEMU,
+) -> Iterator[Tiny]:
+    """Start one: 16 MiB, a pc. ``debugger``: QEMU waits for one at ``gdb``."""
     name = f"tiny-{os.getpid()}-{next(_numbers)}"
     image = folder / f"{name}.firmware"
     image.write_bytes(firmware(act))
     wrapper = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
     command = [
-        *(*wrapper, QEMU, "-name", name, "-accel", "tcg", "-machine", "pc", "-m", "16M", "-bios", str(image)),
-        *("-nodefaults", "-display", "none", "-gdb", f"unix:{folder / name}.gdb,server=on,wait=off"),
+        *(*wrapper, program, "-name", name, "-accel", "tcg", "-machine", "pc", "-m", "16M", "-bios", str(image)),
+        *("-nodefaults", "-display", "none"),
+        *(("-gdb", f"unix:{folder / name}.gdb,server=on,wait=off") if debugger else ()),
         *(
             part
             for path in (f"{name}", f"{name}.tests")

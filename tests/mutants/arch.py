@@ -10,15 +10,15 @@ ARCHITECTURES = "tests/capi/test_architectures.py"
 MUTANTS = (
     Mutant(
         f"{ARCH}/descriptors.py",
-        "    if selector < _LOCAL or offset",
+        "    if is_null(selector) or offset",
         "    if offset",
         "a null selector has a descriptor",
         (f"{FACTS}::test_a_descriptor_is_within_its_table",),
     ),
     Mutant(
         f"{ARCH}/descriptors.py",
-        "table = registers.ldt if selector & _LOCAL else registers.gdt",
-        "table = registers.gdt",
+        'table = "ldt" if selector & _LOCAL else "gdt"',
+        'table = "gdt"',
         "local descriptors are looked up in the global table",
         (f"{FACTS}::test_a_descriptor_is_within_its_table",),
     ),
@@ -31,14 +31,14 @@ MUTANTS = (
     ),
     Mutant(
         f"{ARCH}/paging.py",
-        "    if registers.efer & EFER_LMA:",
-        "    if registers.efer & EFER_LMA >> 2:",
+        "is_long = bool((efer or 0) & EFER_LMA)",
+        "is_long = bool((efer or 0) & EFER_LMA >> 2)",
         "long mode that is only enabled counts as active",
         (f"{FACTS}::test_the_mode_of_paging_is_told_by_three_registers",),
     ),
     Mutant(
-        "libmicrovmi_py/machine/microvmi.py",
-        "        check_architecture(registers, self.driver.architecture)\n",
+        "libmicrovmi_py/machine/registers.py",
+        "    check_architecture(registers, driver.architecture)\n",
         "",
         "registers of another architecture are written",
         (

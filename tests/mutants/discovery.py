@@ -32,14 +32,14 @@ _PROVEN = (
     ),
     Mutant(
         PEERS,
-        "        return inode in inodes\n",
+        "        return has\n",
         "        return True\n",
         "every UNIX socket is the machine's",
         (f"{RIGHT}every_session_is_with_the_machine_that_was_opened",),
     ),
     Mutant(
         PEERS,
-        "        return inode in inodes\n",
+        "        return has\n",
         "        return listener.pid == process.pid\n",
         "a socket is taken for that of whoever began to listen, not of who has it",
         (f"{PROOF}the_process_that_accepted_is_the_peer_and_who_made_the_socket_is_not",),
@@ -119,7 +119,7 @@ _PROVEN = (
 _STRANGERS = (
     Mutant(
         SOCKETS,
-        "        if match := _UNIX_ROW.fullmatch(line):\n            flags,",
+        "        if match := row.fullmatch(line):\n            flags,",
         "        if match := re.match(rb'()()()(.*)', line):\n            flags,",
         "a newline in anybody's socket breaks every session",
         (f"{TABLES}rows_that_others_wrote_into_the_table_are_passed_over",),
@@ -271,9 +271,9 @@ _TEXTS = (
         (f"{FINDING}libvirts_monitor_is_told_at_once_and_once",),
     ),
     Mutant(
-        f"{QEMU}/memory.py",
-        '    if not ranges:\n        raise IoError("the machine has no memory',
-        '    if False:\n        raise IoError("the machine has no memory',
+        f"{QEMU}/layout.py",
+        '        if not ranges:\n            raise IoError("the machine has no memory',
+        '        if False:\n            raise IoError("the machine has no memory',
         "a machine without memory 'keeps changing'",
         (f"{FINDING}a_machine_without_memory_is_told_as_such",),
     ),

@@ -34,7 +34,7 @@ MUTANTS = (
     ),
     Mutant(
         f"{_DUMP}/notes.py",
-        "    if x86 is None:\n        return Processors()\n",
+        "    if not told:\n        return Processors()\n",
         "",
         "an ARM machine's kdump of QEMU 10 has an x86 machine's registers",
         (f"{_KINDS}::test_a_kdump_of_a_machine_that_is_not_named_is_a_pc_if_qemus_own_note_is_there",),

@@ -108,14 +108,14 @@ MUTANTS = (
     ),
     Mutant(
         f"{HERE}/frames.py",
-        "        _clear(buffer[done:])\n",
+        "        clear(buffer[done:])\n",
         "",
         "a padded read beyond the addresses that there are leaves the buffer as it was",
         (f"{PHYSICAL}::test_padded_reads_are_zeros_beyond_the_machine",),
     ),
     Mutant(
         f"{HERE}/frames.py",
-        "                if not exists:\n                    _clear(buffer[ready + begin : ready + end])",
+        "                if not exists:\n                    clear(buffer[ready + begin : ready + end])",
         "                if not exists:\n                    pass",
         "padded: a hole keeps what the buffer held",
         (f"{CONTRACT}/test_contract_reads.py::test_the_same_from_python[fake]",),
@@ -136,8 +136,8 @@ MUTANTS = (
     ),
     Mutant(
         f"{HERE}/frames.py",
-        "        if len(pieces) > 1:\n            self._check_rom",
-        "        if len(pieces) > 2:\n            self._check_rom",
+        "            if len(pieces) > 1 or part:\n                self._check_rom",
+        "            if len(pieces) > 2 or part:\n                self._check_rom",
         "a write into ROM lands in front of it",
         (PHYSICAL, FILES),
     ),
@@ -234,7 +234,7 @@ MUTANTS = (
     ),
     Mutant(
         f"{HERE}/batch.py",
-        "    for address, _ in views:\n        check_address(address)\n",
+        "    for address, _ in views:\n        check(address)\n",
         "",
         "batch: an address below 0 reads somewhere",
         (f"{OWN}::test_a_batch_with_an_address_that_cannot_be_reads_nothing",),
@@ -283,7 +283,7 @@ MUTANTS = (
         ("tests/capi/test_map.py",),
     ),
     Mutant(
-        "libmicrovmi_py/machine/microvmi.py",
+        "libmicrovmi_py/machine/keeping.py",
         "    if not 0 <= size <= LARGEST_CACHE:",
         "    if not size <= LARGEST_CACHE:",
         "cache=-1 is accepted",

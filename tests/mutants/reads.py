@@ -160,7 +160,7 @@ MUTANTS = (
     ),
     Mutant(
         "libmicrovmi_py/memory/direct.py",
-        "            self._look_again(address, len(data))\n",
+        "        self._look_again(address, size)\n",
         "",
         "the same: the map is not asked for",
         (_UNPLUGGED,),
@@ -313,7 +313,7 @@ MUTANTS = (
         (_CUT,),
     ),
     Mutant(
-        _N + "direct.c",
+        _N + "sparse.h",
         "    if (region->image && (size == 0 || !mvi_may_touch(table->dense[hit], offset, size)))",
         "    if (false)",
         "small reads of an image allocate its holes",

@@ -34,7 +34,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "libmicrovmi_py/machine/microvmi.py",
+        "libmicrovmi_py/machine/keeping.py",
         "physical.keep_pages(size if wanted else 0)",
         "physical.keep_pages(size)",
         "pages are still served from the cache after the machine runs",

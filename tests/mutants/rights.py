@@ -17,7 +17,7 @@ MEMFLOW = "tests/drivers/memflow_package/test_memflow_driver.py"
 MUTANTS = (
     # what was planted before
     Mutant(
-        "libmicrovmi_py/drivers/qemu/memory.py",
+        "libmicrovmi_py/drivers/qemu/flatview.py",
         "return same and self.start == other.start + distance and self.host == other.host + distance",
         "return (self.kind, self.block) == (other.kind, other.block) and self.start == other.start + distance",
         "pieces apart in the host are joined: wrong bytes",
@@ -68,7 +68,7 @@ MUTANTS = (
     ),
     Mutant(
         "libmicrovmi_py/drivers/qemu/memory.py",
-        "        if not vma.writable:\n            return ReadOnlyMemory(memory), host\n",
+        "        if not vma.writable:\n            return self._read_only[0 if self._filled else 1], host\n",
         "",
         "a write is forced into memory that the process has mapped read-only",
         (f"{RIGHTS}::test_memory_that_is_mapped_read_only_is_not_forced",),
@@ -96,10 +96,8 @@ MUTANTS = (
     ),
     Mutant(
         "libmicrovmi_py/transport/processes.py",
-        '            with StandardStreamsHeld(), open(self.path("maps"), "rb") as file:\n'
-        '                lines = file.read().decode("utf-8", "surrogateescape").split("\\n")\n',
-        '            with open(self.path("maps"), encoding="utf-8", errors="surrogateescape") as file:\n'
-        '                lines = file.read().split("\\n")\n',
+        'lines = _content(self.path("maps")).split(b"\\n")',
+        'lines = _content(self.path("maps")).replace(b"\\r", b"\\n").split(b"\\n")',
         "a file name with a carriage return makes every look at that process a defect",
         (f"{RIGHTS}::test_a_mapped_file_with_a_line_end_in_its_name_breaks_no_list_of_mappings",),
     ),
@@ -175,16 +173,16 @@ MUTANTS = (
         (f"{QMP}::test_an_answer_takes_memory_and_time_by_its_limit",),
     ),
     Mutant(
-        "libmicrovmi_py/drivers/qemu/memory.py",
-        "_HOST.fullmatch(client",
-        "_HOST.search(client",
+        "libmicrovmi_py/drivers/qemu/layout.py",
+        "_HOST.fullmatch(question",
+        "_HOST.search(question",
         "a text of 240 KB is searched for half a minute",
         (f"{ANSWERS}::test_a_text_made_to_be_searched_for_ever_is_read_in_no_time",),
     ),
     Mutant(
-        "libmicrovmi_py/drivers/qemu/memory.py",
-        "range(bisect.bisect_right(ends, extent.host), len(vmas))",
-        "range(next((i for i, end in enumerate(ends) if end > extent.host), len(vmas)), len(vmas))",
+        "libmicrovmi_py/transport/processes.py",
+        "bisect.bisect_right(lines, start, key=_end)",
+        "next((at for at, line in enumerate(lines) if _end(line) > start), len(lines))",
         "4000 ranges in 60,000 mappings take half a minute",
         (f"{ANSWERS}::test_many_ranges_in_a_process_of_many_mappings_take_no_time",),
     ),

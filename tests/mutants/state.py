@@ -10,6 +10,9 @@ MACHINE = "libmicrovmi_py/machine/microvmi.py"
 MACHINE_BOOKS = "libmicrovmi_py/machine/books.py"
 EVENTS = "libmicrovmi_py/machine/events.py"
 QEMU = "libmicrovmi_py/drivers/qemu/stops.py"
+LAYOUT = "libmicrovmi_py/drivers/qemu/layout.py"
+UNPLUGGED = "tests/drivers/test_qemu_unplugged.py"
+TRIPS = "tests/drivers/test_qemu_trips.py"
 STATES = "tests/test_run_state.py"
 RELEASES = "tests/test_release.py"
 QEMU_STATES = "tests/drivers/test_qemu_run_state.py"
@@ -70,8 +73,8 @@ MUTANTS = (
     ),
     Mutant(
         QEMU,
-        'if word == "postmigrate":',
-        'if word == "postmigrated":',
+        'if told == "postmigrate":',
+        'if told == "postmigrated":',
         "a machine that was migrated away goes on as if it were there",
         (f"{QEMU_STATES}::test_a_machine_that_was_migrated_away_says_so",),
     ),
@@ -98,8 +101,8 @@ MUTANTS = (
     ),
     Mutant(
         "libmicrovmi_py/drivers/qemu/__init__.py",
-        "        try:\n            self._read_map()\n        except MicrovmiError as err:",
-        "        try:\n            pass\n        except MicrovmiError as err:",
+        "                    self._take_map(client, asked, filled)\n            except",
+        "                    pass\n            except",
         "map is not read at pause",
         ("tests/drivers/test_qemu_driver.py::test_the_map_is_read_again_by_a_stop",),
     ),
@@ -298,5 +301,55 @@ MUTANTS = (
         "False:",
         "C reads on in a machine that was migrated away",
         ("tests/drivers/test_qemu_run_state.py::test_memory_of_a_machine_that_was_migrated_away_says_so_from_then_on",),
+    ),
+    # What is not asked again.
+    Mutant(
+        LAYOUT,
+        "self._view and self._is_there(asked.hosts):",
+        "self._view:",
+        "a DIMM that took another's place is read where the other was",
+        (f"{UNPLUGGED}::test_another_dimm_in_the_place_of_one_is_read_where_it_is",),
+    ),
+    Mutant(
+        LAYOUT,
+        "return self._extents, all(item.whose.startswith(_DEVICES) for item in self._loose)",
+        "return self._extents, True",
+        "a DIMM that is a file's, where a private one was, reads as zeros",
+        (f"{UNPLUGGED}::test_another_dimm_in_the_place_of_one_is_read_where_it_is",),
+    ),
+    Mutant(
+        "libmicrovmi_py/drivers/qemu/__init__.py",
+        "if same and filled == self._filled and not self._memory.has_unsteady_files:",
+        "if same and filled == self._filled:",
+        "a device whose memory came to be another file is read in the file before",
+        (f"{UNPLUGGED}::test_another_dimm_in_the_place_of_one_is_read_where_it_is",),
+    ),
+    Mutant(
+        LAYOUT,
+        "if extent.unsteady and not _stays(item.whose):",
+        "if False:",
+        "what was plugged in is looked for where it once was",
+        (f"{UNPLUGGED}::test_another_dimm_in_the_place_of_one_is_read_where_it_is",),
+    ),
+    Mutant(
+        LAYOUT,
+        "        if item.whose.startswith(_BACKENDS):\n            largest",
+        "        if True:\n            largest",
+        "memory of one device is read in another block of its",
+        ("tests/drivers/test_qemu_answers.py::test_blocks_of_one_name_are_asked_for_one_by_one",),
+    ),
+    Mutant(
+        BOOKS,
+        "                self._driver.leave_session()\n",
+        "                pass\n",
+        "who ends what we wait for gets no turn at the monitor",
+        (f"{TRIPS}::test_a_close_that_waits_lets_others_have_the_monitor",),
+    ),
+    Mutant(
+        BOOKS,
+        "            with one_session(self._driver):\n                yield\n",
+        "            yield\n",
+        "a pause connects three times",
+        (f"{TRIPS}::test_a_pause_and_a_resume_are_one_connection_each",),
     ),
 )

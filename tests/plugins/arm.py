@@ -3,21 +3,21 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from collections.abc import Mapping, Sequence
 
-from libmicrovmi_py.arch import Aarch64Registers
-from libmicrovmi_py.drivers.base import Driver, check_vcpu
+from libmicrovmi_py.arch.state import NAMES, VcpuState
+from libmicrovmi_py.drivers.base import Driver
 from libmicrovmi_py.errors import NotMappedError
-from libmicrovmi_py.model import Architecture
+from libmicrovmi_py.model import Architecture, asked_vcpus, check_vcpu
 from libmicrovmi_py.params import Parameters
 
 _VCPUS = 2
 
 
-def _numbered(vcpu: int) -> Aarch64Registers:
-    """Each register has its place in the struct, from 1, above what is the same in all of this vCPU's."""
-    places = {item.name: place for place, item in enumerate(fields(Aarch64Registers), 1)}
-    return Aarch64Registers(**{name: place << 56 | 0xA64000 + vcpu for name, place in places.items()})
+def _numbered(vcpu: int) -> dict[str, int]:
+    """Each register has its number, from 1, above what is the same in all of this vCPU's."""
+    places = {name: place for place, name in enumerate(NAMES[Architecture.AARCH64], 1)}
+    return {name: place << 56 | 0xA64000 + vcpu for name, place in places.items()}
 
 
 class Arm(Driver):
@@ -27,9 +27,10 @@ class Arm(Driver):
     automatic = False
     architecture = Architecture.AARCH64
     max_addr = 0
+    writable_registers = NAMES[Architecture.AARCH64]
 
     def __init__(self) -> None:
-        self._registers = [_numbered(vcpu) for vcpu in range(_VCPUS)]
+        self._values = [_numbered(vcpu) for vcpu in range(_VCPUS)]
 
     @classmethod
     def open(cls, params: Parameters) -> Arm:
@@ -41,13 +42,12 @@ class Arm(Driver):
     def vcpu_count(self) -> int:
         return _VCPUS
 
-    def read_registers(self, vcpu: int) -> Aarch64Registers:
-        check_vcpu(vcpu, _VCPUS)
-        return replace(self._registers[vcpu])
+    def read_states(self, vcpus: Sequence[int] | None) -> list[VcpuState]:
+        return [VcpuState(self.architecture, self._values[vcpu]) for vcpu in asked_vcpus(vcpus, _VCPUS)]
 
-    def write_registers(self, vcpu: int, registers: Aarch64Registers) -> None:
+    def write_state(self, vcpu: int, values: Mapping[str, int]) -> None:
         check_vcpu(vcpu, _VCPUS)
-        self._registers[vcpu] = replace(registers)
+        self._values[vcpu].update(values)
 
     def close(self) -> None:
         pass

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NoReturn
 
 from libmicrovmi_py.drivers.base import Driver
@@ -90,7 +90,7 @@ class Unruly(Driver):
     def vcpu_count(self) -> Any:
         return self._how()
 
-    def read_registers(self, vcpu: int) -> Any:
+    def read_states(self, vcpus: Sequence[int] | None) -> Any:
         return self._how()
 
     def close(self) -> Any:

@@ -119,6 +119,30 @@ def test_skips_replies_to_other_requests() -> None:
         assert greeted(client).execute("query-status") == 2
 
 
+def test_answers_are_taken_in_any_order_and_replies_of_odd_ids_by_nobody() -> None:
+    asked: list[object] = []
+
+    def server(peer: Peer) -> None:
+        peer.negotiate()
+        asked.extend(peer.request()["execute"] for _ in range(3))
+        peer.sock.sendall(b'{"return": 0, "id": [2]}\n{"return": 0, "id": 4}\n{"return": 0, "id": {"a": 1}}\n')
+        peer.send(*({"return": number, "id": number} for number in (2, 3, 4)))
+
+    with connected(server) as client:
+        greeted(client)
+        first, second, third = (client.ask(name) for name in "abc")
+        assert second.result() == 3
+        assert (first.result(), third.result()) == (2, 4)
+    assert asked == ["a", "b", "c"]
+
+
+def test_tells_the_last_event_about_the_run_state() -> None:
+    events = b'{"event": "STOP"}\n{"event": ["STOP"]}\n{"event": "NIC_RX_FILTER_CHANGED"}\n'
+    with connected(answering(events + b'{"return": {}, "id": 2}\n')) as client:
+        assert greeted(client).execute("stop") == {}
+        assert client.run_event == "STOP"
+
+
 def test_joins_a_line_that_arrives_byte_by_byte() -> None:
     parts = [bytes([byte]) for byte in b'{"return": "\\u00e9", "id": 2}\r\n']
     with connected(answering(*parts, pause=0.001)) as client:

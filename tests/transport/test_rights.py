@@ -17,7 +17,8 @@ import pytest
 from transport.other_user import mapping, need_root, run_as_nobody
 
 from libmicrovmi_py.drivers.base import Region
-from libmicrovmi_py.drivers.qemu.memory import Extent, HostMemory
+from libmicrovmi_py.drivers.qemu.flatview import Extent
+from libmicrovmi_py.drivers.qemu.memory import HostMemory
 from libmicrovmi_py.errors import IoError, ReadOnlyError, VmGoneError
 from libmicrovmi_py.memory.direct import DirectMemory
 from libmicrovmi_py.model import MemoryKind

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 from libmicrovmi_py.declare import ClassVar, dataclass
 from libmicrovmi_py.model import Architecture
 
@@ -66,3 +68,24 @@ class Aarch64Registers:
     contextidr_el1: int = 0
     midr_el1: int = 0
     id_aa64mmfr0_el1: int = 0
+
+    @classmethod
+    def of_values(cls, values: Mapping[str, int]) -> Aarch64Registers:
+        """Those of a state by the names of ``STATE``; what is not in it is 0."""
+        return cls(**{name: values.get(name, 0) for name in cls.__match_args__})
+
+    def pairs(self) -> Iterator[tuple[str, int]]:
+        """Every member by its name, with its value."""
+        for name in self.__match_args__:
+            yield name, getattr(self, name)
+
+
+STATE = (
+    *Aarch64Registers.__match_args__,
+    *("actlr_el1", "afsr0_el1", "afsr1_el1", "amair_el1", "cntkctl_el1", "cpacr_el1", "mdscr_el1", "mpidr_el1"),
+    *("par_el1", "tpidrro_el0", "fpcr", "fpsr"),
+    *("id_aa64mmfr1_el1", "id_aa64mmfr2_el1", "id_aa64pfr0_el1", "id_aa64pfr1_el1"),
+    *("sp_el2", "elr_el2", "spsr_el2", "esr_el2", "far_el2", "hcr_el2", "sctlr_el2", "mair_el2", "tcr_el2"),
+    *("ttbr0_el2", "vbar_el2", "vtcr_el2", "vttbr_el2", "tpidr_el2"),
+)
+"""All registers of a vCPU's state, in the order of their numbers in the C header; the first are the frozen ones."""

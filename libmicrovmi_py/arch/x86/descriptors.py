@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from libmicrovmi_py.arch.x86.registers import SegmentReg, X86Registers
+from collections.abc import Mapping
 
 SIZE, LONG_SIZE = 8, 16
 """Bytes of a descriptor; of one of the system's in long mode, which has a base of 64 bits."""
@@ -15,25 +15,34 @@ _CODE_OR_DATA = 1 << 44
 _GRANULARITY = 1 << 55
 
 
-def real_mode_segment(selector: int) -> SegmentReg:
-    """What a selector stands for in real and in virtual-8086 mode, where there are no descriptors."""
-    return SegmentReg(selector << 4, 0xFFFF, selector)
+UNUSABLE = {"base": 0, "limit": 0, "attributes": 0}
+"""A segment of a null selector."""
 
 
-def descriptor_address(registers: X86Registers, selector: int, size: int) -> int | None:
-    """The guest-virtual address of a selector's descriptor of ``size`` bytes, by the tables' registers.
+def is_null(selector: int) -> bool:
+    """Whether a selector is that of no segment."""
+    return selector < _LOCAL
+
+
+def real_mode_segment(selector: int) -> dict[str, int]:
+    """Base and limit that a selector stands for in real and in virtual-8086 mode, where there are no descriptors."""
+    return {"base": selector << 4, "limit": 0xFFFF}
+
+
+def descriptor_address(values: Mapping[str, int], selector: int, size: int) -> int | None:
+    """The guest-virtual address of a selector's descriptor of ``size`` bytes, by the registers of the tables.
 
     ``None`` for a null selector, and for one outside of its table.
     """
-    table = registers.ldt if selector & _LOCAL else registers.gdt
+    table = "ldt" if selector & _LOCAL else "gdt"
     offset = selector & ~7
-    if selector < _LOCAL or offset + size - 1 > table.limit:
+    if is_null(selector) or offset + size - 1 > values[f"{table}_limit"]:
         return None
-    return table.base + offset
+    return values[f"{table}_base"] + offset
 
 
-def decode_segment(descriptor: bytes, selector: int, *, long_mode: bool) -> SegmentReg:
-    """What a descriptor of ``SIZE`` or ``LONG_SIZE`` bytes says of its segment; an empty one: base and limit are 0.
+def decode_segment(descriptor: bytes, *, long_mode: bool) -> dict[str, int]:
+    """Base, limit and attributes of a segment by its descriptor of ``SIZE`` or ``LONG_SIZE`` bytes.
 
     In long mode the bases of code and data count as 0.
     """
@@ -43,4 +52,10 @@ def decode_segment(descriptor: bytes, selector: int, *, long_mode: bool) -> Segm
     limit = low & 0xFFFF | low >> 32 & 0xF0000
     if long_mode and low & _CODE_OR_DATA:
         base = 0
-    return SegmentReg(base, limit << 12 | 0xFFF if low & _GRANULARITY else limit, selector)
+    limit = limit << 12 | 0xFFF if low & _GRANULARITY else limit
+    return {"base": base, "limit": limit, "attributes": attributes(low >> 40)}
+
+
+def attributes(rights: int) -> int:
+    """Attributes as a state has them, of rights as descriptors have them: bits 8 to 11 are those of the limit."""
+    return rights & 0xFF | rights >> 4 & 0xF00

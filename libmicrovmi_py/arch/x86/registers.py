@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 from libmicrovmi_py.declare import ClassVar, dataclass, field
 from libmicrovmi_py.model import Architecture
 
@@ -10,12 +12,14 @@ CR0_PE = 1 << 0
 CR0_TS = 1 << 3
 CR0_PG = 1 << 31
 CR4_TSD = 1 << 2
+CR4_PSE = 1 << 4
 CR4_PAE = 1 << 5
 CR4_LA57 = 1 << 12
 EFER_LMA = 1 << 10
+EFER_NXE = 1 << 11
 RFLAGS_VM = 1 << 17
-"""Protection on, task switched, paging on; no time stamp for programs, long entries, five levels; long mode is active;
-virtual-8086 mode."""
+"""Protection on, task switched, paging on; no time stamp for programs, large pages, long entries, five levels; long
+mode is active, execution can be forbidden; virtual-8086 mode."""
 
 
 @dataclass(slots=True)
@@ -82,6 +86,29 @@ class X86Registers:
     idt: SystemTableReg = field(default_factory=SystemTableReg)
     gdt: SystemTableReg = field(default_factory=SystemTableReg)
 
+    @classmethod
+    def of_values(cls, values: Mapping[str, int]) -> X86Registers:
+        """Those of a state by the names of ``STATE``; what is not in it is 0."""
+        get = values.get
+        registers = cls()
+        for name in (*GENERAL, *SYSTEM):
+            setattr(registers, name, get(_RENAMED.get(name, name), 0))
+        for name in SEGMENTS:
+            segment = SegmentReg(get(f"{name}_base", 0), get(f"{name}_limit", 0), get(f"{name}_selector", 0))
+            setattr(registers, name, segment)
+        for name in TABLES:
+            setattr(registers, name, SystemTableReg(get(f"{name}_base", 0), get(f"{name}_limit", 0)))
+        return registers
+
+    def pairs(self) -> Iterator[tuple[str, int]]:
+        """Every member by the name that it has in ``STATE``, with its value; two of them are EFER."""
+        for name in (*GENERAL, *SYSTEM):
+            yield _RENAMED.get(name, name), getattr(self, name)
+        for name in (*SEGMENTS, *TABLES):
+            part = getattr(self, name)
+            for member in part.__match_args__:
+                yield f"{name}_{member}", getattr(part, member)
+
 
 def _from(first: str, last: str) -> tuple[str, ...]:
     """The names of the members from one to another."""
@@ -115,3 +142,36 @@ CONTROL = tuple(name for name in SYSTEM if name.startswith("cr"))
 
 INTERCEPTED_CONTROL = (0, 3, 4)
 """The control registers, by number, at whose writes a guest can be stopped."""
+
+DEBUG = ("dr0", "dr1", "dr2", "dr3", "dr6", "dr7")
+"""The debug registers."""
+
+MSRS = (
+    *("efer", "star", "lstar", "cstar", "fmask", "kernel_gs_base"),
+    *("sysenter_cs", "sysenter_esp", "sysenter_eip", "tsc_aux", "apic_base"),
+)
+"""Model-specific registers; the bases of FS and GS are those of the segments."""
+
+STATE = (
+    *(*GENERAL, *CONTROL, "cr8", *DEBUG, "xcr0", *MSRS),
+    *(f"{name}_{part}" for name in SEGMENTS for part in ("base", "limit", "selector", "attributes")),
+    *(f"{name}_{part}" for name in ("gdt", "idt") for part in ("base", "limit")),
+)
+"""All registers of a vCPU's state, in the order of their numbers in the C header.
+
+The attributes of a segment are bits of its descriptor: type 0-3, S 4, DPL 5-6, P 7, AVL 8, L 9, D/B 10, G 11; one that
+cannot be used is not present.
+"""
+
+WIDTHS = {
+    **{f"{name}_limit": 32 for name in SEGMENTS},
+    **{f"{name}_selector": 16 for name in SEGMENTS},
+    **{f"{name}_attributes": 12 for name in SEGMENTS},
+    **{f"{name}_limit": 16 for name in TABLES},
+    "cr8": 4,
+    "tsc_aux": 32,
+}
+"""The bits of those that have fewer than 64."""
+
+_RENAMED = {"msr_efer": "efer", "msr_star": "star", "msr_lstar": "lstar"}
+"""Members of ``X86Registers`` that have another name in ``STATE``."""

@@ -9,19 +9,19 @@ from collections.abc import Iterator, Sequence
 
 from libmicrovmi_py.abilities import Ability
 from libmicrovmi_py.declare import TYPE_CHECKING, ClassVar
-from libmicrovmi_py.drivers.base import STOPPED, Driver, Region, RunState, check_vcpu
+from libmicrovmi_py.drivers.base import STOPPED, Driver, Region, RunState
 from libmicrovmi_py.drivers.dump.contents import Contents, Paged, Processors
 from libmicrovmi_py.drivers.dump.formats import recognised
 from libmicrovmi_py.drivers.dump.image import Image
 from libmicrovmi_py.drivers.dump.kinds import AllKinds, Kinds, OnlyRam
 from libmicrovmi_py.drivers.dump.layout import Extent
-from libmicrovmi_py.errors import InvalidArgumentError, NotMappedError, NotSupportedError
-from libmicrovmi_py.model import PAGE_SHIFT, DriverType, MemoryRange
+from libmicrovmi_py.errors import InvalidArgumentError, NotMappedError
+from libmicrovmi_py.model import PAGE_SHIFT, DriverType, MemoryRange, asked_vcpus
 from libmicrovmi_py.params import Parameters
 from libmicrovmi_py.transport.fds import StandardStreamsHeld
 
 if TYPE_CHECKING:
-    from libmicrovmi_py.arch.x86.registers import X86Registers
+    from libmicrovmi_py.arch.state import VcpuState
 
 
 class DumpDriver(Driver):
@@ -38,6 +38,8 @@ class DumpDriver(Driver):
     def __init__(self, image: Image, processors: Processors, kinds: AllKinds) -> None:
         self._image = image
         self._processors = processors
+        if processors.states:
+            self.architecture = processors.states[0].architecture
         self._max_addr = kinds.end_of_ram
 
     @classmethod
@@ -79,16 +81,14 @@ class DumpDriver(Driver):
         """How many vCPUs the machine had."""
         return self._processors.count
 
-    def read_registers(self, vcpu: int) -> X86Registers:
-        """The registers at the time of the dump. Raises ``NotSupportedError`` for a vCPU whose are not in the dump."""
+    def read_states(self, vcpus: Sequence[int] | None) -> list[VcpuState]:
+        """The registers at the time of the dump; empty for a vCPU that is counted and not in the dump."""
         with StandardStreamsHeld():
-            from copy import deepcopy  # of whom reads memory only, nobody needs it
+            from libmicrovmi_py.arch.state import VcpuState  # of whom reads memory only, nobody needs it
 
-        check_vcpu(vcpu, self._processors.count)
-        known = self._processors.registers
-        if vcpu >= len(known):
-            raise NotSupportedError(f"the dump has the registers of {len(known)} vCPUs only, counted from 0")
-        return deepcopy(known[vcpu])
+        known = self._processors.states
+        asked = asked_vcpus(vcpus, self._processors.count)
+        return [known[vcpu] if vcpu < len(known) else VcpuState(self.architecture, {}) for vcpu in asked]
 
     def close(self) -> None:
         self._image.mapping.close()
@@ -96,6 +96,8 @@ class DumpDriver(Driver):
 
 class MappedDump(DumpDriver):
     """Memory that lies in the file as it is: mapped read-only, and read in C."""
+
+    lasting = True
 
     def __init__(self, image: Image, processors: Processors, kinds: AllKinds, extents: Sequence[Extent]) -> None:
         super().__init__(image, processors, kinds)

@@ -14,18 +14,18 @@ from libmicrovmi_py.drivers.dump.layout import Extent
 from libmicrovmi_py.errors import AccessError
 
 if TYPE_CHECKING:
-    from libmicrovmi_py.arch.x86.registers import X86Registers
+    from libmicrovmi_py.arch.state import VcpuState
 
 
 @dataclass(frozen=True, slots=True)
 class Processors:
-    """How many vCPUs the machine had, 0 if the dump does not tell, and the registers of the first of them.
+    """How many vCPUs the machine had, 0 if the dump does not tell, and what is known of the first of them.
 
     ``hypervisor`` is whether a hypervisor made the dump from outside, with all memory that it knows.
     """
 
     count: int = 0
-    registers: Sequence[X86Registers] = ()
+    states: Sequence[VcpuState] = ()
     hypervisor: bool = False
 
 

@@ -1,27 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Registers out of the notes of an ELF core; kdump files of QEMU carry the same notes.
 
-QEMU writes for each vCPU an NT_PRSTATUS and a note of its own (name QEMU, type 0); VirtualBox writes notes VBCORE and
-VBCPU (include/VBox/vmm/dbgfcorefmt.h); a kernel that crashed left an NT_PRSTATUS for each. All little-endian.
+QEMU writes for each vCPU an NT_PRSTATUS and, of x86 machines, a note of its own (name QEMU, type 0); VirtualBox writes
+notes VBCORE and VBCPU (include/VBox/vmm/dbgfcorefmt.h); a kernel that crashed left an NT_PRSTATUS for each. All
+little-endian. What a note does not have stays unknown.
 """
 
 from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 
-from libmicrovmi_py.arch.x86.registers import (
-    CODE_AND_DATA,
-    GENERAL,
-    NUMBERED,
-    TABLES,
-    SegmentReg,
-    SystemTableReg,
-    X86Registers,
-)
-from libmicrovmi_py.declare import NamedTuple
+from libmicrovmi_py.arch.state import VcpuState
+from libmicrovmi_py.arch.x86.descriptors import attributes
+from libmicrovmi_py.arch.x86.registers import CODE_AND_DATA, DEBUG, GENERAL, NUMBERED, TABLES
+from libmicrovmi_py.declare import NamedTuple, replace
 from libmicrovmi_py.drivers.dump.contents import Processors
+from libmicrovmi_py.model import Architecture
 
 MAX_SIZE = 64 << 20
 """The most bytes that notes may have."""
@@ -35,17 +31,28 @@ _NT_PRSTATUS, _QEMU, _VBCORE, _VBCPU = (b"CORE", 1), (b"QEMU", 0), (b"VBCORE", 0
 _SEGMENTS = (*CODE_AND_DATA, "ldt", "tr")
 
 _QEMU_STATE = struct.Struct("<2I18Q" + "3I4xQ" * 10 + "5Q")
+_QEMU_KERNEL_GS_BASE = struct.Struct("<Q")
+"""Behind the others since QEMU 2.12."""
 
 _VBOX_NAMES = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", *NUMBERED, "rip", "rsp", "rbp", "rflags")
-_VBOX_STATE = struct.Struct("<18Q" + "Q2IH6x" * 6 + "4Q64x" + "QI4x" * 2 + "Q2IH6x" * 2 + "3Q2Q8xQ24xQ")
+_VBOX_SYSTEM = (
+    *("sysenter_cs", "sysenter_eip", "sysenter_esp", "efer", "star"),
+    *("lstar", "cstar", "fmask", "kernel_gs_base", "apic_base"),
+)
+_VBOX_STATE = struct.Struct("<18Q" + "Q2IH6x" * 6 + "4Q4Q16x2Q" + "QI4x" * 2 + "Q2IH6x" * 2 + "5Q8x5Q")
 _VBOX_VERSION = 0x10003
 """The first version of this layout; those before hold VirtualBox's own structures."""
+_VBOX_LATER, _VBOX_LATER_VERSION = struct.Struct("<2Q"), 0x10006
+"""What follows since that version: the MSR TSC_AUX and XCR0."""
+_VBOX_UNUSABLE, _PRESENT = 1 << 16, 1 << 7
 
 _PRSTATUS = struct.Struct("<112x27Q")
 _PRSTATUS_NAMES = (
     *("r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi", "rdi"),
     *("orig_rax", "rip", "cs", "rflags", "rsp", "ss", "fs_base", "gs_base", "ds", "es", "fs", "gs"),
 )
+_PRSTATUS_AARCH64 = struct.Struct("<112x34Q")
+_PRSTATUS_AARCH64_NAMES = (*(f"x{number}" for number in range(31)), "sp", "pc", "pstate")
 _PRSTATUS_32 = struct.Struct("<72x17I")
 _PRSTATUS_32_NAMES = (
     *("rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rax"),
@@ -58,27 +65,33 @@ class _Note(NamedTuple):
     content: bytes
 
 
-def processors(notes: bytes, *, wide: bool, x86: bool | None) -> Processors:
-    """The vCPUs of an x86 machine, none of another; ``wide`` is whether the file is a 64-bit one.
+def processors(notes: bytes, *, wide: bool, machine: Architecture | None, told: bool = True) -> Processors:
+    """The vCPUs of a machine of that architecture, none of another; ``wide`` is whether the file is a 64-bit one.
 
-    ``x86`` is whether it is of such a machine, ``None`` if it does not say: then QEMU's own note does, which it writes
-    for no other. Raises ``ValueError`` for notes that do not fit together.
+    If it is not ``told`` what the machine is, QEMU's own note does, which it writes for x86 alone. Raises
+    ``ValueError`` for notes that do not fit together.
     """
-    if x86 is False:
+    if told and machine is None:
         return Processors()
     found = list(itertools.islice(_walk(notes), 2 * _MAX_COUNT + 1))
     if len(found) > 2 * _MAX_COUNT:
         raise ValueError(f"more than {2 * _MAX_COUNT} notes are more than any machine's")
-    qemu = [_of_qemu(note.content) for note in found if note.key == _QEMU]
-    if qemu:
-        return Processors(len(qemu), qemu, hypervisor=True)
-    if x86 is None:
+    if machine is Architecture.AARCH64:
+        return _each(found, _NT_PRSTATUS, _of_status_aarch64)
+    qemu = _each(found, _QEMU, _of_qemu)
+    if qemu.count:
+        return replace(qemu, hypervisor=True)
+    if not told:
         return Processors()
     if any(note.key == _VBCORE for note in found):
         return _of_virtualbox(found)
-    of_status = _of_status if wide else _of_status_32
-    status = [of_status(note.content) for note in found if note.key == _NT_PRSTATUS]
-    return Processors(len(status), status)
+    return _each(found, _NT_PRSTATUS, _of_status if wide else _of_status_32)
+
+
+def _each(notes: list[_Note], key: tuple[bytes, int], read: Callable[[bytes], VcpuState]) -> Processors:
+    """A vCPU for each of these notes."""
+    found = [read(note.content) for note in notes if note.key == key]
+    return Processors(len(found), found)
 
 
 def _walk(notes: bytes) -> Iterator[_Note]:
@@ -105,28 +118,33 @@ def _unpacked(layout: struct.Struct, content: bytes, what: str) -> tuple[int, ..
     return layout.unpack_from(content)
 
 
-def _general(names: Sequence[str], values: Sequence[int]) -> X86Registers:
-    registers = X86Registers()
-    for name, value in zip(names, values, strict=True):
-        setattr(registers, name, value)
-    return registers
+def _x86(values: dict[str, int]) -> VcpuState:
+    return VcpuState(Architecture.X86, values)
 
 
-def _of_qemu(content: bytes) -> X86Registers:
-    version, _, *values = _unpacked(_QEMU_STATE, content, "the note of QEMU")
+def _of_qemu(content: bytes) -> VcpuState:
+    version, size, *numbers = _unpacked(_QEMU_STATE, content, "the note of QEMU")
     if version != 1:
         raise ValueError(f"the note of QEMU has version {version}")
-    registers = _general(GENERAL, values[:18])  # QEMU's order is ours
+    values = dict(zip(GENERAL, numbers[:18], strict=True))  # QEMU's order is ours
     for index, name in enumerate((*_SEGMENTS, "gdt", "idt")):
-        selector, limit, _, base = values[18 + 4 * index : 22 + 4 * index]
+        selector, limit, flags, base = numbers[18 + 4 * index : 22 + 4 * index]
         if selector > 0xFFFF:
             raise ValueError(f"the note of QEMU has {selector:#x} for the selector {name}")
         if name in TABLES:
-            setattr(registers, name, SystemTableReg(base, limit & 0xFFFF))
+            values |= {f"{name}_base": base, f"{name}_limit": limit & 0xFFFF}
         else:
-            setattr(registers, name, SegmentReg(base, limit, selector))
-    registers.cr0, _, registers.cr2, registers.cr3, registers.cr4 = values[58:]
-    return registers
+            values |= _segment(name, base, limit, selector, attributes(flags >> 8))
+    values["cr0"], _, values["cr2"], values["cr3"], values["cr4"] = numbers[58:]
+    end = _QEMU_STATE.size + _QEMU_KERNEL_GS_BASE.size
+    if min(size, len(content)) >= end:
+        (values["kernel_gs_base"],) = _QEMU_KERNEL_GS_BASE.unpack_from(content, _QEMU_STATE.size)
+    return _x86(values)
+
+
+def _segment(name: str, base: int, limit: int, selector: int, rights: int) -> dict[str, int]:
+    parts = {"base": base, "limit": limit, "selector": selector, "attributes": rights}
+    return {f"{name}_{part}": value for part, value in parts.items()}
 
 
 def _of_virtualbox(notes: list[_Note]) -> Processors:
@@ -136,40 +154,49 @@ def _of_virtualbox(notes: list[_Note]) -> Processors:
         raise ValueError(f"the note VBCORE has magic {magic:#x} and {count} vCPUs")
     if version < _VBOX_VERSION:
         return Processors(count, hypervisor=True)
-    return Processors(count, [_of_vbcpu(note.content) for note in notes if note.key == _VBCPU][:count], hypervisor=True)
+    later = version >= _VBOX_LATER_VERSION
+    found = [_of_vbcpu(note.content, later) for note in notes if note.key == _VBCPU]
+    return Processors(count, found[:count], hypervisor=True)
 
 
-def _of_vbcpu(content: bytes) -> X86Registers:
-    values = _unpacked(_VBOX_STATE, content, "the note VBCPU")
-    registers = _general(_VBOX_NAMES, values[:18])
-    for name, place in zip(_SEGMENTS, (*range(18, 42, 4), 50, 54), strict=True):
-        base, limit, _, selector = values[place : place + 4]
-        setattr(registers, name, SegmentReg(base, limit, selector))
-    registers.cr0, registers.cr2, registers.cr3, registers.cr4 = values[42:46]
-    registers.gdt, registers.idt = (SystemTableReg(values[place], values[place + 1] & 0xFFFF) for place in (46, 48))
-    registers.sysenter_cs, registers.sysenter_eip, registers.sysenter_esp = values[58:61]
-    registers.msr_efer, registers.msr_star, registers.msr_lstar, registers.apic_base = values[61:]
-    registers.efer = registers.msr_efer
-    return registers
+def _of_vbcpu(content: bytes, later: bool) -> VcpuState:
+    numbers = _unpacked(_VBOX_STATE, content, "the note VBCPU")
+    values = dict(zip(_VBOX_NAMES, numbers[:18], strict=True))
+    for name, place in zip(_SEGMENTS, (*range(18, 42, 4), 56, 60), strict=True):
+        base, limit, rights, selector = numbers[place : place + 4]
+        usable = attributes(rights) & ~(_PRESENT if rights & _VBOX_UNUSABLE else 0)
+        values |= _segment(name, base, limit, selector, usable)
+    values |= zip(("cr0", "cr2", "cr3", "cr4", *DEBUG), numbers[42:52], strict=True)
+    for name, place in (("gdt", 52), ("idt", 54)):
+        values |= {f"{name}_base": numbers[place], f"{name}_limit": numbers[place + 1] & 0xFFFF}
+    values |= zip(_VBOX_SYSTEM, numbers[64:], strict=True)
+    if later and len(content) >= _VBOX_STATE.size + _VBOX_LATER.size:
+        values["tsc_aux"], values["xcr0"] = _VBOX_LATER.unpack_from(content, _VBOX_STATE.size)
+        values["tsc_aux"] &= 0xFFFFFFFF
+    return _x86(values)
 
 
-def _of_status(content: bytes) -> X86Registers:
+def _of_status(content: bytes) -> VcpuState:
     values = dict(zip(_PRSTATUS_NAMES, _unpacked(_PRSTATUS, content, "an NT_PRSTATUS"), strict=True))
-    return _registers(values, values["fs_base"], values["gs_base"])
+    return _x86(_saved(values) | {name: values[name] for name in ("fs_base", "gs_base")})
 
 
-def _of_status_32(content: bytes) -> X86Registers:
+def _of_status_32(content: bytes) -> VcpuState:
     values = _unpacked(_PRSTATUS_32, content, "a 32-bit NT_PRSTATUS")
-    return _registers(dict(zip(_PRSTATUS_32_NAMES, values, strict=True)), 0, 0)
+    return _x86(_saved(dict(zip(_PRSTATUS_32_NAMES, values, strict=True))))
 
 
-def _registers(values: dict[str, int], fs_base: int, gs_base: int) -> X86Registers:
+def _saved(values: dict[str, int]) -> dict[str, int]:
     """What a kernel saves: the general registers and the selectors, no control registers."""
-    bases = {"fs": fs_base, "gs": gs_base}
-    registers = X86Registers()
-    for name, value in values.items():
-        if name in _SEGMENTS:
-            setattr(registers, name, SegmentReg(bases.get(name, 0), 0, value & 0xFFFF))
-        elif hasattr(registers, name):
-            setattr(registers, name, value)
-    return registers
+    found = {name: value for name, value in values.items() if name in GENERAL}
+    return found | {f"{name}_selector": values[name] & 0xFFFF for name in CODE_AND_DATA}
+
+
+def _of_status_aarch64(content: bytes) -> VcpuState:
+    """General registers, and the stack pointer that the processor's state names: no page tables."""
+    numbers = _unpacked(_PRSTATUS_AARCH64, content, "an NT_PRSTATUS")
+    values = dict(zip(_PRSTATUS_AARCH64_NAMES, numbers, strict=True))
+    level = values["pstate"] >> 2 & 3 if values["pstate"] & 1 else 0
+    pointer = {0: "sp_el0", 1: "sp_el1", 2: "sp_el2"}.get(level)
+    found = {name: value for name, value in values.items() if name != "sp"}
+    return VcpuState(Architecture.AARCH64, found | ({pointer: values["sp"]} if pointer else {}))

@@ -13,22 +13,32 @@ from contextlib import AbstractContextManager
 from functools import partial
 from itertools import pairwise
 
-from libmicrovmi_py.arch.x86.registers import SegmentReg, SystemTableReg, X86Registers
+from libmicrovmi_py.arch.state import NAMES, VcpuState
+from libmicrovmi_py.arch.x86.registers import CODE_AND_DATA, SEGMENTS, TABLES
 from libmicrovmi_py.declare import ClassVar
-from libmicrovmi_py.drivers.base import RUNS, STOPPED, Driver, RunState, check_vcpu
+from libmicrovmi_py.drivers.base import RUNS, STOPPED, Driver, RunState
 from libmicrovmi_py.drivers.fake.guest import ABILITIES, FakeVcpus
-from libmicrovmi_py.errors import InvalidArgumentError, IoError, ReadOnlyError, not_mapped
-from libmicrovmi_py.events import EventAbilities, Intercept, PageAccess, ReplyAction, Stop
+from libmicrovmi_py.errors import InvalidArgumentError, IoError, NotSupportedError, ReadOnlyError, not_mapped
+from libmicrovmi_py.events import NO_EVENTS, EventAbilities, Intercept, PageAccess, ReplyAction, Stop
 from libmicrovmi_py.model import (
     PAGE_SHIFT,
     PAGE_SIZE,
+    Architecture,
     MemoryKind,
     MemoryRange,
+    asked_vcpus,
+    check_vcpu,
     end_of_ram,
 )
 from libmicrovmi_py.params import Parameters
 
 MAX_SIZE = 1 << 32
+
+_DATA, _BUSY_TASK, _LOCAL_TABLE = 0x93, 0x8B, 0x82
+"""Attributes of segments: present; read and written, accessed; a busy task; a local table of descriptors."""
+
+_EL1H, _CORTEX_A57 = 0x3C5, 0x411FD070
+"""The kernel's level with a stack of its own and all interrupts masked; which processor it is."""
 
 
 class FakeDriver(Driver):
@@ -36,8 +46,8 @@ class FakeDriver(Driver):
 
     ``rom`` holds addresses of that mapping whose bytes cannot be written. ``unreadable`` and ``unwritable`` hold frame
     numbers: every read, or write, of these fails with ``IoError``, as those of a hypervisor may in the middle of an
-    access. ``registers`` has one item a vCPU. ``running`` tells and sets the run state. The vCPUs do something only
-    while they are listened to.
+    access. ``states`` has one item a vCPU, all of one architecture; what is not in it is not known.
+    ``running`` tells and sets the run state. The vCPUs do something only while they are listened to.
     """
 
     name = "fake"
@@ -50,6 +60,7 @@ class FakeDriver(Driver):
         "unwritable": "START-END,... ranges that fail with an I/O error when they are written",
         "pattern": "number (default: each 8 bytes hold their frame's number, little-endian) or zero",
         "vcpus": "number of vCPUs (default 1)",
+        "architecture": "x86 (default) or aarch64, which has no events",
     }
 
     def __init__(
@@ -59,7 +70,7 @@ class FakeDriver(Driver):
         rom: Iterable[int] = (),
         unreadable: Iterable[int] = (),
         unwritable: Iterable[int] = (),
-        registers: Sequence[X86Registers] | None = None,
+        states: Sequence[VcpuState] | None = None,
     ) -> None:
         rom = frozenset(rom)
         self._starts: list[int] = []  # the first frame of each piece, ascending: few objects, as a real machine has
@@ -77,8 +88,10 @@ class FakeDriver(Driver):
             if len(memory[start])
         )
         self._max_addr = end_of_ram(self._ranges)
-        self._vcpus = len(registers) if registers is not None else 1
-        self._guest = FakeVcpus(list(registers or [reset_registers()]), partial(_is_there, self._starts, self._pieces))
+        states = states or [reset_state(Architecture.X86)]
+        self.architecture = states[0].architecture
+        self._vcpus = len(states)
+        self._guest = FakeVcpus(states, partial(_is_there, self._starts, self._pieces))
 
     def _add(self, first: int, content: memoryview, rom: bool) -> None:
         if not content:
@@ -100,6 +113,8 @@ class FakeDriver(Driver):
             raise InvalidArgumentError(f"vcpus={vcpus}: not between 1 and 65535")
         if params.get("pattern", "number") not in ("number", "zero"):
             raise InvalidArgumentError(f"pattern={params['pattern']}: use number or zero")
+        if (architecture := params.get("architecture", "x86")) not in ("x86", "aarch64"):
+            raise InvalidArgumentError(f"architecture={architecture}: use x86 or aarch64")
         content = bytearray(size) if params.get("pattern") == "zero" else _numbered(size)
         memory, rom = _cut(content, _ranges(params, "holes"), _ranges(params, "rom"))
         return cls(
@@ -107,7 +122,7 @@ class FakeDriver(Driver):
             rom=rom,
             unreadable=_frames(params, "unreadable"),
             unwritable=_frames(params, "unwritable"),
-            registers=[reset_registers() for _ in range(vcpus)],
+            states=[reset_state(Architecture[architecture.upper()])] * vcpus,
         )
 
     @property
@@ -166,33 +181,44 @@ class FakeDriver(Driver):
         self.running = True
 
     def vcpu_count(self) -> int:
-        """One for every item of ``registers``."""
+        """One for every item of ``states``."""
         return self._vcpus
 
-    def read_registers(self, vcpu: int) -> X86Registers:
-        """The item of ``registers``, with what the vCPU and others wrote since."""
-        check_vcpu(vcpu, self._vcpus)
-        return self._guest.registers(vcpu)
+    def read_states(self, vcpus: Sequence[int] | None) -> list[VcpuState]:
+        """The items of ``states``, with what the vCPUs and others wrote since."""
+        asked = asked_vcpus(vcpus, self._vcpus)
+        return [VcpuState(self.architecture, self._guest.values(vcpu)) for vcpu in asked]
 
-    def write_registers(self, vcpu: int, registers: X86Registers) -> None:
+    @property
+    def writable_registers(self) -> Sequence[str]:
         """All of them."""
+        return NAMES[self.architecture]
+
+    def write_state(self, vcpu: int, values: Mapping[str, int]) -> None:
+        """All of them; those that were not known are known then."""
         check_vcpu(vcpu, self._vcpus)
-        self._guest.set_registers(vcpu, registers)
+        self._guest.write(vcpu, values)
 
     def get_page_access(self, frame: int) -> PageAccess:
         """Everything, unless it was taken."""
+        self._check_events("tell page accesses")
         self._place(frame)
         return self._guest.access(frame)
 
     def set_page_access(self, frame: int, access: PageAccess) -> None:
         """Any combination."""
+        self._check_events("change page accesses")
         self._place(frame)
         self._guest.set_access(frame, access)
 
+    def _check_events(self, action: str) -> None:
+        if not self.event_abilities.kinds:
+            raise NotSupportedError(f"the fake driver cannot {action} of an AArch64 machine")
+
     @property
     def event_abilities(self) -> EventAbilities:
-        """Everything; of MSRs the program of the vCPUs writes the SYSENTER ones only."""
-        return ABILITIES
+        """Everything of x86; of MSRs the program of the vCPUs writes the SYSENTER ones only."""
+        return ABILITIES if self.architecture is Architecture.X86 else NO_EVENTS
 
     def arm(self, intercept: Intercept, vcpus: frozenset[int]) -> None:
         """Any kind."""
@@ -202,7 +228,7 @@ class FakeDriver(Driver):
         """Let the vCPUs run until one stands; see :class:`~libmicrovmi_py.drivers.fake.guest.FakeVcpus`."""
         return self._guest.poll(timeout)
 
-    def resume(self, stop: Stop, action: ReplyAction, registers: X86Registers | None) -> None:
+    def resume(self, stop: Stop, action: ReplyAction, registers: Mapping[str, int] | None) -> None:
         """DENY is for registers."""
         self._guest.resume(stop, action, registers)
 
@@ -228,15 +254,17 @@ def _is_there(starts: Sequence[int], pieces: Sequence[memoryview], frame: int) -
     return index >= 0 and (frame - starts[index]) << PAGE_SHIFT < len(pieces[index])
 
 
-def reset_registers() -> X86Registers:
-    """An x86 vCPU right after reset, as the Intel SDM (volume 3, table 10-1) has it."""
-    data = [SegmentReg(limit=0xFFFF) for _ in range(7)]
-    registers = X86Registers(rip=0xFFF0, rflags=2, rdx=0x600, cr0=0x60000010, apic_base=0xFEE00900)
-    registers.cs = SegmentReg(base=0xFFFF0000, limit=0xFFFF, selector=0xF000)
-    registers.ds, registers.es, registers.fs, registers.gs, registers.ss, registers.tr, registers.ldt = data
-    registers.idt = SystemTableReg(limit=0xFFFF)
-    registers.gdt = SystemTableReg(limit=0xFFFF)
-    return registers
+def reset_state(architecture: Architecture) -> VcpuState:
+    """A vCPU right after reset, of which everything is known: x86 as the Intel SDM (volume 3, table 10-1) has it."""
+    values = dict.fromkeys(NAMES[architecture], 0)
+    if architecture is not Architecture.X86:
+        return VcpuState(architecture, {**values, "pstate": _EL1H, "midr_el1": _CORTEX_A57})
+    values |= {f"{name}_limit": 0xFFFF for name in (*SEGMENTS, *TABLES)}
+    values |= {f"{name}_attributes": _DATA for name in CODE_AND_DATA}
+    values |= {"tr_attributes": _BUSY_TASK, "ldt_attributes": _LOCAL_TABLE}
+    values |= {"cs_base": 0xFFFF0000, "cs_selector": 0xF000, "rip": 0xFFF0, "rflags": 2, "rdx": 0x600}
+    values |= {"cr0": 0x60000010, "dr6": 0xFFFF0FF0, "dr7": 0x400, "xcr0": 1, "apic_base": 0xFEE00900}
+    return VcpuState(architecture, values)
 
 
 def _numbered(size: int) -> bytearray:

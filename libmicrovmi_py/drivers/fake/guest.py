@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from libmicrovmi_py.arch.state import changes
 from libmicrovmi_py.arch.x86 import msrs
 from libmicrovmi_py.arch.x86.instructions import INT3
-from libmicrovmi_py.arch.x86.registers import CR0_TS, CR4_TSD, INTERCEPTED_CONTROL, X86Registers
+from libmicrovmi_py.arch.x86.registers import CR0_TS, CR4_TSD, INTERCEPTED_CONTROL
 from libmicrovmi_py.declare import dataclass, replace
 from libmicrovmi_py.events import (
     UNKNOWN_ADDRESS,
@@ -57,7 +57,8 @@ _REST = 0.01
 @dataclass(slots=True)
 class _Vcpu:
     number: int
-    registers: X86Registers
+    values: dict[str, int]
+    """Its registers, those that are known."""
     program: Iterator[Stop]
     stands: bool = False
     again: Stop | None = None
@@ -74,8 +75,8 @@ class FakeVcpus:
     which an access was taken in just that way. It leaves memory as it is.
     """
 
-    def __init__(self, registers: list[X86Registers], exists: Callable[[int], bool]) -> None:
-        self._vcpus = [_Vcpu(number, item, self._program(number)) for number, item in enumerate(registers)]
+    def __init__(self, states: Sequence[Mapping[str, int]], exists: Callable[[int], bool]) -> None:
+        self._vcpus = [_Vcpu(number, dict(item), self._program(number)) for number, item in enumerate(states)]
         self._exists = exists
         self._lock = threading.Lock()
         self._armed: dict[Intercept, frozenset[int]] = {}
@@ -83,15 +84,15 @@ class FakeVcpus:
         self._held = False
         self.running = True
 
-    def registers(self, vcpu: int) -> X86Registers:
+    def values(self, vcpu: int) -> dict[str, int]:
         """A copy of a vCPU's registers."""
         with self._lock:
-            return copy.deepcopy(self._vcpus[vcpu].registers)
+            return dict(self._vcpus[vcpu].values)
 
-    def set_registers(self, vcpu: int, registers: X86Registers) -> None:
-        """Make a copy of ``registers`` the vCPU's."""
+    def write(self, vcpu: int, values: Mapping[str, int]) -> None:
+        """Change some of a vCPU's registers."""
         with self._lock:
-            self._vcpus[vcpu].registers = copy.deepcopy(registers)
+            self._vcpus[vcpu].values.update(values)
 
     def access(self, frame: int) -> PageAccess:
         """How a page may be accessed."""
@@ -172,14 +173,14 @@ class FakeVcpus:
         """What happens next on a vCPU: the report of a step, or the next instruction."""
         if single and vcpu.stepped:
             vcpu.stepped = False
-            return Stop(EventKind.SINGLE_STEP, vcpu.number, virtual_address=vcpu.registers.rip)
+            return Stop(EventKind.SINGLE_STEP, vcpu.number, virtual_address=vcpu.values["rip"])
         stop, vcpu.again = vcpu.again or next(vcpu.program), None
         if stop.kind is not EventKind.PAGE_ACCESS:
-            vcpu.registers.rip = stop.virtual_address
+            vcpu.values["rip"] = stop.virtual_address
         name = _name(stop)
         if not name:
             return stop
-        old = getattr(vcpu.registers, name)
+        old = vcpu.values.get(name, 0)
         return replace(stop, old_value=old, new_value=old ^ _TOGGLED[name] if name in _TOGGLED else stop.new_value)
 
     def _told(self, stop: Stop) -> Stop:
@@ -192,20 +193,20 @@ class FakeVcpus:
     @staticmethod
     def _do(vcpu: _Vcpu, stop: Stop) -> None:
         if _name(stop):
-            setattr(vcpu.registers, _name(stop), stop.new_value)
+            vcpu.values[_name(stop)] = stop.new_value
         vcpu.stepped = stop.kind is not EventKind.SINGLE_STEP
 
-    def resume(self, stop: Stop, action: ReplyAction, registers: X86Registers | None) -> None:
+    def resume(self, stop: Stop, action: ReplyAction, registers: Mapping[str, int] | None) -> None:
         """As ``SupportsEvents.resume``."""
         assert isinstance(stop.token, Stop)
         with self._lock:
             vcpu, stop = self._vcpus[stop.vcpu], stop.token
-            before, vcpu.stands = vcpu.registers.rip, False
+            before, vcpu.stands = vcpu.values.get("rip"), False
             if registers is not None:
-                vcpu.registers = copy.deepcopy(registers)
+                vcpu.values.update(changes(registers, vcpu.values))
             if action is ReplyAction.CONTINUE:
                 self._do(vcpu, stop)
-            elif action is ReplyAction.RETRY and vcpu.registers.rip == before and self._still(stop):
+            elif action is ReplyAction.RETRY and vcpu.values.get("rip") == before and self._still(stop):
                 vcpu.again = None if stop.kind is EventKind.SINGLE_STEP else stop
 
     def left(self) -> int:

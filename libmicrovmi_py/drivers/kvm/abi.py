@@ -40,7 +40,7 @@ struct kvm_sregs {
     uint64_t interrupt_bitmap[4];
 };
 struct kvm_msr_entry { uint32_t index, reserved; uint64_t data; };
-struct kvm_msrs { uint32_t nmsrs, pad; struct kvm_msr_entry entries[6]; };
+struct kvm_msrs { uint32_t nmsrs, pad; struct kvm_msr_entry entries[9]; };
 
 struct register_write { uint32_t number, padding; uint64_t old_value, new_value; };
 struct breakpoint { uint64_t gpa; uint8_t length; uint8_t padding[7]; };

@@ -4,17 +4,17 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from libmicrovmi_py.arch import Registers
-from libmicrovmi_py.arch.x86.registers import X86Registers
-from libmicrovmi_py.drivers.base import RUNS, STOPPED, RunState, check_vcpu
-from libmicrovmi_py.drivers.kvm import KvmDriver, abi
+from libmicrovmi_py.arch.state import VcpuState
+from libmicrovmi_py.drivers.base import RUNS, STOPPED, RunState
+from libmicrovmi_py.drivers.kvm import KvmDriver, abi, vcpus
 from libmicrovmi_py.drivers.kvm.machine import Machine, acquire, release
 from libmicrovmi_py.drivers.kvm.messages import abilities
 from libmicrovmi_py.errors import AccessError, MicrovmiError, logger, not_mapped
 from libmicrovmi_py.events import Intercept, PageAccess, ReplyAction, Stop
-from libmicrovmi_py.model import PAGE_SHIFT, PAGE_SIZE
+from libmicrovmi_py.model import PAGE_SHIFT, PAGE_SIZE, asked_vcpus, check_vcpu
 from libmicrovmi_py.params import Parameters
 from libmicrovmi_py.transport.foreign import load
 from libmicrovmi_py.transport.foreign_reads import ForeignReads
@@ -116,15 +116,19 @@ class OpenMachine(KvmDriver):
         """The number of vCPUs that are online."""
         return self._stops.count()
 
-    def read_registers(self, vcpu: int) -> X86Registers:
-        """All members of ``X86Registers``."""
-        check_vcpu(vcpu, self._stops.count())
-        return self._stops.read_registers(vcpu)
+    def read_states(self, asked: Sequence[int] | None) -> list[VcpuState]:
+        """One message a vCPU; debug registers and XCR0 are not told."""
+        return [self._stops.read(vcpu) for vcpu in asked_vcpus(asked, self._stops.count())]
 
-    def write_registers(self, vcpu: int, registers: X86Registers) -> None:
-        """General registers, rip and rflags, of a vCPU that is stopped; all others stay as they are."""
+    @property
+    def writable_registers(self) -> frozenset[str]:
+        """General registers, rip and rflags."""
+        return vcpus.WRITABLE
+
+    def write_state(self, vcpu: int, values: Mapping[str, int]) -> None:
+        """Of a vCPU that is stopped."""
         check_vcpu(vcpu, self._stops.count())
-        self._stops.write_registers(vcpu, registers)
+        self._stops.write(vcpu, values)
 
     # ------------------------------------------------------------------------------------------------------- events
 
@@ -147,7 +151,7 @@ class OpenMachine(KvmDriver):
         self._machine.listened_by(self)
         return self._stops.poll(timeout)
 
-    def resume(self, stop: Stop, action: ReplyAction, registers: Registers | None) -> None:
+    def resume(self, stop: Stop, action: ReplyAction, registers: Mapping[str, int] | None) -> None:
         """Send the answer that the vCPU waits for."""
         self._stops.resume(stop, action, registers)
 

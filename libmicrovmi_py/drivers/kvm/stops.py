@@ -12,12 +12,12 @@ import collections
 import errno
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from libmicrovmi_py.arch import Registers
-from libmicrovmi_py.arch.x86.registers import GENERAL, X86Registers
-from libmicrovmi_py.declare import Any, replace
+from libmicrovmi_py.arch.state import VcpuState
+from libmicrovmi_py.arch.x86.registers import GENERAL
+from libmicrovmi_py.declare import Any
 from libmicrovmi_py.drivers.kvm import abi, vcpus
 from libmicrovmi_py.drivers.kvm.library import Domain
 from libmicrovmi_py.drivers.kvm.messages import Message, answer, go_on, message_of, stop_of
@@ -28,6 +28,7 @@ from libmicrovmi_py.errors import (
     TimeoutExpiredError,
 )
 from libmicrovmi_py.events import ReplyAction, Stop
+from libmicrovmi_py.model import Architecture
 from libmicrovmi_py.transport.deadline import Deadline
 
 _SLICE = 0.05
@@ -54,7 +55,7 @@ class Stops:
         self._owed: collections.Counter[int] = collections.Counter()  # by vCPU: those that were not answered yet
         self._fresh: collections.deque[Stop] = collections.deque()  # not told yet
         self._stands: dict[int, Message] = {}  # by vCPU: what it stands at, told or not, but for a pause
-        self._written: dict[int, X86Registers] = {}  # by vCPU: what it loads when it goes on
+        self._written: dict[int, Mapping[str, int]] = {}  # by vCPU: what it loads when it goes on
 
     def count(self) -> int:
         """The number of vCPUs, as the hypervisor tells it now."""
@@ -139,24 +140,24 @@ class Stops:
 
     # ---------------------------------------------------------------------------------------------------- registers
 
-    def read_registers(self, vcpu: int) -> X86Registers:
+    def read(self, vcpu: int) -> VcpuState:
         """The registers of a vCPU; those that were written count, though KVM still keeps them back."""
         values = vcpus.read(self._domain, vcpu)
         with self._lock:
-            written = self._written.get(vcpu)
-        for name in GENERAL if written else ():
-            setattr(values, name, getattr(written, name))
-        return values
+            values.update(self._written.get(vcpu, {}))
+        return VcpuState(Architecture.X86, values)
 
-    def write_registers(self, vcpu: int, values: X86Registers) -> None:
-        """Write the general registers of a vCPU that is paused or stopped by an event."""
+    def write(self, vcpu: int, values: Mapping[str, int]) -> None:
+        """Write general registers of a vCPU that is paused or stopped by an event."""
         if self._paused:
             self._await(lambda: self._is_stopped(vcpu), "stopped after the pause")
         with self._lock:
             if not self._is_stopped(vcpu):
                 raise NotSupportedError("KVMi writes the registers of a stopped vCPU only: pause the machine first")
-            vcpus.write(self._domain, vcpu, values)
-            self._written[vcpu] = replace(values)
+            now = self.read(vcpu)
+            wanted = {name: values.get(name, now[name]) for name in GENERAL}
+            vcpus.write(self._domain, vcpu, wanted)
+            self._written[vcpu] = wanted
 
     def _is_stopped(self, vcpu: int) -> bool:
         with self._lock:
@@ -179,13 +180,13 @@ class Stops:
         with self._lock:
             return self._fresh.popleft() if self._fresh else None
 
-    def resume(self, stop: Stop, action: ReplyAction, registers: Registers | None) -> None:
+    def resume(self, stop: Stop, action: ReplyAction, registers: Mapping[str, int] | None) -> None:
         """As ``SupportsEvents.resume``; one whose vCPU has gone on since needs nothing."""
         with self._lock:
             message = self._stands.get(stop.vcpu)
             if message is None or message != stop.token:
                 return
-            if isinstance(registers, X86Registers):
+            if registers is not None:
                 vcpus.write(self._domain, stop.vcpu, registers)
             self._written.pop(stop.vcpu, None)
             self._send(message, answer(stop, action))

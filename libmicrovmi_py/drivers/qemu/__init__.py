@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from libmicrovmi_py.arch.x86.registers import X86Registers
-from libmicrovmi_py.declare import replace
-from libmicrovmi_py.drivers.base import Driver, Region, RunState
-from libmicrovmi_py.drivers.qemu import stops, vcpus
+from libmicrovmi_py.declare import TYPE_CHECKING, replace
+from libmicrovmi_py.drivers.base import RUNS, Driver, Region, RunState
+from libmicrovmi_py.drivers.qemu import stops
 from libmicrovmi_py.drivers.qemu.discovery import parse_endpoint, resolve
-from libmicrovmi_py.drivers.qemu.files import SharedFiles
-from libmicrovmi_py.drivers.qemu.memory import HostMemory, is_filled, read_extents
+from libmicrovmi_py.drivers.qemu.layout import Asked, Layout
+from libmicrovmi_py.drivers.qemu.memory import HostMemory
 from libmicrovmi_py.drivers.qemu.monitor import Monitor
 from libmicrovmi_py.errors import (
     InvalidArgumentError,
@@ -23,16 +23,28 @@ from libmicrovmi_py.errors import (
     logger,
     was_closed,
 )
-from libmicrovmi_py.model import DriverType, MemoryRange, end_of_ram
+from libmicrovmi_py.model import Architecture, DriverType, MemoryRange, end_of_ram
 from libmicrovmi_py.params import Parameters
-from libmicrovmi_py.transport.deadline import Deadline
+from libmicrovmi_py.transport.deadline import Deadline, limited
+from libmicrovmi_py.transport.fds import StandardStreamsHeld
 from libmicrovmi_py.transport.processes import Process
 from libmicrovmi_py.transport.procmem import Departed
-from libmicrovmi_py.transport.qmp import QmpClient
+from libmicrovmi_py.transport.qmp import QmpClient, Question
+from libmicrovmi_py.transport.shape import text
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from libmicrovmi_py.arch.state import VcpuState
+    from libmicrovmi_py.drivers.qemu.devicestate import StateFile
+    from libmicrovmi_py.drivers.qemu.files import SharedFiles
 
 _log = logger(__name__)
 
 _TIMEOUT = 10.0
+
+_FORGETTING = 1.0
+"""Seconds that the end of a machine may wait for its monitor, to take back what it holds."""
 
 
 class QemuDriver(Driver):
@@ -67,7 +79,11 @@ class QemuDriver(Driver):
         self._memory = _memory_of(process, mapped)
         self._regions: tuple[Region, ...] = ()
         self._max_addr = 0
+        self._layout = Layout()
+        self._filled: bool | None = None  # whether all memory has arrived, as of the regions; None: they are not made
+        self._seen: tuple[QmpClient | None, RunState] = None, RUNS
         self._closed = False
+        self._state_file: StateFile | None = None
         self._owes_run = False  # whether run_later() may leave an order to run with QEMU
 
     @classmethod
@@ -105,6 +121,16 @@ class QemuDriver(Driver):
         """All memory, as of the last time the map was read."""
         return self._regions
 
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """A block in which this thread connects once; QEMU serves nobody else at that monitor then."""
+        with self._monitor.call():
+            yield
+
+    def leave_session(self) -> None:
+        """Let go of the monitor within such a block: the next that is asked connects anew."""
+        self._monitor.hang_up()
+
     def memory_map(self) -> Sequence[MemoryRange]:
         """The ranges that exist now, as QEMU tells them."""
         self._read_map()
@@ -113,22 +139,36 @@ class QemuDriver(Driver):
     def run_state(self) -> RunState:
         """What QEMU's ``query-status`` tells."""
         with self._session() as client:
-            return self._look(client)
+            state = self._look(client)
+            self._seen = client, state
+            return state
 
     def stop(self) -> None:
         """Stop all vCPUs. A map that cannot be read then stays the old one."""
+        with self.session():
+            asked, filled = self._order_stop()
+            try:
+                with self._session() as client:
+                    self._take_map(client, asked, filled)
+            except MicrovmiError as err:
+                _log.warning("the memory map stays as it was before the pause: %s", err)
+
+    def _order_stop(self) -> tuple[Asked, bool]:
+        """Stop the machine and begin to read its map; whether all memory has arrived."""
         with self._session() as client:
-            self._owes_run = not stops.migrates(client)
-            stops.stop(client)
-        try:
-            self._read_map()
-        except MicrovmiError as err:
-            _log.warning("the memory map stays as it was before the pause: %s", err)
+            migrating, order = client.ask("query-migrate"), client.ask("stop")
+            asked = self._layout.ask(client)
+            migration = stops.migration(migrating)
+            self._owes_run = not stops.migrates(migration)
+            word = stops.stopped(client, order)
+            return asked, stops.is_filled(word, migration)
 
     def run(self, *, whoever: bool) -> None:
         """Let all vCPUs run, if QEMU's state is one in which that does no harm."""
         with self._session() as client:
-            stops.run(client, whoever=whoever)
+            (connection, state), self._seen = self._seen, (None, RUNS)
+            stops.run(client, state if connection is client else self._look(client), whoever=whoever)
+            self._forget_state_file(client)
         self._owes_run = False
 
     def run_later(self) -> None:
@@ -143,19 +183,70 @@ class QemuDriver(Driver):
     def vcpu_count(self) -> int:
         """The number of vCPUs."""
         with self._session() as client:
-            self._look(client)
-            return len(vcpus.vcpu_indexes(client))
+            status = client.ask("query-status")
+            count = len(self._vcpus.Vcpus.of(client))
+            self._state(stops.word(status))
+            return count
 
-    def read_registers(self, vcpu: int) -> X86Registers:
-        """The registers that ``info registers`` shows; see ``vcpus.py`` for those it does not."""
+    def read_states(self, vcpus: Sequence[int] | None) -> list[VcpuState]:
+        """All registers of these vCPUs, or of all, at one moment; a machine that runs is stopped for it.
+
+        What QEMU does not tell at present, see ``vcpus.py``, is not in them.
+        """
         with self._session() as client:
-            self._look(client)
-            return vcpus.registers(client, vcpu)
+            return self._vcpus.states(client, self._state, self._get_state_file, vcpus)  # type: ignore[no-any-return]
+
+    def read_unstopped(self, vcpu: int) -> VcpuState:
+        """The registers that ``info registers`` shows; all if the machine stands, or is no x86 one."""
+        with self._session() as client:
+            (state,) = self._vcpus.states(client, self._state, self._get_state_file, (vcpu,), unstopped=True)
+            return state  # type: ignore[no-any-return]
+
+    @property
+    def writable_registers(self) -> Container[str]:
+        """Those that QEMU's debugger's stub takes."""
+        return self._writes.WRITABLE[self.architecture]  # type: ignore[no-any-return]
+
+    def write_state(self, vcpu: int, values: Mapping[str, int]) -> None:
+        """Write registers by QEMU's debugger's stub, which is opened for it. The machine has to be paused.
+
+        Raises ``DriverUnavailableError`` for a machine that runs, and for one that somebody has a debugger's stub at.
+        """
+        with self._session() as client:
+            self._writes.write(client, self._look(client), self._monitor.debuggers(), vcpu, values)
 
     def close(self) -> None:
         """Release the process and the files."""
+        if self._state_file and self._state_file.kept:
+            with contextlib.suppress(MicrovmiError), limited(_FORGETTING), self._session() as client:
+                self._forget_state_file(client)
         self._closed = True
         self._memory.close()
+
+    @property
+    def _vcpus(self) -> ModuleType:
+        with StandardStreamsHeld():
+            from libmicrovmi_py.drivers.qemu import vcpus  # of whom reads memory only, nobody needs it
+        return vcpus
+
+    @property
+    def _writes(self) -> ModuleType:
+        with StandardStreamsHeld():
+            from libmicrovmi_py.drivers.qemu import writes
+        return writes
+
+    def _get_state_file(self) -> StateFile:
+        """Made at the first use; within a session only."""
+        if self._state_file is None:
+            with StandardStreamsHeld():
+                from libmicrovmi_py.drivers.qemu.devicestate import StateFile
+            self._state_file = StateFile()
+        return self._state_file
+
+    def _forget_state_file(self, client: QmpClient) -> None:
+        if self._state_file:
+            with contextlib.suppress(MicrovmiError):  # QEMU forgets it when its last client hangs up
+                self._state_file.forget(client)
 
     @contextmanager
     def _session(self) -> Iterator[QmpClient]:
@@ -165,24 +256,46 @@ class QemuDriver(Driver):
             yield client
 
     def _look(self, client: QmpClient) -> RunState:
-        """The run state; a machine that was migrated away has no memory here any more."""
+        return self._state(stops.word(client.ask("query-status")))
+
+    def _state(self, word: str) -> RunState:
+        """The run state of that word; a machine that was migrated away has no memory here any more."""
         try:
-            return stops.run_state(client)
+            return stops.run_state(word)
         except VmGoneError as err:
             away = Departed(self._process, str(err))
             self._regions = tuple(replace(region, source=away) for region in self._regions)
+            self._filled = None
             raise
 
     def _read_map(self) -> None:
         with self._session() as client:
-            self._look(client)
-            filled = is_filled(client)
-            extents = read_extents(client)
-            if isinstance(self._memory, SharedFiles):
-                self._memory.ask(client, extents)
-            regions = self._memory.regions(extents, filled=filled)
+            status, migrating = client.ask("query-status"), client.ask("query-migrate")
+            target = None if self._regions else client.ask("query-target")
+            asked = self._layout.ask(client)
+            word = stops.word(status)
+            self._state(word)
+            if target:
+                self.architecture = _architecture(target)
+            self._take_map(client, asked, stops.is_filled(word, stops.migration(migrating)))
+
+    def _take_map(self, client: QmpClient, asked: Asked, filled: bool) -> None:
+        """The map that was asked for becomes the machine's; nothing is done for one that is the same."""
+        extents, same = self._layout.take(client, asked)
+        if same and filled == self._filled and not self._memory.has_unsteady_files:
+            return
+        self._filled = None
+        self._memory.ask(client, extents)
+        regions = self._memory.regions(extents, filled=filled)
+        if regions != self._regions:  # another object has everything above made anew
             self._max_addr = end_of_ram(regions)
             self._regions = regions
+        self._filled = filled
+
+
+def _architecture(target: Question) -> Architecture:
+    name = text(target.record().get("arch"), "the target of QEMU")
+    return Architecture.AARCH64 if name == "aarch64" else Architecture.X86
 
 
 def _memory_of(process: Process, mapped: bool) -> HostMemory | SharedFiles:
@@ -190,6 +303,8 @@ def _memory_of(process: Process, mapped: bool) -> HostMemory | SharedFiles:
     try:
         return HostMemory(process, mapped=mapped)
     except PermissionDeniedError as err:
+        with StandardStreamsHeld():
+            from libmicrovmi_py.drivers.qemu.files import SharedFiles
         return SharedFiles(process, err, mapped=mapped)
 
 

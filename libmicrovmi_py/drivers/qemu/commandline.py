@@ -78,6 +78,12 @@ def other_monitors(argv: Sequence[str], files: Sequence[Group] = ()) -> list[str
     return found
 
 
+def debuggers(argv: Sequence[str]) -> set[str]:
+    """The names that the character devices of a debugger's stub have which this QEMU was started with."""
+    named = (value.partition(":") for value in _values(argv, "gdb"))
+    return {"gdb", *(name for kind, _, name in named if kind == "chardev")}
+
+
 def config_files(argv: Sequence[str]) -> list[str]:
     """The files that ``-readconfig`` names."""
     return list(_values(argv, "readconfig"))

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 
 from libmicrovmi_py.declare import dataclass
 from libmicrovmi_py.drivers.base import Region, Source
-from libmicrovmi_py.drivers.qemu.memory import Extent
+from libmicrovmi_py.drivers.qemu.flatview import Extent
 from libmicrovmi_py.errors import IoError, PermissionDeniedError
 from libmicrovmi_py.model import PAGE_SIZE, MemoryKind
 from libmicrovmi_py.transport.fds import OwnedFd
@@ -44,6 +44,8 @@ class _Backend:
 
 class SharedFiles:
     """The sources behind the guest's memory: one for each file, and one for what is in no file and cannot be read."""
+
+    has_unsteady_files = False  # the system does not tell whether they are still those
 
     def __init__(self, process: Process, refused: PermissionDeniedError, *, mapped: bool = True) -> None:
         """``refused`` is the error that kept us out of the process. It is raised if main memory is not all in files.

@@ -81,15 +81,15 @@ def process_as_qemu(pid: int) -> Qemu | None:
 
 def find_all() -> list[Qemu]:
     """Every QEMU that runs on this machine, by its program's name."""
-    found = (_as_qemu(process) for process in Process.all() if _PROGRAM.fullmatch(process.executable()))
+    found = (_as_qemu(process) for process in Process.all(_PROGRAM.fullmatch))
     return [qemu for qemu in found if qemu]
 
 
 def find_renamed() -> list[Qemu]:
     """Processes of other programs with a QEMU's command line, and which listen: not what started a QEMU."""
     found = []
-    for process in Process.all():
-        if process.pid != os.getpid() and not _PROGRAM.fullmatch(process.executable()):
+    for process in Process.all(lambda name: not _PROGRAM.fullmatch(name)):
+        if process.pid != os.getpid():
             qemu = _as_qemu(process)
             if qemu and qemu.sockets() and _listens(process):
                 found.append(qemu)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from libmicrovmi_py.drivers.qemu.commandline import debuggers
 from libmicrovmi_py.drivers.qemu.greeting import wait_for_greeting
 from libmicrovmi_py.drivers.qemu.late import leave_run
 from libmicrovmi_py.drivers.qemu.machines import Qemu, find_qemu
@@ -25,8 +26,15 @@ _LIBVIRTS = 1.0
 """Seconds that a monitor may take to greet that libvirt seems to hold: it never lets go of it."""
 
 
+class _Call(threading.local):
+    """What a thread does at present: whether it is within :meth:`Monitor.call`, and its connection if it has one."""
+
+    depth = 0
+    client: QmpClient | None = None
+
+
 class Monitor:
-    """The QMP monitors of one QEMU. QEMU serves one client a monitor at a time, so each operation connects anew."""
+    """The QMP monitors of one QEMU. QEMU serves one client a monitor at a time, so each call connects anew."""
 
     def __init__(self, qemu: Qemu, endpoints: Sequence[Endpoint], timeout: float) -> None:
         """``timeout`` is how long an operation may take, in seconds, the wait for other clients included."""
@@ -35,24 +43,66 @@ class Monitor:
         self._endpoints = tuple(endpoints)
         self._timeout = timeout
         self._lock = threading.Lock()
+        self._mine = _Call()
+        self._libvirts: dict[Endpoint, bool] = {}
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """A block in which this thread connects at its first :meth:`session`, and keeps the connection for the others.
+
+        Other threads, and other programs, wait as long as it does.
+        """
+        mine = self._mine
+        mine.depth += 1
+        try:
+            yield
+        finally:
+            mine.depth -= 1
+            if not mine.depth:
+                self.hang_up()
+
+    def hang_up(self) -> None:
+        """Let go of this thread's connection, if it has one."""
+        client, self._mine.client = self._mine.client, None
+        if client is not None:
+            client.close()
+            self._lock.release()
 
     @contextmanager
     def session(self) -> Iterator[QmpClient]:
-        """A connection, ready for commands, for the length of a ``with`` block.
+        """A connection, ready for commands, for the length of a ``with`` block; it is of no use after an error.
 
         Raises ``VmGoneError``, ``DriverUnavailableError`` (nobody answers, or another client holds every monitor) and
         ``TimeoutExpiredError``; commands within may raise ``QmpCommandError``.
         """
         deadline = Deadline(self._timeout)
-        if not self._lock.acquire(timeout=deadline.seconds):
-            raise TimeoutExpiredError(f"{self._qemu}: another thread used the monitor for {self._timeout:g} s")
-        try:
-            with self._client(deadline) as client:
-                yield client
-        except (DriverUnavailableError, TimeoutExpiredError) as err:
-            raise self._explained(err, deadline) from err
-        finally:
-            self._lock.release()
+        with self.call():
+            if self._mine.client is None and not self._lock.acquire(timeout=deadline.seconds):
+                raise TimeoutExpiredError(f"{self._qemu}: another thread used the monitor for {self._timeout:g} s")
+            try:
+                yield self._connected(deadline)
+            except (DriverUnavailableError, TimeoutExpiredError) as err:
+                self.hang_up()
+                raise self._explained(err, deadline) from err
+            except BaseException:
+                self.hang_up()
+                raise
+
+    def _connected(self, deadline: Deadline) -> QmpClient:
+        """This thread's connection, which it has or makes; the lock is its own."""
+        client = self._mine.client
+        if client is None:
+            try:
+                client = self._mine.client = self._client(deadline)
+            except BaseException:
+                self._lock.release()
+                raise
+        client.begin(deadline)
+        return client
+
+    def debuggers(self) -> set[str]:
+        """As :func:`libmicrovmi_py.drivers.qemu.commandline.debuggers`."""
+        return debuggers(self._qemu.argv)
 
     def leave_run(self) -> bool:
         """As :func:`libmicrovmi_py.drivers.qemu.late.leave_run`."""
@@ -60,13 +110,15 @@ class Monitor:
 
     def _client(self, deadline: Deadline) -> QmpClient:
         """The first monitor that greets, the free ones first; each gets its part of the time."""
-        if not self._process.alive:
-            raise DriverUnavailableError("it ended")
-        while self._process.stopped:  # a connection given up would stay in its queue, which has room for two
+        while stopped := self._process.standing:  # a connection given up would stay in its queue: it has room for two
             if deadline.expired:
                 raise TimeoutExpiredError("it is stopped")
             time.sleep(0.01)
-        places = sorted(self._endpoints, key=lambda place: held_by_another(self._process, place))
+        if stopped is None:
+            raise DriverUnavailableError("it ended")
+        places = list(self._endpoints)
+        if len(places) > 1:
+            places.sort(key=lambda place: held_by_another(self._process, place))
         errors: list[tuple[str, MicrovmiError]] = []
         for index, place in enumerate(places):
             try:
@@ -81,7 +133,9 @@ class Monitor:
     def _turn(self, place: Endpoint, deadline: Deadline, places: int) -> Deadline:
         """How long to wait for a greeting there, with so many ``places`` left to try."""
         turn = deadline.share(places)
-        if is_libvirts(self._qemu, place) and held_by_another(self._process, place):
+        if place not in self._libvirts:
+            self._libvirts[place] = is_libvirts(self._qemu, place)
+        if self._libvirts[place] and held_by_another(self._process, place):
             return Deadline(min(turn.seconds, _LIBVIRTS))
         return turn
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from libmicrovmi_py.drivers.base import RUNS, STOPPED, Phase, RunState
 from libmicrovmi_py.errors import DriverUnavailableError, IoError, VmGoneError
-from libmicrovmi_py.transport.qmp import QmpClient
+from libmicrovmi_py.transport.qmp import QmpClient, Question
 from libmicrovmi_py.transport.shape import text
 
 
@@ -51,38 +51,69 @@ _STATES = {
 _NO_MIGRATION = ("none", "cancelled", "failed", "completed")
 
 
-def run_state(client: QmpClient) -> RunState:
-    """The run state. Raises ``VmGoneError`` for a machine that was migrated away."""
-    word = text(client.record("query-status").get("status"), "the machine's state")
-    if word == "postmigrate":
+def word(status: Question) -> str:
+    """What ``query-status`` tells."""
+    return text(status.record().get("status"), "the machine's state")
+
+
+def run_state(told: str) -> RunState:
+    """The run state of that word. Raises ``VmGoneError`` for a machine that was migrated away."""
+    if told == "postmigrate":
         raise VmGoneError("the machine was migrated away (postmigrate): it goes on where it was migrated to")
-    unknown = f"QEMU tells a state that is not known here ({word})"
-    return _STATES.get(word) or RunState(Phase.HALTED, unknown, unknown)
+    unknown = f"QEMU tells a state that is not known here ({told})"
+    return _STATES.get(told) or RunState(Phase.HALTED, unknown, unknown)
 
 
-def stop(client: QmpClient) -> None:
-    """Stop the machine, and look whether it stopped. Raises ``IoError`` if not.
+def stopped(client: QmpClient, order: Question) -> str:
+    """Look whether a machine stopped that was told to, and return the word for what it does. Raises ``IoError`` if not.
 
-    QEMU takes the command for a guest that sleeps (S3), too, and says nothing though it has no effect.
+    QEMU takes the command for a guest that sleeps (S3), too, and says nothing though it has no effect; of one that ran
+    an event tells that it stands.
     """
-    client.execute("stop")
-    state = run_state(client)
+    client.run_event = ""
+    order.result()
+    if client.run_event == "STOP":
+        return "paused"
+    told = word(client.ask("query-status"))
+    state = run_state(told)
     if state.phase is Phase.RUNS or state.no_pause:
         reason = state.no_pause or state.no_resume or "somebody else let it run"
         raise IoError(f"QEMU did not stop the machine: {reason}")
+    return told
 
 
-def migrates(client: QmpClient) -> bool:
-    """Whether a migration is under way."""
-    return text(client.record("query-migrate").get("status", "none"), "the status of a migration") not in _NO_MIGRATION
+def migration(status: Question) -> str:
+    """What ``query-migrate`` tells; ``none`` if there never was one."""
+    return text(status.record().get("status", "none"), "the status of a migration")
 
 
-def run(client: QmpClient, *, whoever: bool) -> None:
-    """Let the machine run; with ``whoever`` also if somebody else stopped it.
+def migrates(told: str) -> bool:
+    """Whether a migration of that word is under way."""
+    return told not in _NO_MIGRATION
+
+
+def is_filled(status: str, migration: str) -> bool:
+    """Whether all of the guest's memory has arrived: during a post-copy migration parts of it follow when touched.
+
+    A machine that waits for a migration may be in such a one at any time.
+    """
+    return status != "inmigrate" and "postcopy" not in migration
+
+
+def may_save(state: RunState, migration: str) -> bool:
+    """Whether the devices' state may be saved now: QEMU stops the machine for it, and lets it run as it did before.
+
+    Not while it sleeps, as QEMU 9 and later would not let it sleep on, nor while others save or migrate it.
+    """
+    sleeps = state.phase is Phase.RUNS and bool(state.no_resume)
+    return not sleeps and not state.no_pause and state.phase is not Phase.PASSING and not migrates(migration)
+
+
+def run(client: QmpClient, state: RunState, *, whoever: bool) -> None:
+    """Let a machine run that is in that state; with ``whoever`` also if somebody else stopped it.
 
     Raises ``DriverUnavailableError`` if it must not run now.
     """
-    state = run_state(client)
     if state.no_resume and whoever:
         raise DriverUnavailableError(state.no_resume)
     if state.phase is Phase.STOPPED or (whoever and state.phase is Phase.HALTED):

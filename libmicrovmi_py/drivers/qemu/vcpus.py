@@ -1,70 +1,187 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The vCPUs by the monitor: how many there are, and x86 registers out of the text of ``info registers``."""
+"""The vCPUs by the monitor: how many there are, and their registers, by its text and by the devices' state."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable, Mapping, Sequence
 
-from libmicrovmi_py.arch.x86.registers import (
-    CONTROL,
-    GENERAL,
-    NUMBERED,
-    SEGMENTS,
-    SegmentReg,
-    SystemTableReg,
-    X86Registers,
+from libmicrovmi_py.arch.state import VcpuState
+from libmicrovmi_py.drivers.base import Phase, RunState
+from libmicrovmi_py.drivers.qemu import armstate, stops, x86state
+from libmicrovmi_py.drivers.qemu.devicestate import Section, StateFile, sections
+from libmicrovmi_py.drivers.qemu.infotext import (
+    by_vcpu,
+    is_narrow,
+    is_usual_x86,
+    parse_aarch64,
+    parse_x86,
+    parse_x86_core,
 )
-from libmicrovmi_py.drivers.base import check_vcpu
-from libmicrovmi_py.errors import NotSupportedError
-from libmicrovmi_py.transport.qmp import QmpClient
-from libmicrovmi_py.transport.shape import hexadecimal, integer
+from libmicrovmi_py.errors import DriverUnavailableError, IoError, NotSupportedError, listed, logger
+from libmicrovmi_py.model import Architecture, asked_vcpus
+from libmicrovmi_py.transport.qmp import QmpClient, QmpHangupError, QmpProtocolError, Question
+from libmicrovmi_py.transport.shape import integer, text
+
+_log = logger(__name__)
 
 _MOST_VCPUS = 0xFFFF
 """What the C API can tell; QEMU has 4096 at the most."""
 
 _HIGHEST_INDEX = (1 << 31) - 1
 
-_VALUE = re.compile(r"\b([A-Z][A-Z0-9]{1,3}) ?=([0-9a-f]{8,})")
-_SEGMENT = re.compile(r"^([A-Z]{2,3}) ?=([0-9a-f]{4}) ([0-9a-f]+) ([0-9a-f]+)", re.MULTILINE)
-_TABLE = re.compile(r"^([GI]DT)= +([0-9a-f]+) ([0-9a-f]+)", re.MULTILINE)
+_ARCHITECTURES = {"x86_64": Architecture.X86, "i386": Architecture.X86, "aarch64": Architecture.AARCH64}
 
-_WIDE = {name.upper(): name for name in (*GENERAL, *CONTROL)}
-_HALVES = {f"E{name[1:].upper()}": name for name in GENERAL if name not in NUMBERED}
-_NAMES = {**_WIDE, **_HALVES, "EFL": "rflags", "RFL": "rflags", "EFER": "msr_efer"}
+_SETTLED = ("efer", "cr4", "gdt_base", "gdt_limit", "idt_base", "idt_limit")
+"""Registers that a guest hardly ever changes once it has started: what two looks at a vCPU that runs must agree on."""
+
+_LOW, _ALL = (1 << 32) - 1, (1 << 64) - 1
 
 
-def parse_registers(text: str) -> X86Registers:
-    """The registers of one vCPU, in the 64-bit form of the text or in the 32-bit one.
+class Vcpus:
+    """QEMU's numbers of the vCPUs, in ascending order, and what they execute."""
 
-    QEMU does not print sysenter_*, star, lstar and apic_base: they stay 0. In 32-bit modes, those of a 64-bit vCPU
-    included, it prints the lower halves of the general registers only. Raises ``NotSupportedError`` for
-    another architecture, ``IoError`` for a value that no register can hold.
+    def __init__(self, answer: Sequence[Mapping[str, object]]) -> None:
+        """``answer`` is that of ``query-cpus-fast``. Raises ``IoError`` for no vCPUs, or more than can be told."""
+        integer(len(answer), "the number of vCPUs", 1, _MOST_VCPUS)
+        number = "the number of a vCPU"
+        self.indexes = sorted(integer(item.get("cpu-index"), number, 0, _HIGHEST_INDEX) for item in answer)
+        self.target = text(answer[0].get("target", "x86_64"), "the target of a vCPU")
+
+    @classmethod
+    def of(cls, client: QmpClient) -> Vcpus:
+        """Those that the machine has now."""
+        return cls(client.records("query-cpus-fast"))
+
+    def __len__(self) -> int:
+        return len(self.indexes)
+
+    @property
+    def architecture(self) -> Architecture | None:
+        """``None`` for one whose registers are not known here."""
+        return _ARCHITECTURES.get(self.target)
+
+
+def printed_of(client: QmpClient, vcpus: Vcpus, vcpu: int) -> dict[str, int]:
+    """The registers of one vCPU that ``info registers`` shows. Raises ``NotSupportedError`` if it shows none."""
+    part = client.human("info registers", cpu_index=vcpus.indexes[vcpu])
+    values = parse_x86(part) if known_architecture(vcpus) is Architecture.X86 else parse_aarch64(part)
+    if not values:
+        raise NotSupportedError("registers: this vCPU executes what is not known here")
+    return values
+
+
+def known_architecture(vcpus: Vcpus) -> Architecture:
+    """Raises ``NotSupportedError`` for one that is not known here."""
+    if vcpus.architecture is None:
+        raise NotSupportedError(f"registers: nothing is known here of vCPUs of architecture {vcpus.target}")
+    return vcpus.architecture
+
+
+def states(
+    client: QmpClient,
+    state_of: Callable[[str], RunState],
+    file: Callable[[], StateFile],
+    asked: Sequence[int] | None,
+    *,
+    unstopped: bool = False,
+) -> list[VcpuState]:
+    """What is known of these vCPUs, or of all. ``unstopped``: an x86 one that runs is not stopped for it.
+
+    The devices' state tells every register, of all vCPUs at one moment. It is taken where it is understood and agrees
+    with the text; where not the text is, and what that does not have is not known. Raises ``InvalidArgumentError`` for
+    a vCPU that there is not, ``NotSupportedError`` for an architecture that is not known here.
     """
-    values = {_NAMES[name]: hexadecimal(value, name) for name, value in _VALUE.findall(text) if name in _NAMES}
-    if "rip" not in values:
-        raise NotSupportedError("reading registers: the virtual machine is not an x86 one")
-    registers = X86Registers(efer=values.get("msr_efer", 0))
-    for register, value in values.items():
-        setattr(registers, register, value)
-    for name, selector, base, limit in _SEGMENT.findall(text):
-        if name.lower() in SEGMENTS:
-            segment = SegmentReg(hexadecimal(base, name), hexadecimal(limit, name, 32), hexadecimal(selector, name, 16))
-            setattr(registers, name.lower(), segment)
-    for name, base, limit in _TABLE.findall(text):
-        table = SystemTableReg(hexadecimal(base, name), hexadecimal(limit, name) & 0xFFFF)
-        setattr(registers, name.lower(), table)
-    return registers
+    status, migrating, cpus = (client.ask(name) for name in ("query-status", "query-migrate", "query-cpus-fast"))
+    everything = client.ask_human("info registers -a") if asked is None else None
+    run, vcpus = state_of(stops.word(status)), Vcpus(cpus.records())
+    wanted, architecture = asked_vcpus(asked, len(vcpus)), known_architecture(vcpus)
+    printed = [] if everything else [_ask_text(client, vcpus, vcpu) for vcpu in wanted]
+    stands, saved = run.phase is not Phase.RUNS, {}
+    unstopped = unstopped and architecture is Architecture.X86  # of others the text does not even have paging
+    if stops.may_save(run, stops.migration(migrating)) and (stands or not unstopped):
+        saved = _saved(client, file, vcpus, stands=stands)
+    parts = by_vcpu(everything.human()) if everything else {}
+    found = []
+    for place, vcpu in enumerate(wanted):
+        index = vcpus.indexes[vcpu]
+        part = parts.get(index, "") if everything else printed[place].human()
+        found.append(VcpuState(architecture, chosen(architecture, part, saved.get(index), stands=stands)))
+    return found
 
 
-def vcpu_indexes(client: QmpClient) -> list[int]:
-    """QEMU's number of each vCPU, in ascending order. Raises ``IoError`` for none, or more than can be told."""
-    answer = client.records("query-cpus-fast")
-    integer(len(answer), "the number of vCPUs", 1, _MOST_VCPUS)
-    return sorted(integer(item.get("cpu-index"), "the number of a vCPU", 0, _HIGHEST_INDEX) for item in answer)
+def _ask_text(client: QmpClient, vcpus: Vcpus, vcpu: int) -> Question:
+    return client.ask_human("info registers", cpu_index=vcpus.indexes[vcpu])
 
 
-def registers(client: QmpClient, vcpu: int) -> X86Registers:
-    """The registers of the ``vcpu``-th vCPU. Raises ``InvalidArgumentError`` and ``NotSupportedError``."""
-    indexes = vcpu_indexes(client)
-    check_vcpu(vcpu, len(indexes))
-    return parse_registers(client.human("info registers", cpu_index=indexes[vcpu]))
+def chosen(architecture: Architecture, part: str, saved: dict[str, int] | None, *, stands: bool) -> dict[str, int]:
+    """What is saved of a vCPU if that agrees with its text, else what the text has."""
+    if architecture is Architecture.AARCH64:
+        printed = parse_aarch64(part)
+        return saved if saved and _agree(printed, saved, stands=stands) else printed
+    if saved and is_usual_x86(part, saved):
+        return saved
+    if saved and _agree(parse_x86_core(part), saved, narrow=is_narrow(part), stands=stands):
+        return saved
+    return parse_x86(part)
+
+
+def _saved(
+    client: QmpClient, file: Callable[[], StateFile], vcpus: Vcpus, *, stands: bool
+) -> dict[int, dict[str, int]]:
+    """The registers in the devices' state, by QEMU's number of the vCPU; what cannot be had is logged."""
+    try:
+        data = file().save(client, stands=stands)
+        return x86_of(data, vcpus) if vcpus.architecture is Architecture.X86 else aarch64_of(data, vcpus)
+    except (QmpHangupError, QmpProtocolError):
+        raise
+    except (IoError, DriverUnavailableError) as err:
+        _log.warning("registers that only the devices' state has are not known: %s", err)
+        return {}
+
+
+def x86_of(data: bytes, vcpus: Vcpus) -> dict[int, dict[str, int]]:
+    """The x86 vCPUs in a device state. Raises ``IoError`` if it is none."""
+    layout = x86state.Layout(wide=vcpus.target != "i386")
+    found = _sections(data, vcpus)
+    parsed = [x86state.parse_cpu(data, section, layout) for section in found]
+    apics = x86state.parse_apics(data, sections(data, "apic")) or []
+    if len(apics) == len(found):  # both are in the order in which the vCPUs were made
+        for values, apic in zip(parsed, apics, strict=True):
+            if values:
+                values.update(apic)
+    return _by_index(found, parsed)
+
+
+def aarch64_of(data: bytes, vcpus: Vcpus) -> dict[int, dict[str, int]]:
+    """The AArch64 vCPUs in a device state. Raises ``IoError`` if it is none."""
+    found = _sections(data, vcpus)
+    return _by_index(found, [armstate.parse_cpu(data, section) for section in found])
+
+
+def _sections(data: bytes, vcpus: Vcpus) -> list[Section]:
+    """That of each vCPU. Raises ``IoError`` unless each has one: what a guest left in a device may look like one."""
+    found = sections(data, "cpu")
+    if sorted(section.instance for section in found) != vcpus.indexes:
+        raise IoError(f"the devices' state has {len(found)} vCPUs, the machine {len(vcpus)}")
+    return found
+
+
+def _by_index(found: Sequence[Section], parsed: Sequence[dict[str, int] | None]) -> dict[int, dict[str, int]]:
+    if not all(parsed):
+        versions = listed(sorted({str(section.version) for section in found}))
+        _log.warning("the devices' state has vCPUs in a form that is not known here (version %s)", versions)
+    return {section.instance: values for section, values in zip(found, parsed, strict=True) if values}
+
+
+def _agree(printed: Mapping[str, int], saved: Mapping[str, int], *, narrow: bool = False, stands: bool) -> bool:
+    """Whether both looks at a vCPU may be at the same one.
+
+    All registers of a machine that stands are alike, of one that runs those that hardly ever change; but for flags,
+    which QEMU makes up for its text out of the results of the last instructions.
+    """
+    mask = _LOW if narrow else _ALL
+    unlike = [name for name, value in printed.items() if (value ^ saved.get(name, value)) & mask]
+    unlike = [name for name in unlike if name in _SETTLED or (stands and name != "rflags")]
+    if unlike:
+        _log.warning("the devices' state does not agree with the monitor: %s", listed(unlike))
+    return bool(printed) and not unlike

@@ -75,6 +75,8 @@ REGISTERS = {
 """Those that libFDP takes from a page of the first vCPU's, whichever vCPU is asked for."""
 
 RFLAGS = 35
+DEBUG = {"dr0": 23, "dr1": 24, "dr2": 25, "dr3": 26, "dr6": 27, "dr7": 28}
+"""Debug registers as the guest sees them; FDP uses those of the processor itself."""
 SELECTORS = {"cs": 29, "ds": 30, "es": 31, "fs": 32, "gs": 33, "ss": 34, "ldt": 46, "tr": 49}
 LDT_BASE = 47
 LDT_LIMIT = 48

@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from libmicrovmi_py.arch.x86.registers import X86Registers
-from libmicrovmi_py.drivers.base import RunState, check_vcpu
+from libmicrovmi_py.arch.state import VcpuState
+from libmicrovmi_py.drivers.base import RunState
 from libmicrovmi_py.drivers.virtualbox import VirtualBoxDriver, abi, vcpus
 from libmicrovmi_py.drivers.virtualbox.fdp import Machine
 from libmicrovmi_py.drivers.virtualbox.memory import Memory
 from libmicrovmi_py.drivers.virtualbox.stops import ABILITIES, ABILITIES_OF_SEVERAL, Stops
 from libmicrovmi_py.errors import DriverUnavailableError, NotSupportedError
 from libmicrovmi_py.events import ALL_VCPUS, EventAbilities, Intercept, ReplyAction, Stop
-from libmicrovmi_py.model import PAGE_SHIFT, PHYSICAL_BITS
+from libmicrovmi_py.model import PAGE_SHIFT, PHYSICAL_BITS, asked_vcpus, check_vcpu
 from libmicrovmi_py.transport.foreign_reads import ForeignReads
 
 
@@ -85,13 +86,17 @@ class OpenMachine(VirtualBoxDriver):
         """The number of vCPUs, as VirtualBox told it at open."""
         return self._machine.vcpus
 
-    def read_registers(self, vcpu: int) -> X86Registers:
+    def read_states(self, asked: Sequence[int] | None) -> list[VcpuState]:
         """Registers as of the last time that the vCPU stood; see ``vcpus.py`` for what is told of which vCPU."""
-        check_vcpu(vcpu, self._machine.vcpus)
-        return vcpus.read(self._machine, vcpu)
+        return [vcpus.read(self._machine, vcpu) for vcpu in asked_vcpus(asked, self._machine.vcpus)]
 
-    def write_registers(self, vcpu: int, values: X86Registers) -> None:
-        """Write those of the first vCPU of a machine that stands. Segments and tables stay as they are.
+    @property
+    def writable_registers(self) -> frozenset[str]:
+        """General registers, control registers, MSRs; not segments, tables and debug registers."""
+        return vcpus.WRITABLE
+
+    def write_state(self, vcpu: int, values: Mapping[str, int]) -> None:
+        """Write those of the first vCPU of a machine that stands.
 
         Raises ``NotSupportedError`` for other vCPUs, at which VirtualBox crashes, and for a machine that runs.
         """
@@ -115,7 +120,7 @@ class OpenMachine(VirtualBoxDriver):
         """Look for a stop, about every millisecond; while single steps are on, execute an instruction."""
         return self._stops.poll(timeout)
 
-    def resume(self, stop: Stop, action: ReplyAction, registers: X86Registers | None) -> None:
+    def resume(self, stop: Stop, action: ReplyAction, registers: Mapping[str, int] | None) -> None:
         """Let the machine go on; CONTINUE at a breakpoint or in front of a ``wrmsr`` steps over it first."""
         self._stops.resume(stop, action, registers)
 

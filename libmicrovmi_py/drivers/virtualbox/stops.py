@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from libmicrovmi_py.arch.x86.registers import X86Registers
 from libmicrovmi_py.drivers.base import RUNS, STOPPED, RunState
 from libmicrovmi_py.drivers.virtualbox import abi, hits, vcpus
 from libmicrovmi_py.drivers.virtualbox.fdp import Machine
@@ -198,12 +197,12 @@ class Stops:
             return None
         return hits.identify(self._machine, self._armed) if self._state() & _HIT == _HIT else None
 
-    def resume(self, stop: Stop, action: ReplyAction, registers: X86Registers | None) -> None:
+    def resume(self, stop: Stop, action: ReplyAction, registers: Mapping[str, int] | None) -> None:
         """As ``SupportsEvents.resume``."""
         with self._lock:
             rip = self._machine.register(0, abi.RIP)
             if registers is not None:
-                vcpus.write(self._machine, registers)
+                vcpus.become(self._machine, registers)
             if action is ReplyAction.DENY:
                 self._machine.order("FDP_WriteRegister", 0, abi.RIP, rip + stop.instruction_length)
             stays = self._machine.register(0, abi.RIP) == rip and stop.kind in (EventKind.BREAKPOINT, EventKind.MSR)

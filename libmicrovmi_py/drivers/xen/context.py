@@ -8,53 +8,52 @@ out as Xen's public header ``arch-x86/hvm/save.h`` has it, the same since Xen 4.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
+from libmicrovmi_py.arch.state import VcpuState, changes
 from libmicrovmi_py.arch.x86 import msrs
-from libmicrovmi_py.arch.x86.registers import (
-    CONTROL,
-    NUMBERED,
-    SEGMENTS,
-    SYSTEM,
-    TABLES,
-    SegmentReg,
-    SystemTableReg,
-    X86Registers,
-)
+from libmicrovmi_py.arch.x86.registers import CONTROL, DEBUG, NUMBERED, SEGMENTS, TABLES, WIDTHS
 from libmicrovmi_py.declare import NamedTuple
-from libmicrovmi_py.errors import InvalidArgumentError, IoError
+from libmicrovmi_py.errors import IoError
+from libmicrovmi_py.model import Architecture
 
-CPU, LAPIC = 2, 5
-"""Types of records."""
-
-LAPIC_SIZE = 24
+CPU, LAPIC, LAPIC_REGISTERS, XSAVE = 2, 5, 6, 16
+"""Types of records: registers, the local APIC and its page of registers, extended state."""
 
 _HEADER, _END = 1, 0
 _DESCRIPTOR = struct.Struct("<HHI")
 
-_GENERAL = ("rax", "rbx", "rcx", "rdx", "rbp", "rsi", "rdi", "rsp", *NUMBERED, "rip", "rflags", *CONTROL)
+_GENERAL = ("rax", "rbx", "rcx", "rdx", "rbp", "rsi", "rdi", "rsp", *NUMBERED, "rip", "rflags", *CONTROL, *DEBUG)
 _SYSTEM = (
     *("sysenter_cs", "sysenter_esp", "sysenter_eip", "kernel_gs_base", "_"),
-    *("msr_lstar", "msr_star", "msr_cstar", "msr_fmask", "msr_efer"),
+    *("lstar", "star", "cstar", "fmask", "efer", "tsc_aux"),
 )
 _ALL = (*SEGMENTS, *TABLES)
 _LAYOUT = [
-    (512, "Q", _GENERAL),
-    (736, "I", [f"{name}.selector" for name in SEGMENTS]),
-    (768, "I", [f"{name}.limit" for name in _ALL]),
-    (808, "Q", [f"{name}.base" for name in _ALL]),
-    (920, "Q", _SYSTEM),
+    (512, "<Q", _GENERAL),
+    (736, "<I", [f"{name}_selector" for name in SEGMENTS]),
+    (768, "<I", [f"{name}_limit" for name in _ALL]),
+    (808, "<Q", [f"{name}_base" for name in _ALL]),
+    (888, "<I", [f"{name}_attributes" for name in SEGMENTS]),
+    (920, "<Q", _SYSTEM),
 ]
-"""Where in the record which registers are: offset, size of each as ``struct`` names it, names. Xen's order of segments
-and tables is ours."""
+"""Where in the record which registers are: offset, each as ``struct`` names it, names. Xen's order of segments and
+tables is ours, and so are its attributes."""
+
+_PLACES = {
+    name: (struct.Struct(form), offset + struct.calcsize(form) * place)
+    for offset, form, names in _LAYOUT
+    for place, name in enumerate(names)
+    if name != "_"
+}
 
 CPU_SIZE = 1032
 
-_KEPT = set(_SYSTEM) - set(SYSTEM)
-"""What the record has and ``X86Registers`` has not."""
+WRITABLE = frozenset(_PLACES)
+"""All registers of the record."""
 
-_16_BITS = 0xFFFF
-"""The width of selectors and of limits of tables, for which the record has room for 32."""
+_TASK_PRIORITY, _XCR0 = (LAPIC_REGISTERS, 0x80, "<I"), (XSAVE, 8, "<Q")
+_APIC_BASE = (LAPIC, 0, "<Q")
 
 MSRS = {msrs.INDEXES[name]: name for name in _SYSTEM if name in msrs.INDEXES}
 """The model-specific registers that the record has, by their index."""
@@ -102,66 +101,49 @@ def packed(header: Record, cpu: Record) -> bytes:
     return header.packed() + cpu.packed() + Record(_END, 0, b"").packed()
 
 
-def registers(record: bytes, apic_base: int = 0) -> X86Registers:
+def states(state: bytes, vcpus: Iterable[int]) -> list[VcpuState]:
+    """What a saved state tells of vCPUs: nothing of one that is offline."""
+    found = {(item.code, item.instance): item.content for item in records(state)}
+    return [_state(found, vcpu) for vcpu in vcpus]
+
+
+def _state(found: Mapping[tuple[int, int], bytes], vcpu: int) -> VcpuState:
+    record = found.get((CPU, vcpu), b"")
+    if len(record) < CPU_SIZE:
+        return VcpuState(Architecture.X86, {})
+    known = values(record)
+    for name, (code, offset, form) in {"apic_base": _APIC_BASE, "cr8": _TASK_PRIORITY, "xcr0": _XCR0}.items():
+        content = found.get((code, vcpu), b"")
+        if len(content) >= offset + struct.calcsize(form):
+            known[name] = struct.unpack_from(form, content, offset)[0]
+    if "cr8" in known:
+        known["cr8"] = known["cr8"] >> 4 & 0xF
+    return VcpuState(Architecture.X86, known)
+
+
+def values(record: bytes) -> dict[str, int]:
     """The registers in a vCPU's record, ``CPU_SIZE`` bytes or more."""
-    values = _values(record)
-    found = X86Registers(apic_base=apic_base, efer=values["msr_efer"])
-    for name, value in values.items():
-        if "." not in name and name not in _KEPT:
-            setattr(found, name, value)
-    for name in SEGMENTS:
-        base, limit, selector = (values[f"{name}.{part}"] for part in ("base", "limit", "selector"))
-        setattr(found, name, SegmentReg(base, limit, selector & _16_BITS))
-    for name in TABLES:
-        setattr(found, name, SystemTableReg(values[f"{name}.base"], values[f"{name}.limit"] & _16_BITS))
-    return found
+    return {
+        name: form.unpack_from(record, offset)[0] & (1 << WIDTHS.get(name, 64)) - 1
+        for name, (form, offset) in _PLACES.items()
+    }
 
 
-def changed(record: bytes, wanted: X86Registers) -> bytes:
-    """The record with what is different in ``wanted``; everything else stays as it is.
-
-    Of ``efer`` and ``msr_efer``, the one that is different counts. The APIC base is not in the record.
-    """
-    values, now = _values(record), registers(record)
-    if wanted.efer != now.efer:
-        values["msr_efer"] = wanted.efer
-    for name in values:
-        new = None if name in _KEPT else _member(wanted, name)
-        if new is not None and new != _member(now, name):
-            values[name] = new
-    return _patched(record, values)
+def changed(record: bytes, new: Mapping[str, int]) -> bytes:
+    """The record with these registers; everything else stays as it is, and what is not in it is left out."""
+    content = bytearray(record)
+    for name, value in new.items():
+        if name in _PLACES:
+            form, offset = _PLACES[name]
+            form.pack_into(content, offset, value)
+    return bytes(content)
 
 
-def _member(source: X86Registers, name: str) -> int:
-    part, _, field = name.partition(".")
-    value: int = getattr(getattr(source, part), field) if field else getattr(source, name)
-    return value
+def become(record: bytes, wanted: Mapping[str, int]) -> bytes:
+    """The record with what is different in ``wanted``, the values of frozen registers."""
+    return changed(record, changes(wanted, values(record)))
 
 
 def rip(record: bytes) -> int:
     """The instruction pointer."""
-    return _values(record)["rip"]
-
-
-def with_value(record: bytes, name: str, value: int) -> bytes:
-    """The record with one register changed."""
-    return _patched(record, {**_values(record), name: value})
-
-
-def _values(record: bytes) -> dict[str, int]:
-    return {
-        name: value
-        for offset, form, names in _LAYOUT
-        for name, value in zip(names, struct.unpack_from(f"<{len(names)}{form}", record, offset), strict=True)
-    }
-
-
-def _patched(record: bytes, values: dict[str, int]) -> bytes:
-    """Put values in, and keep the bytes between them."""
-    content = bytearray(record)
-    for offset, form, names in _LAYOUT:
-        try:
-            struct.pack_into(f"<{len(names)}{form}", content, offset, *(values[name] for name in names))
-        except struct.error as err:
-            raise InvalidArgumentError(f"a register's value does not fit: {err}") from err
-    return bytes(content)
+    return values(record)["rip"]

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 
-from libmicrovmi_py.arch.x86.registers import X86Registers
+from libmicrovmi_py.arch.state import VcpuState
 from libmicrovmi_py.drivers.base import RUNS, STOPPED, RunState
-from libmicrovmi_py.drivers.xen import XenDriver, xenstore
+from libmicrovmi_py.drivers.xen import XenDriver, context, xenstore
 from libmicrovmi_py.drivers.xen.channels import left_behind
 from libmicrovmi_py.drivers.xen.layout import Layout
 from libmicrovmi_py.drivers.xen.library import Libraries, load_all
@@ -107,13 +107,18 @@ class OpenDomain(XenDriver):
         """The number of vCPUs, those that are offline included."""
         return self._domain.info().vcpus
 
-    def read_registers(self, vcpu: int) -> X86Registers:
-        """The registers of a vCPU; of one that an event stopped, as they are behind the instruction."""
-        return self._vcpus.read(vcpu)
+    def read_states(self, vcpus: Sequence[int] | None) -> list[VcpuState]:
+        """All registers, of one moment; of a vCPU that an event stopped, as they are behind the instruction."""
+        return self._vcpus.read(vcpus)
 
-    def write_registers(self, vcpu: int, registers: X86Registers) -> None:
-        """Change all registers but the APIC base; attributes of segments stay as they are."""
-        self._vcpus.write(vcpu, registers)
+    @property
+    def writable_registers(self) -> frozenset[str]:
+        """All but those of the APIC (its base, CR8) and XCR0."""
+        return context.WRITABLE
+
+    def write_state(self, vcpu: int, values: Mapping[str, int]) -> None:
+        """Load the vCPU's state with them. Xen takes what it takes: a state that no processor has may be refused."""
+        self._vcpus.write(vcpu, values)
 
     # ------------------------------------------------------------------------------------------------------- events
 
@@ -148,7 +153,7 @@ class OpenDomain(XenDriver):
         """The next entry of the ring of events."""
         return self._stops.poll(timeout)
 
-    def resume(self, stop: Stop, action: ReplyAction, registers: X86Registers | None) -> None:
+    def resume(self, stop: Stop, action: ReplyAction, registers: Mapping[str, int] | None) -> None:
         """Answer it."""
         self._stops.resume(stop, action, registers)
 

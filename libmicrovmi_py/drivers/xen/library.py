@@ -20,8 +20,6 @@ int xc_domain_maximum_gpfn(struct xc_interface_core *xc, uint32_t domid, unsigne
 int xc_domain_pause(struct xc_interface_core *xc, uint32_t domid);
 int xc_domain_unpause(struct xc_interface_core *xc, uint32_t domid);
 int xc_domain_hvm_getcontext(struct xc_interface_core *xc, uint32_t domid, uint8_t *records, uint32_t size);
-int xc_domain_hvm_getcontext_partial(struct xc_interface_core *xc, uint32_t domid, uint16_t type, uint16_t instance,
-                                     void *record, uint32_t size);
 int xc_domain_hvm_setcontext(struct xc_interface_core *xc, uint32_t domid, uint8_t *records, uint32_t size);
 int xc_domain_debug_control(struct xc_interface_core *xc, uint32_t domid, uint32_t operation, uint32_t vcpu);
 int xc_hvm_inject_trap(struct xc_interface_core *xc, uint32_t domid, int vcpu, uint8_t vector, uint8_t type,

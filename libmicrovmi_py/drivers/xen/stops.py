@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
-from libmicrovmi_py.arch.x86.registers import X86Registers
 from libmicrovmi_py.drivers.xen import arming, vmevent
 from libmicrovmi_py.drivers.xen.library import Libraries
 from libmicrovmi_py.drivers.xen.session import Session, connect, free_stopped
@@ -126,7 +125,7 @@ class Stops:
             else:
                 time.sleep(min(left, _LOOK))
 
-    def resume(self, stop: Stop, action: ReplyAction, registers: X86Registers | None) -> None:
+    def resume(self, stop: Stop, action: ReplyAction, registers: Mapping[str, int] | None) -> None:
         """As ``SupportsEvents.resume``. There are MSRs whose old value Xen does not take."""
         request = stop.token
         assert isinstance(request, vmevent.Request)
@@ -137,7 +136,7 @@ class Stops:
             session.respond(self._answer(request, stop, action, registers))
 
     def _answer(
-        self, request: vmevent.Request, stop: Stop, action: ReplyAction, registers: X86Registers | None
+        self, request: vmevent.Request, stop: Stop, action: ReplyAction, registers: Mapping[str, int] | None
     ) -> bytes:
         """Do what an answer cannot, and make it."""
         if stop.kind in _WRITES and action is not ReplyAction.CONTINUE:

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-from libmicrovmi_py.arch.x86.registers import GENERAL, X86Registers
-from libmicrovmi_py.declare import replace
-from libmicrovmi_py.drivers.base import check_vcpu
+from collections.abc import Mapping, Sequence
+
+from libmicrovmi_py.arch.state import VcpuState, changes
+from libmicrovmi_py.arch.x86.registers import GENERAL
 from libmicrovmi_py.drivers.xen import context
 from libmicrovmi_py.drivers.xen.xenctrl import Domain
-from libmicrovmi_py.errors import IoError, NotSupportedError
+from libmicrovmi_py.errors import NotSupportedError
 from libmicrovmi_py.events import EventKind, Stop
+from libmicrovmi_py.model import asked_vcpus, check_vcpu
 
 
 class Vcpus:
@@ -18,36 +20,27 @@ class Vcpus:
     def __init__(self, domain: Domain) -> None:
         self._domain = domain
 
-    def read(self, vcpu: int) -> X86Registers:
-        """The registers of a vCPU, from its saved state and that of its local APIC."""
-        check_vcpu(vcpu, self._domain.info().vcpus)
-        record = self._domain.record("reading registers", context.CPU, vcpu, context.CPU_SIZE)
-        return context.registers(record, self._apic_base(vcpu))
+    def read(self, asked: Sequence[int] | None) -> list[VcpuState]:
+        """What their saved state tells, taken at one moment."""
+        vcpus = asked_vcpus(asked, self._domain.info().vcpus)
+        return context.states(self._domain.context(), vcpus)
 
-    def _apic_base(self, vcpu: int) -> int:
-        """0 for a domain without APICs."""
-        try:
-            apic = self._domain.record("reading the APIC base", context.LAPIC, vcpu, context.LAPIC_SIZE)
-        except IoError:
-            return 0
-        return int.from_bytes(apic[:8], "little")
-
-    def write(self, vcpu: int, registers: X86Registers) -> None:
-        """Load a vCPU's state with the registers changed. The domain is paused meanwhile."""
+    def write(self, vcpu: int, values: Mapping[str, int]) -> None:
+        """Load a vCPU's state with registers changed. The domain is paused meanwhile."""
         check_vcpu(vcpu, self._domain.info().vcpus)
         with self._domain.held():
             header, cpu = self._saved(vcpu)
-            self._load(header, cpu, context.changed(cpu.content, registers))
+            self._load(header, cpu, context.changed(cpu.content, values))
 
-    def set_beyond_general(self, vcpu: int, wanted: X86Registers) -> X86Registers | None:
+    def set_beyond_general(self, vcpu: int, wanted: Mapping[str, int]) -> Mapping[str, int] | None:
         """Load ``wanted`` if it takes that; else return it: an answer to an event can set the general registers."""
-        now = self.read(vcpu)
-        if replace(now, **{name: getattr(wanted, name) for name in GENERAL}) == wanted:
+        different = changes(wanted, self.read((vcpu,))[0])
+        if different.keys() <= set(GENERAL):
             return wanted
-        self.write(vcpu, wanted)
+        self.write(vcpu, different)
         return None
 
-    def take_back(self, stop: Stop, rip: int | None, wanted: X86Registers | None) -> None:
+    def take_back(self, stop: Stop, rip: int | None, wanted: Mapping[str, int] | None) -> None:
         """Give a register that a vCPU has just written its old value, with ``wanted`` as the others.
 
         ``rip`` is where the instruction is, if it is to be executed again; a ``wanted`` that has another instruction
@@ -58,10 +51,10 @@ class Vcpus:
         name = f"cr{stop.number}" if stop.kind is EventKind.CR else context.MSRS[stop.number]
         with self._domain.held():
             header, cpu = self._saved(stop.vcpu)
-            record = context.changed(cpu.content, wanted) if wanted is not None else cpu.content
+            record = context.become(cpu.content, wanted) if wanted is not None else cpu.content
             if rip is not None and context.rip(record) == context.rip(cpu.content):
-                record = context.with_value(record, "rip", rip)
-            self._load(header, cpu, context.with_value(record, name, stop.old_value))
+                record = context.changed(record, {"rip": rip})
+            self._load(header, cpu, context.changed(record, {name: stop.old_value}))
 
     def _saved(self, vcpu: int) -> tuple[context.Record, context.Record]:
         return context.only(self._domain.context(), vcpu)

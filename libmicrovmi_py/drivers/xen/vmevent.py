@@ -7,9 +7,9 @@ An entry: version, flags, reason, vCPU, the view of memory; 32 bytes that depend
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from libmicrovmi_py.arch.x86.registers import ENCODED, X86Registers
+from libmicrovmi_py.arch.x86.registers import ENCODED
 from libmicrovmi_py.declare import Any, NamedTuple
 from libmicrovmi_py.errors import NotSupportedError
 from libmicrovmi_py.events import UNKNOWN_ADDRESS, EventKind, PageAccess, Stop
@@ -71,15 +71,15 @@ class Request(NamedTuple):
         reader = _READERS.get(_HEAD.unpack_from(self.raw)[2])
         return reader(self) if reader else None
 
-    def answer(self, flags: int = 0, registers: X86Registers | None = None) -> bytes:
+    def answer(self, flags: int = 0, registers: Mapping[str, int] | None = None) -> bytes:
         """The entry to answer with: the same, with flags of ours, and with registers if they are to be set."""
         head = list(_HEAD.unpack_from(self.raw))
         head[1] = head[1] & PAUSED | flags | (SET_REGISTERS if registers else 0)
         raw = bytearray(self.raw)
         _HEAD.pack_into(raw, 0, *head)
         if registers:
-            struct.pack_into("<17Q", raw, _REGISTERS, *(getattr(registers, name) for name in _GENERAL))
-            struct.pack_into("<Q", raw, _RIP, registers.rip)
+            struct.pack_into("<17Q", raw, _REGISTERS, *(registers[name] for name in _GENERAL))
+            struct.pack_into("<Q", raw, _RIP, registers["rip"])
         return bytes(raw)
 
     def body(self, form: str) -> tuple[int, ...]:

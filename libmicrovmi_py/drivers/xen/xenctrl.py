@@ -185,12 +185,6 @@ class Domain:
 
     # ----------------------------------------------------------------------------------------------- state of vCPUs
 
-    def record(self, action: str, code: int, vcpu: int, size: int) -> bytes:
-        """One record of a vCPU's saved state, ``size`` bytes of it."""
-        data = self.ffi.new("uint8_t[]", size)
-        self.call(action, "xc_domain_hvm_getcontext_partial", code, vcpu, data, size)
-        return bytes(self.ffi.buffer(data))
-
     def context(self) -> bytes:
         """All records, for :meth:`load`."""
         size = self.call("reading the state", "xc_domain_hvm_getcontext", self.ffi.NULL, 0)

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from contract.tables import laid
 from contract.target import Failing, Target
 from drivers.dump import builders
 
@@ -20,14 +21,14 @@ NOTES = b"".join(builders.qemu_note(builders.values(vcpu)) for vcpu in range(2))
 
 def stand(folder: Path) -> Iterator[Target]:
     """A raw image whose end is within a frame."""
-    content, path = random.Random(1).randbytes(70 * PAGE + 100), folder / "image.raw"
+    content, path = laid({0: random.Random(1).randbytes(70 * PAGE + 100)})[0], folder / "image.raw"
     path.write_bytes(content)
     yield Target(str(path), {0: content}, writable=False)
 
 
 def stand_unmapped(folder: Path) -> Iterator[Target]:
     """A raw image that is read by system calls."""
-    content, path = random.Random(3).randbytes(70 * PAGE + 100), folder / "image.raw"
+    content, path = laid({0: random.Random(3).randbytes(70 * PAGE + 100)})[0], folder / "image.raw"
     path.write_bytes(content)
     yield Target(f"vmi://dump/?path={path}&mapped=no", {0: content}, writable=False)
 
@@ -35,6 +36,12 @@ def stand_unmapped(folder: Path) -> Iterator[Target]:
 def stand_elf(folder: Path) -> Iterator[Target]:
     """An ELF core without notes, and so without vCPUs."""
     yield _written(folder / "core", builders.elf)
+
+
+def stand_aarch64(folder: Path) -> Iterator[Target]:
+    """An ELF core of an AArch64 machine, with registers."""
+    notes = b"".join(builders.prstatus_aarch64(vcpu, 0x3C5) for vcpu in range(2))
+    yield _written(folder / "core", lambda memory: builders.elf(memory, notes, machine=183))
 
 
 def stand_lime(folder: Path) -> Iterator[Target]:
@@ -62,5 +69,6 @@ def failing(folder: Path) -> Iterator[Failing]:
 def _written(path: Path, build: Callable[[builders.Memory], bytes]) -> Target:
     source = random.Random(2)
     pieces = {start: source.randbytes(count * PAGE // 2) + bytes(count * PAGE // 2) for start, count in SIZES.items()}
+    pieces = laid(pieces)
     path.write_bytes(build(pieces))
     return Target(str(path), pieces, writable=False)

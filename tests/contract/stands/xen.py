@@ -102,7 +102,7 @@ class XenGuest:
         }[kind]
         if "new_value" in told:
             record = self._record()
-            record.raw = context.with_value(record.raw, self._name(kind), self._new)
+            record.raw = context.changed(record.raw, {self._name(kind): self._new})
         assert self._call("event", 0, reason, body.ljust(32, b"\0"), ctypes.c_uint64(self._rip), True)
         return told
 
@@ -111,8 +111,7 @@ class XenGuest:
         return "cr3" if kind is EventKind.CR else "sysenter_cs"
 
     def value(self, kind: EventKind, machine: Microvmi) -> int:
-        found: int = getattr(context.registers(self._record().raw, 0), self._name(kind))
-        return found
+        return context.values(self._record().raw)[self._name(kind)]
 
     def left(self, machine: Microvmi) -> int:
         return sum(self._call("get", what) for what in (b"armed", b"stopped", b"enabled", b"stray"))

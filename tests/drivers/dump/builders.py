@@ -97,17 +97,21 @@ def values(vcpu: int) -> dict[str, Any]:
     found["rflags"] = 0x246 + 0x800 * vcpu
     for index, name in enumerate([*SEGMENTS, "ldt", "tr"]):
         found[name] = (0xFFFF800000000000 + index + vcpu, 0xFFFFF000 + index, 0x10 * index + vcpu)
+    found["attributes"] = {name: 0xA90 + index + vcpu for index, name in enumerate([*SEGMENTS, "ldt", "tr"])}
     found["gdt"], found["idt"] = (0xFFFFFE0000001000 + vcpu, 127), (0xFFFFFE0000000000 + vcpu, 4095)
     return found
 
 
-def qemu_note(registers: Mapping[str, Any], version: int = 1) -> bytes:
-    """QEMU's own note: QEMUCPUState of target/i386/arch_dump.c."""
+def qemu_note(registers: Mapping[str, Any], version: int = 1, *, kernel_gs_base: bool = True) -> bytes:
+    """QEMU's own note: QEMUCPUState of target/i386/arch_dump.c, whose last member old ones do not have."""
     content = struct.pack("<18Q", *(registers[name] for name in GENERAL))
     for name in (*SEGMENTS, "ldt", "tr", "gdt", "idt"):
         base, limit, selector = (*registers[name], 0)[:3]
-        content += struct.pack("<IIIIQ", selector, limit, 0, 0, base)
-    content += struct.pack("<5QQ", registers["cr0"], 0, registers["cr2"], registers["cr3"], registers["cr4"], 7)
+        rights = registers["attributes"].get(name, 0)
+        flags = (rights & 0xFF) << 8 | (rights >> 8) << 20 | 0xF0000
+        content += struct.pack("<IIIIQ", selector, limit, flags, 0, base)
+    content += struct.pack("<5Q", registers["cr0"], 0, registers["cr2"], registers["cr3"], registers["cr4"])
+    content += struct.pack("<Q", 7) if kernel_gs_base else b""
     return note(b"QEMU", 0, struct.pack("<2I", version, 8 + len(content)) + content)
 
 
@@ -141,18 +145,25 @@ def _virtualbox_note(name: bytes, kind: int, content: bytes) -> bytes:
 def _virtualbox_vcpu(registers: Mapping[str, Any]) -> bytes:
     order = ["rax", "rbx", "rcx", "rdx", "rsi", "rdi", *(f"r{n}" for n in range(8, 16)), "rip", "rsp", "rbp", "rflags"]
     content = struct.pack("<18Q", *(registers[name] for name in order))
-    content += b"".join(_selector(registers[name]) for name in SEGMENTS)
+    content += b"".join(_selector(registers, name) for name in SEGMENTS)
     content += struct.pack("<4Q8Q", *(registers[name] for name in ("cr0", "cr2", "cr3", "cr4")), *range(8))
     content += b"".join(struct.pack("<QII", *registers[name], 0) for name in ("gdt", "idt"))
-    content += b"".join(_selector(registers[name]) for name in ("ldt", "tr"))
+    content += b"".join(_selector(registers, name) for name in ("ldt", "tr"))
     content += struct.pack("<3Q", 0xA1, 0xA2, 0xA3)  # sysenter: cs, eip, esp
     content += struct.pack("<9Q", 0xD01, 0xB1, 0xB2, 0xB3, 0xB4, 0xB5, 0xB6, 0xFEE00900, 0xB8)
     return content + struct.pack("<2QII", 1, 0, 64, 0) + bytes(64)
 
 
-def _selector(segment: tuple[int, ...]) -> bytes:
-    base, limit, selector = segment
-    return struct.pack("<QIIHHI", base, limit, 0xA09B, selector, 0, 0)
+def _selector(registers: Mapping[str, Any], name: str) -> bytes:
+    base, limit, selector = registers[name]
+    rights = registers["attributes"][name]
+    return struct.pack("<QIIHHI", base, limit, rights & 0xFF | (rights >> 8) << 12 | 0xF00, selector, 0, 0)
+
+
+def prstatus_aarch64(vcpu: int, pstate: int) -> bytes:
+    """NT_PRSTATUS of an AArch64 kernel: x0 to x30, the stack pointer, pc and pstate."""
+    words = [0xA64000000 + 0x1000 * vcpu + number for number in range(33)]
+    return note(b"CORE", 1, bytes(112) + struct.pack("<34Q", *words, pstate) + bytes(8))
 
 
 # ------------------------------------------------------------------------------------------------------------- firmware

@@ -16,7 +16,7 @@ from drivers.kvm.watching import stopped, until
 from processors import x86_registers
 
 from libmicrovmi_py import Microvmi
-from libmicrovmi_py.arch.x86.registers import SegmentReg, SystemTableReg
+from libmicrovmi_py.arch.x86.registers import DEBUG, STATE
 from libmicrovmi_py.errors import InvalidArgumentError, IoError, MicrovmiError, NotSupportedError, TimeoutExpiredError
 from libmicrovmi_py.events import EventKind, Intercept, Reply, ReplyAction
 
@@ -165,19 +165,40 @@ def test_a_pause_is_no_event_for_the_listener(machine: Microvmi, simulator: Simu
 # ------------------------------------------------------------------------------------------------------------ registers
 
 
+def attributes(rights: tuple[int, ...]) -> int:
+    """Those of a segment, by the members of ``struct kvm_segment``."""
+    has = dict(zip(wire.RIGHTS, rights, strict=True))
+    low = has["type"] | has["s"] << 4 | has["dpl"] << 5 | (has["present"] and not has["unusable"]) << 7
+    return low | has["avl"] << 8 | has["l"] << 9 | has["db"] << 10 | has["g"] << 11
+
+
 def test_registers_are_all_told(machine: Microvmi, simulator: Simulator) -> None:
     state = simulator.vcpus[1].state
     state.general["rax"] = 0xFFFFFFFF80001234
-    registers = x86_registers(machine, 1)
-    assert {name: getattr(registers, name) for name in wire.GENERAL} == state.general
-    assert [registers.cr0, registers.cr2, registers.cr3, registers.cr4] == list(state.controls.values())
-    assert {name: getattr(registers, name) for name in wire.MSRS} == {
-        name: state.msrs[index] for name, index in wire.MSRS.items()
-    }
-    assert (registers.efer, registers.apic_base) == (state.efer, state.apic_base)
+    state.rights["gs"] = (3, 1, 0, 0, 1, 0, 0, 0, 1)
+    found = machine.read_state(1)
+    assert {name: found[name] for name in wire.GENERAL} == state.general
+    assert [found["cr0"], found["cr2"], found["cr3"], found["cr4"]] == list(state.controls.values())
+    assert {name: found[name] for name in wire.MSRS} == {name: state.msrs[index] for name, index in wire.MSRS.items()}
+    assert (found["efer"], found["apic_base"], found["cr8"]) == (state.efer, state.apic_base, state.cr8)
     for name, segment in state.segments.items():
-        assert getattr(registers, name) == SegmentReg(*segment)
-    assert (registers.gdt, registers.idt) == (SystemTableReg(*state.gdt), SystemTableReg(*state.idt))
+        assert tuple(found[f"{name}_{part}"] for part in ("base", "limit", "selector")) == segment
+        assert found[f"{name}_attributes"] == attributes(state.rights[name])
+    assert (found["gdt_base"], found["gdt_limit"]) == state.gdt
+    assert (found["idt_base"], found["idt_limit"]) == state.idt
+    assert set(STATE) - set(found) == {*DEBUG, "xcr0"}
+
+
+def test_of_a_processor_without_tsc_aux_the_others_are_told(machine: Microvmi, simulator: Simulator) -> None:
+    state = simulator.vcpus[0].state
+    before = machine.read_state()
+    del state.msrs[wire.MSRS["tsc_aux"]]
+    expected = {name: value for name, value in before.items() if name != "tsc_aux"}
+    assert machine.read_state() == expected
+
+
+def test_all_vcpus_come_in_one_call(machine: Microvmi) -> None:
+    assert machine.read_states() == [machine.read_state(vcpu) for vcpu in range(2)]
 
 
 def test_registers_of_vcpus_that_do_not_exist(machine: Microvmi) -> None:

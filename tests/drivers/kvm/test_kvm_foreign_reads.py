@@ -16,6 +16,7 @@ from drivers.foreign_way import UNTOUCHED, Reader, of_driver, of_stream, python_
 from drivers.kvm import wire
 from drivers.kvm.library import library
 from drivers.kvm.simulator import PAGE, Simulator
+from pagetables import Tables
 
 from libmicrovmi_py import Microvmi
 from libmicrovmi_py.errors import InvalidContextError, MicrovmiError, TimeoutExpiredError, VmGoneError
@@ -123,6 +124,29 @@ def test_pages_of_a_paused_machine_are_kept_by_c(
     assert reader.lib.microvmi_write_physical(reader.context, 0x1000, (ctypes.c_uint8 * 8)(*b"newbytes"), 8)
     assert reader.at(0x1000, 8).content == b"newbytes"
     assert reader.lib.microvmi_resume(reader.context)
+
+
+def test_a_virtual_read_of_many_pages_asks_for_each_table_once(
+    reader: Reader, simulator: Simulator, stubs: ModuleType, pieces: Mapping[int, bytes]
+) -> None:
+    memory = bytearray(0x40000)
+    tables = Tables(memory, "x86-4", 0x30000)
+    places = [(5 * index % 37 + 6) * PAGE for index in range(37)]
+    for index, place in enumerate(places):
+        tables.map(0x200000 + index * PAGE, place)
+    content = bytes(memory[0x30000 : tables.end])
+    assert reader.lib.microvmi_write_physical(
+        reader.context, 0x30000, (ctypes.c_uint8 * len(content))(*content), len(content)
+    )
+    space = stubs.microvmi_address_space(ctypes.sizeof(stubs.microvmi_address_space), 3, tables.base)
+    before, buffer = simulator.seen.count(wire.READ_PHYSICAL), (ctypes.c_uint8 * (37 * PAGE))()
+    done = reader.lib.microvmi_read_virtual(reader.context, ctypes.byref(space), 0x200000, buffer, len(buffer), None)
+    assert done, reader.lib.microvmi_last_error()
+    assert bytes(buffer) == b"".join(pieces[0][place : place + PAGE] for place in places)
+    assert simulator.seen.count(wire.READ_PHYSICAL) <= before + 4 + 37
+    assert reader.lib.microvmi_write_physical(
+        reader.context, 0x30000, (ctypes.c_uint8 * len(content))(*pieces[0][0x30000 : tables.end]), len(content)
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------- trouble

@@ -192,6 +192,8 @@ class Vcpu:
     def _registers(self, body: bytes) -> bytes:
         (count,) = wire.NUMBERS.unpack_from(body)
         indexes = [int.from_bytes(body[8 + 4 * i : 12 + 4 * i], "little") for i in range(count)]
+        if any(index not in self.state.msrs for index in indexes):
+            raise Refused(wire.EINVAL)
         msrs = b"".join(b.to_bytes(8, "little") + self.state.msrs[b].to_bytes(8, "little") for b in indexes)
         head = (8).to_bytes(8, "little")
         return head + self.state.regs() + self.state.sregs() + len(indexes).to_bytes(8, "little") + msrs

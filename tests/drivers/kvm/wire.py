@@ -45,8 +45,11 @@ GENERAL = (
     *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rip", "rflags"),
 )
 SEGMENTS = ("cs", "ds", "es", "fs", "gs", "ss", "tr", "ldt")
-MSRS = {"sysenter_cs": 0x174, "sysenter_esp": 0x175, "sysenter_eip": 0x176}
-MSRS.update(msr_efer=0xC0000080, msr_star=0xC0000081, msr_lstar=0xC0000082)
+MSRS = {"sysenter_cs": 0x174, "sysenter_esp": 0x175, "sysenter_eip": 0x176, "kernel_gs_base": 0xC0000102}
+MSRS.update(star=0xC0000081, lstar=0xC0000082, cstar=0xC0000083, fmask=0xC0000084)
+MSRS.update(tsc_aux=0xC0000103)
+RIGHTS = ("type", "present", "dpl", "db", "s", "l", "g", "avl", "unusable")
+"""Of a segment, in the order of ``struct kvm_segment``."""
 
 
 @dataclass
@@ -57,9 +60,15 @@ class State:
     segments: dict[str, tuple[int, int, int]] = field(
         default_factory=lambda: {name: (0x100000 * i, 0xFFFF0000 + i, 8 * i + 3) for i, name in enumerate(SEGMENTS)}
     )
+    rights: dict[str, tuple[int, ...]] = field(
+        default_factory=lambda: {
+            name: (i + 3, 1, i & 3, i & 1, 1, i >> 1 & 1, 1, i >> 2, 0) for i, name in enumerate(SEGMENTS)
+        }
+    )
     gdt: tuple[int, int] = (0xFFFFFE0000001000, 0x7F)
     idt: tuple[int, int] = (0xFFFFFE0000000000, 0xFFF)
     controls: dict[int, int] = field(default_factory=lambda: {0: 0x80050033, 2: 0x2222, 3: 0x3000, 4: 0x406F0})
+    cr8: int = 9
     efer: int = 0xD01
     apic_base: int = 0xFEE00900
     msrs: dict[int, int] = field(default_factory=lambda: {i: 0xABC00000 + n for n, i in enumerate(MSRS.values())})
@@ -74,11 +83,9 @@ class State:
 
     def sregs(self) -> bytes:
         """``struct kvm_sregs``."""
-        segments = b"".join(
-            _SEGMENT.pack(*segment, 11, 1, 0, 0, 1, 1, 1, 0, 0, 0) for segment in self.segments.values()
-        )
+        segments = b"".join(_SEGMENT.pack(*segment, *self.rights[name], 0) for name, segment in self.segments.items())
         cr = self.controls
-        controls = _CONTROLS.pack(cr[0], cr[2], cr[3], cr[4], 0, self.efer, self.apic_base, 0, 0, 0, 0)
+        controls = _CONTROLS.pack(cr[0], cr[2], cr[3], cr[4], self.cr8, self.efer, self.apic_base, 0, 0, 0, 0)
         return segments + _TABLE.pack(*self.gdt) + _TABLE.pack(*self.idt) + controls
 
     def arch(self) -> bytes:

@@ -14,7 +14,17 @@ from drivers.virtualbox.simulator import VIRTUAL, Simulator, simulated
 from processors import x86_registers
 
 from libmicrovmi_py import Microvmi
-from libmicrovmi_py.arch.x86.registers import GENERAL, SYSTEM, SegmentReg, SystemTableReg, X86Registers
+from libmicrovmi_py.arch.x86.registers import (
+    DEBUG,
+    GENERAL,
+    STATE,
+    SYSTEM,
+    SegmentReg,
+    SystemTableReg,
+    X86Registers,
+)
+from libmicrovmi_py.arch.x86.registers import MSRS as MSR_NAMES
+from libmicrovmi_py.drivers.base import SupportsStateWrites
 from libmicrovmi_py.errors import InvalidArgumentError, NotSupportedError
 
 LONG_MODE = 0x500
@@ -23,6 +33,7 @@ FDP_NAMES = (
     *("rsp", "rbp", "rsi", "rdi", "rip", "rflags", "cr0", "cr2", "cr3", "cr4"),
 )
 """In the order in which libFDP numbers them."""
+MSRS_KNOWN = {*MSR_NAMES} - {"tsc_aux"}
 GDT, LDT = 0x125, 0x12F
 """Where registers 37 and 47 of the first vCPU say that the descriptor tables are."""
 
@@ -72,6 +83,23 @@ def test_msrs_are_told_for_each_vcpu(vm: Simulator, paused: Microvmi) -> None:
         assert found.efer == found.msr_efer
 
 
+def test_the_guest_has_debug_registers_of_its_own(vm: Simulator, paused: Microvmi) -> None:
+    for place in range(len(DEBUG)):
+        vm.set_register(23 + place, 0x1000 + place)
+    assert [paused.read_state()[name] for name in DEBUG] == [0x1000 + place for place in range(6)]
+
+
+def test_what_is_known_of_which_vcpu(vm: Simulator, paused: Microvmi) -> None:
+    for vcpu in (0, 1):
+        vm.msr(0xC0000080, vcpu, LONG_MODE)
+    first, second = paused.read_states()
+    assert {*STATE} - set(first) >= {"cr8", "xcr0", "tsc_aux", "ldt_attributes"}
+    assert not {"cr8", "xcr0", "tsc_aux", "ldt_attributes"} & set(first)
+    assert {*FDP_NAMES, *DEBUG, *MSRS_KNOWN} <= set(first)
+    assert set(second) & {*FDP_NAMES} == {"rflags"}
+    assert {*DEBUG, *MSRS_KNOWN, "fs_base", "gs_base", "gdt_base", "ldt_selector"} <= set(second)
+
+
 def test_other_vcpus_tell_nothing_of_the_first(paused: Microvmi) -> None:
     found = x86_registers(paused, 1)
     assert (found.rip, found.rsp, found.rcx, found.cr3) == (0, 0, 0, 0)
@@ -101,6 +129,22 @@ def test_segments_of_the_local_table_are_taken_from_it(paused: Microvmi) -> None
 
 def test_a_descriptor_outside_its_table_tells_nothing(paused: Microvmi) -> None:
     assert x86_registers(paused).tr == SegmentReg(0, 0, TR)
+    state = paused.read_state()
+    assert {name for name in state if name.startswith("tr_")} == {"tr_selector"}
+
+
+def test_attributes_are_those_of_the_descriptor(paused: Microvmi) -> None:
+    ss = 0x122
+    content = int.from_bytes(descriptor(0, 0xFFFFF), "little") | 0x83 << 40 | 0xC << 52
+    paused.write_physical(GDT + (ss & ~7), content.to_bytes(8, "little"))
+    assert paused.read_state()["ss_attributes"] == 0xC93
+
+
+def test_a_null_selector_is_a_segment_that_cannot_be_used(vm: Simulator, paused: Microvmi) -> None:
+    vm.set_register(SELECTORS["gs"], 3)
+    state = paused.read_state()
+    found = [state[f"gs_{part}"] for part in ("base", "limit", "selector", "attributes")]
+    assert found == [0, 0, 3, 0]
 
 
 def test_in_long_mode_fs_and_gs_have_the_bases_of_the_msrs_and_data_none(vm: Simulator, paused: Microvmi) -> None:
@@ -132,6 +176,20 @@ def test_registers_that_are_written_are_read_again(paused: Microvmi) -> None:
     found = x86_registers(paused)
     assert [getattr(found, name) for name in names] == [0x123400 + place for place in range(len(names))]
     assert (found.cr3, found.msr_efer, found.gdt) == (before.cr3, 0x800, before.gdt)
+
+
+def test_each_register_that_can_be_written_is_alone(vm: Simulator, paused: Microvmi) -> None:
+    paused.write_state({"cr0": 0x80000011, "efer": LONG_MODE})
+    driver = paused.driver
+    assert isinstance(driver, SupportsStateWrites)
+    shown = {*FDP_NAMES, *MSRS_KNOWN} - {"cr2"}  # which has its old value until the vCPU has run
+    for place, name in enumerate(sorted(shown - {"cr0", "efer", "rflags"})):
+        before = paused.read_state()
+        paused.write_state({name: 0x7000 + place})
+        assert paused.read_state() == {**before, name: 0x7000 + place}
+        assert name in driver.writable_registers
+    with pytest.raises(NotSupportedError, match="does not let one write dr7, cs_base"):
+        paused.write_state({"rax": 1, "dr7": 1, "cs_base": 0})
 
 
 def test_cr3_stays_when_cr2_is_written(paused: Microvmi) -> None:

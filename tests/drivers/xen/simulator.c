@@ -33,6 +33,7 @@ static struct xen {
     int file, hole_first, hole_count;
     int unreadable, unwritable; /* frames of which no mapping can be made, 0 for none */
     int maps, mapped, paused, dying, stray, read_only, version;
+    int offline; /* a vCPU from 1 on, 0 for none */
     int ept, stepless, uninjectable, unsteppable; /* what the processor can; what fails, a vCPU from 1 on */
     int enabled, bound, armed, events_fd;
     bool stepped[VCPUS], taken[FRAMES]; /* that outlives a monitor */
@@ -189,6 +190,20 @@ static unsigned char *put_record(unsigned char *at, uint16_t code, uint16_t inst
     return at + 8 + size;
 }
 
+/* The records of a vCPU: registers, its APIC, the APIC's registers (of which the task priority), extended state. */
+static unsigned char *put_vcpu(unsigned char *at, uint16_t vcpu)
+{
+    static const unsigned char lapic[24] = {0, 0x09, 0xe0, 0xfe};
+    unsigned char registers[1024] = {0}, extended[576 + 16] = {0};
+
+    registers[0x80] = (unsigned char)(0x50 + 0x10 * vcpu);
+    extended[8] = 7;
+    at = put_record(at, 2, vcpu, xen.cpu[vcpu], CPU_SIZE);
+    at = put_record(at, 5, vcpu, lapic, sizeof lapic);
+    at = put_record(at, 6, vcpu, registers, sizeof registers);
+    return put_record(at, 16, vcpu, extended, sizeof extended);
+}
+
 int xc_domain_hvm_getcontext(void *xc, uint32_t domid, uint8_t *records, uint32_t size)
 {
     unsigned char *at = records;
@@ -197,24 +212,12 @@ int xc_domain_hvm_getcontext(void *xc, uint32_t domid, uint8_t *records, uint32_
     if (gone(domid))
         return fail(ESRCH);
     if (!records)
-        return 8 + 16 + VCPUS * (8 + CPU_SIZE) + 8;
+        return 8 + 16 + VCPUS * (4 * 8 + CPU_SIZE + 24 + 1024 + 592) + 8;
     at = put_record(at, 1, 0, "header of state!", 16);
     for (vcpu = 0; vcpu < VCPUS; vcpu++)
-        at = put_record(at, 2, vcpu, xen.cpu[vcpu], CPU_SIZE);
+        if (vcpu + 1 != xen.offline)
+            at = put_vcpu(at, vcpu);
     return put_record(at, 0, 0, "", 0) - records;
-}
-
-int xc_domain_hvm_getcontext_partial(void *xc, uint32_t domid, uint16_t type, uint16_t instance, void *record,
-                                     uint32_t size)
-{
-    static const unsigned char lapic[24] = {0, 0x09, 0xe0, 0xfe};
-
-    if (gone(domid))
-        return fail(EINVAL);
-    if (instance >= VCPUS)
-        return fail(ENOENT);
-    memcpy(record, type == 2 ? xen.cpu[instance] : lapic, size);
-    return 0;
 }
 
 int xc_domain_hvm_setcontext(void *xc, uint32_t domid, uint8_t *records, uint32_t size)
@@ -557,7 +560,7 @@ int simulator_get(const char *what)
 void simulator_set(const char *what, int value)
 {
     *(!strcmp(what, "paused") ? &xen.paused : !strcmp(what, "dying") ? &xen.dying : !strcmp(what, "bound") ? &xen.bound
-      : !strcmp(what, "ept") ? &xen.ept : !strcmp(what, "stepless") ? &xen.stepless
+      : !strcmp(what, "ept") ? &xen.ept : !strcmp(what, "offline") ? &xen.offline : !strcmp(what, "stepless") ? &xen.stepless
       : !strcmp(what, "unsteppable") ? &xen.unsteppable : !strcmp(what, "uninjectable") ? &xen.uninjectable
       : !strcmp(what, "version") ? &xen.version
       : !strcmp(what, "unreadable") ? &xen.unreadable : !strcmp(what, "unwritable") ? &xen.unwritable

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from libmicrovmi_py.arch.x86.registers import X86Registers
+from libmicrovmi_py.arch.x86.registers import GENERAL
 from libmicrovmi_py.drivers.xen import vmevent
 from libmicrovmi_py.errors import NotSupportedError
 from libmicrovmi_py.events import UNKNOWN_ADDRESS, EventKind, PageAccess, Stop
@@ -91,9 +91,9 @@ def test_a_stop_tells_whether_its_vcpu_waits(waits: bool) -> None:
 
 
 def test_an_answer_can_set_registers() -> None:
-    registers = X86Registers(
-        rax=1, rcx=2, rdx=3, rbx=4, rsp=5, rbp=6, rsi=7, rdi=8, r8=9, r15=16, rflags=0x202, rip=0x99
-    )
+    names = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8")
+    registers = dict.fromkeys(GENERAL, 0) | {name: value for value, name in enumerate(names, 1)}
+    registers |= {"r15": 16, "rflags": 0x202, "rip": 0x99}
     entry = request(4, b"")
     answer = entry.answer(registers=registers)
     assert answer[4:8] == struct.pack("<I", PAUSED | 1 << 8)

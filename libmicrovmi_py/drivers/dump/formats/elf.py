@@ -14,13 +14,14 @@ from libmicrovmi_py.drivers.dump import notes
 from libmicrovmi_py.drivers.dump.contents import Contents, Processors
 from libmicrovmi_py.drivers.dump.image import MAX_PIECES, Image
 from libmicrovmi_py.drivers.dump.layout import Extent, laid_out
-from libmicrovmi_py.model import PHYSICAL_BITS
+from libmicrovmi_py.model import PHYSICAL_BITS, Architecture
 
 _ET_CORE, _PT_LOAD, _PT_NOTE, _PN_XNUM = 4, 1, 4, 0xFFFF
 _INCOMPLETE = 1
 """What makedumpfile sets among the header's flags, of which x86 has none of its own, when the disk is full."""
 _WAY_OUT = "name the dump of the machine's memory"
 _X86 = (3, 62)  # EM_386, EM_X86_64
+_MACHINES = {**dict.fromkeys(_X86, Architecture.X86), 183: Architecture.AARCH64}
 
 
 class _Class(NamedTuple):
@@ -63,7 +64,7 @@ def read(image: Image) -> Contents:
     layout = _CLASSES[ident[4]]
     machine, segments = _segments(image, layout)
     loads = _loads(image, segments)
-    processors = _processors(image, segments, layout.wide, machine in _X86)
+    processors = _processors(image, segments, layout.wide, _MACHINES.get(machine))
     extents = laid_out(Extent(load.address, load.size, load.offset) for load in loads)
     if processors.hypervisor and any(load.virtual not in (0, load.address) for load in loads):
         return Contents(extents, processors, whole=False)
@@ -109,11 +110,12 @@ def _loads(image: Image, segments: list[_Segment]) -> list[_Segment]:
     return loads
 
 
-def _processors(image: Image, segments: list[_Segment], wide: bool, x86: bool) -> Processors:
+def _processors(image: Image, segments: list[_Segment], wide: bool, machine: Architecture | None) -> Processors:
     places = [(segment.offset, segment.size) for segment in segments if segment.kind == _PT_NOTE]
     if sum(size for _, size in places) > notes.MAX_SIZE:
         raise image.damaged("its notes are longer than any machine's")
     try:
-        return notes.processors(b"".join(image.read(*place, "notes") for place in places), wide=wide, x86=x86)
+        content = b"".join(image.read(*place, "notes") for place in places)
+        return notes.processors(content, wide=wide, machine=machine)
     except ValueError as err:
         raise image.damaged(str(err)) from None

@@ -20,7 +20,7 @@ from libmicrovmi_py.drivers.dump.image import Image
 from libmicrovmi_py.drivers.dump.kinds import plausible
 from libmicrovmi_py.drivers.dump.known import FORMATS
 from libmicrovmi_py.errors import AccessError, DriverUnavailableError, IoError
-from libmicrovmi_py.model import PHYSICAL_BITS
+from libmicrovmi_py.model import PHYSICAL_BITS, Architecture
 from libmicrovmi_py.transport.native import give_way
 
 if TYPE_CHECKING:
@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
 _MAGIC = FORMATS["kdump"]
 _MACHINE = slice(272, 272 + 65)
-_X86 = (b"x86_64", b"i386", b"i586", b"i686")
+_MACHINES = {
+    **dict.fromkeys((b"x86_64", b"i386", b"i586", b"i686"), Architecture.X86),
+    b"aarch64": Architecture.AARCH64,
+}
 _UNTOLD = (b"Unknown", b"")
 """What QEMU since version 9 writes for every machine, and what others leave empty."""
 _PAGE_SIZES = (4096, 8192, 16384, 32768, 65536)
@@ -65,7 +68,7 @@ class _Header(NamedTuple):
     sub: int
     blocks: int
     pages: int
-    x86: bool | None
+    machine: bytes
 
 
 def _header(image: Image) -> _Header:
@@ -81,7 +84,7 @@ def _header(image: Image) -> _Header:
     if version >= 6:
         pages = _word(image, "<Q", block + writer.pages)
     machine = content[_MACHINE].partition(b"\0")[0]
-    return _Header(writer, version, block, sub, blocks, pages, None if machine in _UNTOLD else machine in _X86)
+    return _Header(writer, version, block, sub, blocks, pages, machine)
 
 
 def _writer(image: Image, content: bytes) -> tuple[_Writer, tuple[int, ...]]:
@@ -138,8 +141,11 @@ class Pages:
             offsets, fields = _words("Q", content)[0::3], _words("I", content)
             sizes = fields[2::6]
             flags.update(fields[3::6])
-            if min(sizes) == 0 or max(sizes) > self._block:
-                raise self._image.damaged(f"a page would have {min(sizes)} bytes, or {max(sizes)}")
+            lengths = set(sizes)
+            if min(lengths) == 0 or max(lengths) > self._block:
+                raise self._image.damaged(f"a page would have {min(lengths)} bytes, or {max(lengths)}")
+            if max(offsets) + max(lengths) <= self._image.size:
+                continue
             end = max(map(add, offsets, sizes))
             if end > self._image.size:
                 raise self._image.damaged(f"a page would end at {end:#x}, the file ends at {self._image.size:#x}")
@@ -205,7 +211,9 @@ def _processors(image: Image, header: _Header) -> Processors:
     if size > notes.MAX_SIZE:
         raise image.damaged("its notes are longer than any machine's")
     try:
-        return notes.processors(image.read(offset, size, "notes"), wide=header.writer.wide, x86=header.x86)
+        content, machine = image.read(offset, size, "notes"), _MACHINES.get(header.machine)
+        told = header.machine not in _UNTOLD
+        return notes.processors(content, wide=header.writer.wide, machine=machine, told=told)
     except ValueError as err:
         raise image.damaged(str(err)) from None
 

@@ -10,13 +10,14 @@ import struct
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
-from libmicrovmi_py.arch.x86.registers import CODE_AND_DATA, ENCODED, SegmentReg, X86Registers
+from libmicrovmi_py.arch.state import VcpuState
+from libmicrovmi_py.arch.x86.registers import CODE_AND_DATA, DEBUG, ENCODED
 from libmicrovmi_py.drivers.dump.bitmap import runs
 from libmicrovmi_py.drivers.dump.contents import Contents, Processors
 from libmicrovmi_py.drivers.dump.image import MAX_PIECES, Image
 from libmicrovmi_py.drivers.dump.known import FORMATS
 from libmicrovmi_py.drivers.dump.layout import Extent, joined
-from libmicrovmi_py.model import PAGE_SHIFT, PHYSICAL_BITS
+from libmicrovmi_py.model import PAGE_SHIFT, PHYSICAL_BITS, Architecture
 
 _MAGIC = FORMATS["windows"]
 _HEADER_SIZE = 0x2000
@@ -25,8 +26,17 @@ _MAX_RUNS = (700 - 16) // 16
 _FULL, _BITMAPS = 1, (2, 5, 6, 7)
 _BITMAP = struct.Struct("<8s24x3Q")
 _AMD64, _CONTEXT_AMD64 = 0x8664, 0x100000
-_REGISTERS = struct.Struct("<48xI4x6HI48x17Q")
-_NAMES = ("rflags", *ENCODED, "rip")
+_REGISTERS = struct.Struct("<48xI4x6HI6Q17Q")
+_NAMES = (*(f"{name}_selector" for name in CODE_AND_DATA), "rflags", *DEBUG, *ENCODED, "rip")
+_CONTROL = ("cs_selector", "ss_selector", "rip", "rsp", "rflags")
+_SEGMENTS = ("ds_selector", "es_selector", "fs_selector", "gs_selector")
+_PARTS = {
+    1: _CONTROL,
+    2: tuple(name for name in ENCODED if name != "rsp"),
+    4: _SEGMENTS,
+    0x10: DEBUG,
+}
+"""Which registers a context has, by the bits of its flags."""
 
 
 def read(image: Image) -> Contents:
@@ -94,10 +104,7 @@ def _processors(image: Image, header: bytes) -> Processors:
         raise image.damaged(f"its header has {count} processors")
     (table,) = struct.unpack_from("<Q", header, _DTB)
     flags, *values = _REGISTERS.unpack_from(header, _CONTEXT)
-    registers = X86Registers(cr3=table)
-    if flags & _CONTEXT_AMD64:
-        for name, selector in zip(CODE_AND_DATA, values[:6], strict=True):
-            setattr(registers, name, SegmentReg(selector=selector))
-        for name, value in zip(_NAMES, values[6:], strict=True):
-            setattr(registers, name, value)
-    return Processors(count, [registers])
+    known = dict(zip(_NAMES, values, strict=True))
+    parts = _PARTS.items() if flags & _CONTEXT_AMD64 else ()
+    found = {name: known[name] for bit, names in parts if flags & bit for name in names}
+    return Processors(count, [VcpuState(Architecture.X86, {"cr3": table, **found})])

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The state of a machine's devices, vCPUs among them, as QEMU saves it for a snapshot, and finding its parts."""
+
+from __future__ import annotations
+
+import os
+import struct
+
+from libmicrovmi_py.declare import NamedTuple
+from libmicrovmi_py.errors import IoError
+from libmicrovmi_py.transport.fds import OwnedFd, StandardStreamsHeld
+from libmicrovmi_py.transport.qmp import QmpClient, Question
+
+_MAGIC = b"QEVM\x00\x00\x00\x03"
+_FULL, _SUBSECTION, _FOOTER, _END = 4, 5, 0x7E, 0
+_FOLLOWERS = frozenset((_FULL, _SUBSECTION, _FOOTER, _END))
+"""What the next byte is where the fields of a section are over."""
+
+_LARGEST = 64 << 20
+"""Bytes; machines have 20 KiB to a few MiB."""
+
+
+class Section(NamedTuple):
+    """A part of the state: the number of the device among those of its name, the format's version, where it starts."""
+
+    instance: int
+    version: int
+    start: int
+
+    def ends_at(self, data: bytes, size: int) -> bool:
+        """Whether fields of ``size`` bytes may be all that the section has, but for subsections."""
+        return value_at(data, self.start + size, 1) in _FOLLOWERS
+
+
+def value_at(data: bytes, offset: int, size: int) -> int | None:
+    """The number of ``size`` bytes there, ``None`` if that is behind the end."""
+    return int.from_bytes(data[offset : offset + size], "big") if offset + size <= len(data) else None
+
+
+def sections(data: bytes, name: str) -> list[Section]:
+    """The sections of that name, in their order. They do not tell how long they are, so headers are searched for.
+
+    The content of a device may look like a header. Raises ``IoError`` if this is no device state.
+    """
+    if not data.startswith(_MAGIC):
+        raise IoError("what QEMU saved is no device state")
+    head = struct.Struct(">II")
+    pattern = bytes([len(name)]) + name.encode()
+    found, at = [], data.find(pattern)
+    while at >= 0:
+        start = at + len(pattern) + head.size
+        if data[at - 5] == _FULL and start <= len(data):
+            instance, version = head.unpack_from(data, at + len(pattern))
+            found.append(Section(instance, version, start))
+        at = data.find(pattern, at + 1)
+    return found
+
+
+class StateFile:
+    """Memory of ours that QEMU saves the state into, through a set of descriptors by a number that nobody can guess.
+
+    While the machine stands the set stays with QEMU: QEMU before 10 closes no descriptor of a set that is taken back
+    then, and would run out of them. QEMU forgets it as well when it runs and its last monitor hangs up.
+    """
+
+    def __init__(self) -> None:
+        """Raises ``IoError`` without a descriptor left."""
+        self._set = 1 << 30 | int.from_bytes(os.urandom(4), "big") >> 2
+        try:
+            with StandardStreamsHeld():
+                self._memory = OwnedFd(os.memfd_create("microvmi"))
+            self._entrance = OwnedFd.open(f"/proc/self/fd/{self._memory.number}", os.O_WRONLY)
+        except OSError as err:
+            raise IoError(f"no memory for the device state: {err.strerror}") from err
+        self._kept = False
+
+    def save(self, client: QmpClient, *, stands: bool) -> bytes:
+        """The state. A machine that runs is stopped for a moment, and runs again.
+
+        Raises ``QmpCommandError`` where QEMU refuses, as it does while something blocks migrations,
+        ``DriverUnavailableError`` for a monitor by TCP, ``IoError`` for more than can be.
+        """
+        os.ftruncate(self._entrance.number, 0)
+        os.lseek(self._entrance.number, 0, os.SEEK_SET)
+        added = None if self._kept and self._is_there(client) else self._add(client)
+        saved = client.ask("xen-save-devices-state", filename=f"/dev/fdset/{self._set}", live=False)
+        removed = None if stands else client.ask("remove-fd", fdset_id=self._set)  # whatever becomes of the others
+        self._kept = stands
+        if added:
+            added.result()
+        saved.result()
+        if removed:
+            removed.result()
+        return self._content()
+
+    def forget(self, client: QmpClient) -> None:
+        """Take the set back, if QEMU has it."""
+        if self._kept and self._is_there(client):
+            client.execute("remove-fd", fdset_id=self._set)
+        self._kept = False
+
+    @property
+    def kept(self) -> bool:
+        """Whether QEMU may have the set."""
+        return self._kept
+
+    def _add(self, client: QmpClient) -> Question:
+        return client.hand_over(self._entrance.number, "add-fd", fdset_id=self._set, opaque="microvmi")
+
+    def _is_there(self, client: QmpClient) -> bool:
+        return any(item.get("fdset-id") == self._set for item in client.records("query-fdsets"))
+
+    def _content(self) -> bytes:
+        size = os.fstat(self._memory.number).st_size
+        if size > _LARGEST:
+            raise IoError(f"a device state of {size} bytes: more than {_LARGEST} cannot be")
+        return os.pread(self._memory.number, size, 0)
