@@ -111,10 +111,8 @@ static inline bool mvi_near_enter(struct mvi_reader *reader, const struct mvi_ne
 {
     uint64_t edition = near->edition;
 
-    __atomic_store_n(&reader->used, edition, __ATOMIC_RELAXED);
-    __asm__ volatile(
-        "" ::
-            : "memory"); /* mvi_table_near_space() saw to it: membarrier() is the other half of this fence */
+    __atomic_store_n(&reader->used, edition, __ATOMIC_RELEASE);
+    __asm__ volatile("" ::: "memory"); /* mvi_table_near_space() saw to the other half of this fence, membarrier() */
     return __builtin_expect(__atomic_load_n(near->place, __ATOMIC_ACQUIRE) == edition, 1);
 }
 
