@@ -51,6 +51,8 @@ mvi_view_change(struct mvi_translations *own, const struct microvmi_address_spac
     if (*wrong != NULL)
         return NULL;
     view = &own->views[own->next_view];
+    if (own->near.view == view)
+        mvi_near_forget(own); /* words are read by a view, whose space this was */
     own->next_view = (own->next_view + 1) % MVI_VIEWS;
     *view = (struct mvi_view){.space = space};
     return own->view = view;

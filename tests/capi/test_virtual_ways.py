@@ -303,6 +303,28 @@ def test_many_spaces_and_many_contexts_do_not_get_mixed_up(
         assert bytes(buffer) == bytes([number * 100 + index]) * 8
 
 
+def test_the_place_of_the_last_word_is_not_that_of_a_newer_space(guest: Guest) -> None:
+    """A word is read again and again, while as many other spaces are translated as a thread remembers."""
+    frames = mapped(guest, 12)
+    others, end = [], guest.tables.end
+    for number in range(10):
+        others.append(Tables(guest.memory, "x86-4", end))
+        others[-1].map(HIGH, (1 + number) << 12)
+        end = others[-1].end
+    guest.poke(TABLES, bytes(guest.memory[TABLES:end]))
+    own = guest.space.base
+    for count in range(11):
+        guest.space.base = own
+        for _ in range(2):
+            assert guest.read(HIGH, 8) == (0, b"\x10" * 8)
+        for number in range(count):
+            guest.space.base = others[number].base
+            assert guest.translate(HIGH).physical_address == (1 + number) << 12
+        guest.space.base = own
+        word = bytes([frames[1 + count] >> 12]) * 8
+        assert guest.read(HIGH + 0x1000 * (1 + count), 8) == (0, word), f"after {count} others"
+
+
 def test_a_dump_refuses_a_write(lib: Any, stubs: ModuleType, opened: Open, tmp_path: Path) -> None:
     path = tmp_path / "image.raw"
     guest = Guest(lib, stubs, 0)
