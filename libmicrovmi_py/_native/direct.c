@@ -266,13 +266,13 @@ static size_t mvi_read_together(const struct mvi_table *table, struct microvmi_r
     return whole;
 }
 
-bool mvi_table_read_batch(const struct mvi_table *table, struct microvmi_read_request *requests, size_t count)
+size_t mvi_table_read_some(const struct mvi_table *table, struct microvmi_read_request *requests, size_t count)
 {
     size_t room = mvi_smaller(count, MVI_IOV_MAX), index = 0, end;
     struct iovec *vectors = NULL;
     bool all = true;
 
-    while (index < count) {
+    while (all && index < count) {
         end = index + 1;
         if (mvi_request_in_process(table, &requests[index]) == NULL)
             mvi_read_one(table, &requests[index]);
@@ -284,6 +284,18 @@ bool mvi_table_read_batch(const struct mvi_table *table, struct microvmi_read_re
             all = all && requests[index].error == MICROVMI_OK;
     }
     free(vectors);
+    return index;
+}
+
+bool mvi_table_read_batch(const struct mvi_table *table, struct microvmi_read_request *requests, size_t count)
+{
+    bool all = true;
+    size_t index = 0;
+
+    while (index < count) {
+        index += mvi_table_read_some(table, &requests[index], count - index);
+        all = all && requests[index - 1].error == MICROVMI_OK;
+    }
     return all;
 }
 

@@ -44,6 +44,7 @@ struct mvi_gather {
     size_t gathered, reads; /* of the following */
     struct mvi_gathered parts[MVI_GATHERED];
     struct microvmi_read_request batch[MVI_GATHERED];
+    size_t of[MVI_GATHERED]; /* which request a read of bytes is of */
     struct mvi_wanted wanted[MVI_GATHERED];
     uint8_t entries[MVI_ENTRIES_ROOM];
 };
@@ -201,19 +202,40 @@ static bool mvi_is_there(const struct mvi_table *table, uint64_t address, size_t
     return at == size;
 }
 
-/* Add what was found to the batch; parts that follow each other in both memories are one read. */
+/* Add what was found to the batch; parts of a request that follow each other in both memories are one read. */
 static void mvi_gather_add(struct mvi_gather *gather, struct mvi_gathered *part)
 {
     struct microvmi_read_request *last = gather->reads > 0 ? &gather->batch[gather->reads - 1] : NULL;
 
-    if (last == NULL || last->buffer + last->size != part->buffer ||
+    if (last == NULL || gather->of[gather->reads - 1] != part->request || last->buffer + last->size != part->buffer ||
         last->physical_address + last->size != part->walk.address) {
         last = &gather->batch[gather->reads++];
         *last = (struct microvmi_read_request){.buffer = part->buffer};
         last->physical_address = part->walk.address;
     }
     part->read = (uint32_t)gather->reads - 1;
+    gather->of[part->read] = part->request;
     last->size += part->size;
+}
+
+/* Do the reads. Behind one that is not whole the others of its request are left: a prefix ends there. */
+static void mvi_gather_fetch(struct mvi_gather *gather)
+{
+    size_t index = 0, last;
+
+    while (index < gather->reads) {
+        index += mvi_table_read_some(gather->table, &gather->batch[index], gather->reads - index);
+        last = index - 1;
+        while (gather->batch[last].error != MICROVMI_OK && index < gather->reads &&
+               gather->of[index] == gather->of[last])
+            index++;
+    }
+}
+
+/* Whether a request ends at a part, unless it is all there. */
+static bool mvi_is_end(const struct mvi_gathered *part, bool padded)
+{
+    return !padded || (part->code != MICROVMI_OK && part->code != MICROVMI_ERROR_NOT_MAPPED);
 }
 
 /* Read what was found. Behind a part that is not there the buffer stays as it is, unless it is padded. */
@@ -228,10 +250,10 @@ static void mvi_gather_bytes(struct mvi_gather *gather, bool padded)
         part->alone = part->code == MICROVMI_OK && !mvi_is_there(gather->table, part->walk.address, part->size);
         if (part->code == MICROVMI_OK && !part->alone && part->request != ended)
             mvi_gather_add(gather, part);
-        else if (!padded)
+        else if (mvi_is_end(part, padded))
             ended = part->request;
     }
-    (void)mvi_table_read_batch(gather->table, gather->batch, gather->reads);
+    mvi_gather_fetch(gather);
 }
 
 /* What became of a part: its code, and how much of it there is. */

@@ -99,6 +99,9 @@ const struct mvi_region *mvi_whole_in_process(const struct mvi_table *table, uin
  */
 int32_t mvi_check_write(const struct mvi_table *table, uint64_t address, size_t size, bool checked, uint64_t *ready);
 
+/* direct.c: do requests, at least one, until one is not whole; how many were done, that one among them. */
+size_t mvi_table_read_some(const struct mvi_table *table, struct microvmi_read_request *requests, size_t count);
+
 /* direct.c: what a code means, in words that an address follows. */
 const char *mvi_cause(int32_t code);
 

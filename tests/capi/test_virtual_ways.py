@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import random
 import threading
 from collections.abc import Callable
@@ -323,6 +324,23 @@ def test_the_place_of_the_last_word_is_not_that_of_a_newer_space(guest: Guest) -
         guest.space.base = own
         word = bytes([frames[1 + count] >> 12]) * 8
         assert guest.read(HIGH + 0x1000 * (1 + count), 8) == (0, word), f"after {count} others"
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_behind_a_page_that_cannot_be_read_the_buffer_stays_as_it_is(
+    lib: Any, stubs: ModuleType, opened: Open, tmp_path: Path, padded: bool
+) -> None:
+    """Of a file that was cut, by system calls: the page behind it in virtual memory is there."""
+    path = tmp_path / "image.raw"
+    guest = Guest(lib, stubs, 0)
+    for index, frame in enumerate((PAGES, 0x70000, PAGES + 0x1000)):
+        guest.tables.map(HIGH + index * 0x1000, frame)
+    guest.memory[PAGES : PAGES + 0x2000] = b"\x10" * 0x2000
+    path.write_bytes(guest.memory)
+    guest.context = opened(f"vmi://dump/?path={path}&format=raw&mapped=no")
+    assert guest.read(HIGH, 0x3000, padded=padded)[0] == 0
+    os.truncate(path, 0x70000)
+    assert guest.read(HIGH, 0x3000, padded=padded) == (stubs.MICROVMI_ERROR_IO, b"\x10" * 0x1000)
 
 
 def test_a_dump_refuses_a_write(lib: Any, stubs: ModuleType, opened: Open, tmp_path: Path) -> None:

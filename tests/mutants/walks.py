@@ -65,7 +65,7 @@ MUTANTS = (
     ),
     Mutant(
         f"{HERE}/gather.c",
-        "        else if (!padded)\n            ended = part->request;\n",
+        "        else if (mvi_is_end(part, padded))\n            ended = part->request;\n",
         "",
         "a read writes to the buffer behind the first page that is missing",
         (ENDS,),
