@@ -151,12 +151,16 @@ static const char *mvi_prepare_aarch64_half(struct mvi_space *space, unsigned wh
     struct mvi_half *half = &space->halves[which];
     unsigned granule = mvi_granules[which][MVI_TCR(space, which ? 30 : 14, 2)], size = MVI_TCR(space, which * 16, 6);
     unsigned bits = 64 - size, physical_bits;
+    bool known;
 
     half->ignored_bits = MVI_TCR(space, 37 + which, 1) != 0 ? 8 : 0;
     half->closed = MVI_TCR(space, which ? 23 : 7, 1) != 0;
+    known = bits <= (granule == 16 ? 52 : 48) && bits >= 16 && bits > granule;
+    if (half->closed && (granule == 0 || !known))
+        return NULL; /* whoever uses one half leaves anything in the fields of the other: there is none */
     if (granule == 0)
         return "control is a TCR_EL1 whose size of pages is reserved";
-    if (bits > (granule == 16 ? 52 : 48) || bits < 16 || bits <= granule)
+    if (!known)
         return "control is a TCR_EL1 whose size of addresses (T0SZ, T1SZ) is none that is known";
     physical_bits = mvi_aarch64_physical_bits(space, granule);
     half->far = physical_bits == 52;
@@ -180,7 +184,7 @@ static const char *mvi_prepare_aarch64(struct mvi_space *space)
     space->choosing_bit = 55;
     space->entry_size = 8;
     space->aarch64 = true;
-    space->dirty = MVI_TCR(space, 40, 1) != 0;
+    space->dirty = MVI_TCR(space, 39, 2) == 3; /* HD, which counts together with HA */
     wrong = mvi_prepare_aarch64_half(space, 0);
     return wrong != NULL ? wrong : mvi_prepare_aarch64_half(space, 1);
 }

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from pagetables import MIB, MODES, Tables
-from pagewalk import Failure, Space, Walked, memory_reader, walk
+from pagewalk import KERNEL_READ, Failure, Space, Walked, memory_reader, walk
 
 NOT_MAPPED, INVALID_ARGUMENT, INVALID_CONTEXT = 6, 1, 2
 UNKNOWN = (1 << 64) - 1
@@ -171,3 +171,30 @@ def test_reads_across_pages_and_into_holes_have_the_prefix_of_physical_ones(
             wanted = machine.expected(address, size, padded=padded)
             assert machine.read(address, size, padded=padded) == wanted, hex(address)
             assert machine.lib.microvmi_last_error_code() == (0 if wanted[0] else NOT_MAPPED)
+
+
+@pytest.mark.parametrize("upper", [False, True])
+def test_a_half_whose_walks_are_off_may_have_fields_of_nothing(image: Image, upper: bool) -> None:
+    """As firmware leaves them, which uses one half: TCR_EL1 is 0 there, but for EPD0 or EPD1."""
+    tables = Tables(bytearray(MIB), "aarch64-4k", 0x10000)
+    place, other = (tables.mode.high, 0x1000) if upper else (0x1000, tables.mode.high)
+    tables.map(place, 0x3000)
+    given = tables.mode.control & (0xFFFF_0000 if upper else 0xFFFF) | tables.mode.control >> 32 << 32
+    for nothing in (0, 0xC03F):
+        control = given | (1 << 7 | nothing if upper else (1 << 7 | nothing) << 16)
+        machine = image(tables.memory, tables.space._replace(control=control))
+        found, told = machine.translate(place + 0x123)
+        assert (found, told.physical) == (True, 0x3123)
+        found, told = machine.translate(other)
+        assert (found, told.failure, told.level) == (False, Failure.NOT_CANONICAL, 0)
+        assert machine.read(place, 0x1000)[0]
+
+
+def test_clean_pages_can_be_written_if_the_processor_marks_them_and_what_was_accessed(image: Image) -> None:
+    """DBM of a page, and HD of TCR_EL1, which counts together with HA only."""
+    tables = Tables(bytearray(MIB), "aarch64-4k", 0x10000)
+    tables.map(0, 0x3000, rights=KERNEL_READ)
+    tables.poke(0, 1, tables.peek(0, 1) | 1 << 51)
+    for bits, rights in ((0, 1), (1, 1), (2, 1), (3, 3)):
+        machine = image(tables.memory, tables.space._replace(control=tables.mode.control | bits << 39))
+        assert machine.translate(0)[1].rights & 3 == rights, bits
