@@ -281,12 +281,10 @@ static bool mvi_finish_batch(const struct mvi_table *table, const struct mvi_spa
 {
     struct microvmi_translation end;
     size_t index = 0;
-    uint64_t at;
 
     while (requests[index].error == MICROVMI_OK)
         index++;
-    at = requests[index].virtual_address + requests[index].bytes_read;
-    (void)mvi_virtual_translate(table, space, at, &end);
+    mvi_virtual_end(table, space, requests[index].virtual_address, requests[index].bytes_read, &end);
     return mvi_failed_virtual(requests[index].error, requests[index].virtual_address, requests[index].size,
                               requests[index].bytes_read, &end);
 }

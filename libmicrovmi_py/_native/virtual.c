@@ -54,6 +54,19 @@ static int32_t mvi_run_out(struct mvi_run *run, size_t left)
     return MICROVMI_ERROR_NOT_MAPPED;
 }
 
+void mvi_virtual_end(const struct mvi_table *table, const struct mvi_space *space, uint64_t address, uint64_t done,
+                     struct microvmi_translation *end)
+{
+    struct mvi_run run;
+
+    if (address + done >= address) {
+        (void)mvi_virtual_translate(table, space, address + done, end);
+        return;
+    }
+    (void)mvi_run_out(&run, 0);
+    mvi_walk_tell(space, &run.walk, end);
+}
+
 /* The run from address + at on, of `left` bytes, at least one. Codes are those of mvi_walk_through(). */
 static inline int32_t mvi_run_find(const struct mvi_table *table, const struct mvi_space *space, uint64_t key,
                                    uint64_t address, size_t at, size_t left, struct mvi_run *run)
@@ -163,7 +176,7 @@ int32_t mvi_virtual_read(const struct mvi_table *table, const struct mvi_space *
         return mvi_read_runs(table, space, padded, address, buffer, size, done, end);
     *done = request.bytes_read;
     if (request.error == MICROVMI_ERROR_NOT_MAPPED)
-        (void)mvi_virtual_translate(table, space, address + *done, end);
+        mvi_virtual_end(table, space, address, *done, end);
     return request.error;
 }
 

@@ -82,6 +82,9 @@ void mvi_walk_tell(const struct mvi_space *space, const struct mvi_walk *walk,
  */
 int32_t mvi_virtual_translate(const struct mvi_table *table, const struct mvi_space *space, uint64_t address,
                               struct microvmi_translation *translation);
+/* At which translation an access ended, that is looked up once more; behind the last address there is none. */
+void mvi_virtual_end(const struct mvi_table *table, const struct mvi_space *space, uint64_t address, uint64_t done,
+                     struct microvmi_translation *end);
 int32_t mvi_virtual_read(const struct mvi_table *table, const struct mvi_space *space, bool padded, uint64_t address,
                          uint8_t *buffer, size_t size, uint64_t *done, struct microvmi_translation *end);
 int32_t mvi_virtual_write(const struct mvi_table *table, const struct mvi_space *space, uint64_t address,

@@ -136,6 +136,12 @@ def test_nothing_goes_on_at_address_0(guest: Guest) -> None:
     assert guest.read((1 << 64) - 8, 8) == (0, b"\x11" * 8)
     assert guest.read((1 << 64) - 8, 16) == (NOT_MAPPED, b"\x11" * 8)
     assert guest.read((1 << 64) - 0x1000, 0x3000) == (NOT_MAPPED, b"\x11" * 0x1000)
+    assert "is none of that address space (4096 of 12288 bytes" in guest.lib.microvmi_last_error().decode()
+    buffer = (c_uint8 * 16)()
+    request = guest.stubs.microvmi_read_request(buffer=buffer, size=16)
+    request.virtual_address = (1 << 64) - 8
+    assert not guest.lib.microvmi_read_virtual_batch(guest.context, byref(guest.space), byref(request), 1)
+    assert "is none of that address space (8 of 16 bytes" in guest.lib.microvmi_last_error().decode()
     assert guest.read((1 << 64) - 8, 16, padded=True) == (0, b"\x11" * 8 + bytes(8))
 
 
