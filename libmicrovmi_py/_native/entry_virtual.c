@@ -26,7 +26,7 @@ static const struct mvi_space *mvi_need_space(const struct microvmi_address_spac
     struct microvmi_address_space whole;
     const char *wrong = NULL;
 
-    if (given != NULL && mvi_thread.translations != NULL &&
+    if (given != NULL && given->struct_size != 0 && mvi_thread.translations != NULL && /* a view may be empty */
         mvi_same_space(&mvi_thread.translations->view->space.given, given))
         return &mvi_thread.translations->view->space;   /* that of the last call */
     if (!mvi_need_space_struct(given) || given == NULL) /* which it says is an error already */

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import random
+import threading
 from collections.abc import Callable, Iterator
 from ctypes import byref, c_uint8, c_uint64
 from pathlib import Path
@@ -198,3 +199,18 @@ def test_clean_pages_can_be_written_if_the_processor_marks_them_and_what_was_acc
     for bits, rights in ((0, 1), (1, 1), (2, 1), (3, 3)):
         machine = image(tables.memory, tables.space._replace(control=tables.mode.control | bits << 39))
         assert machine.translate(0)[1].rights & 3 == rights, bits
+
+
+def test_a_struct_of_zeros_is_refused_whatever_came_before(image: Image) -> None:
+    """In a thread of its own, which has seen no address space that was good."""
+    machine, codes = image(bytearray(4096), Space(77, 0, 0, 0, 0)), []
+
+    def calls() -> None:
+        for given in (machine.given, machine.stubs.microvmi_address_space()):
+            assert not machine.lib.microvmi_read_virtual(machine.context, byref(given), 0, (c_uint8 * 8)(), 8, None)
+            codes.append(machine.lib.microvmi_last_error_code())
+
+    thread = threading.Thread(target=calls)
+    thread.start()
+    thread.join()
+    assert codes == [INVALID_ARGUMENT, INVALID_ARGUMENT]
