@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from libmicrovmi_py.declare import TYPE_CHECKING, Any, NamedTuple
@@ -105,15 +106,15 @@ class FrameVirtual:
         return int(done[0])
 
     def _read_runs(self, runs: Sequence[_Run], buffer: memoryview) -> Iterator[_Read]:
-        """Read, in one trip, what is in front of the first run that lies nowhere.
+        """Read, in one trip, what is in front of the first run that lies nowhere."""
+        return self._read_there(list(itertools.takewhile(lambda run: run.physical is not None, runs)), buffer)
 
-        What is behind a hole is not for the caller: several runs go through buffers of ours.
+    def _read_there(self, runs: Iterable[_Run], buffer: memoryview) -> Iterator[_Read]:
+        """Read, in one trip, those of the runs that lie somewhere.
+
+        What is behind a failure is not for the caller: several runs go through buffers of ours.
         """
-        there: list[tuple[_Run, int]] = []
-        for run in runs:
-            if run.physical is None:
-                break
-            there.append((run, run.physical))
+        there = [(run, run.physical) for run in runs if run.physical is not None]
         if len(there) == 1:
             run, physical = there[0]
             return iter([(None, read_one(self._frames.read_into, (physical, buffer[run.begin : run.end])))])
@@ -187,15 +188,16 @@ class FrameVirtual:
         check_virtual(address)
         done = ready or self._read_here(address, buffer)
         for runs in self._plan(address, done, len(buffer)):
-            there = [(run.physical, buffer[run.begin : run.end]) for run in runs]
-            read = iter(self._frames.read_batch([(at, view) for at, view in there if at is not None]))
+            read = self._read_there(runs, buffer)
             for run in runs:
-                self._pad(run, address, buffer, Result(0, run.error) if run.physical is None else next(read))
+                self._pad(run, address, buffer, (None, Result(0, run.error)) if run.physical is None else next(read))
             give_way()
 
-    def _pad(self, run: _Run, address: int, buffer: memoryview, result: Result) -> None:
-        """Fill a run of which a batch read ``result``."""
-        view, (done, err) = buffer[run.begin : run.end], result
+    def _pad(self, run: _Run, address: int, buffer: memoryview, read: _Read) -> None:
+        """Fill a run with what was read of it."""
+        view, (content, (done, err)) = buffer[run.begin : run.end], read
+        if content is not None:
+            view[:done] = content[:done]
         if run.physical is None and err is None:
             clear(view)
         elif run.physical is not None and isinstance(err, NotMappedError):

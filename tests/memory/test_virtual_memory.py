@@ -347,3 +347,19 @@ def test_pages_of_32_bit_modes_end_at_4_gib(way: Way, tmp_path: Path) -> None:
         space = space_of(machine, tables)
         assert space.window(0xFFFF_FFF0).read(64) == memory[0x5FF0:0x6000]
         assert space.translate(1 << 32).failure == 4
+
+
+@pytest.mark.parametrize("call", ["read_virtual_into", "read_virtual_padded_into"])
+def test_behind_a_frame_that_cannot_be_read_the_buffer_stays_as_it_is(call: str) -> None:
+    memory = filled(9)
+    tables = Tables(memory, "x86-4", START)
+    for index, frame in enumerate((0x10000, 0x30000, 0x20000)):
+        tables.map(index * 4096, frame)
+    driver = Batches(memory)
+    driver.broken.add(0x30)
+    with Microvmi.from_driver(driver) as machine:
+        space, buffer = space_of(machine, tables), bytearray(b"\xee" * 0x3000)
+        with pytest.raises(IoError) as caught:
+            getattr(space, call)(0, buffer)
+    assert caught.value.completed == 4096
+    assert buffer == memory[0x10000:0x11000] + b"\xee" * 0x2000
