@@ -51,6 +51,10 @@ def on_guests(bench: Bench) -> None:
         if bench.wants("virtual"):
             with bench.part(f"{kind} RAM: virtual memory"), guests.bare(kind) as machine:
                 bench.virtual(machine, kind)
+    if bench.wants("vcpus"):
+        events = programs.directory / "events"
+        with bench.part("64 vCPUs"), guests.many_vcpus(64, events) as machine:
+            bench.vcpus(machine, events)
     if bench.wants("opening"):
         with bench.part("opening"), guests.empty(512, 64 << 10) as machines:
             idle.openings(programs, results, machines)

@@ -132,6 +132,16 @@ def bare(kind: str) -> Iterator[Machine]:
 
 
 @contextmanager
+def many_vcpus(count: int, events: Path) -> Iterator[Machine]:
+    """A guest with firmware only and so many vCPUs; ``events`` becomes a second monitor."""
+    if shutil.which(QEMU) is None:
+        raise Unavailable(f"{QEMU} is not installed: apt-get install qemu-system-x86")
+    options = ("-smp", str(count), "-qmp", f"unix:{events},server=on,wait=off")
+    with Guest(Config("private", 128), options=options) as guest:
+        yield Machine(guest.uri, 0, 0, guest.name, pid=guest.pid, monitor=guest.monitor.path)
+
+
+@contextmanager
 def empty(*sizes: int) -> Iterator[list[Machine]]:
     """Guests of so many MiB on sparse files that hold firmware only, side by side."""
     check_room(512)

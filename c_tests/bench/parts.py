@@ -34,6 +34,7 @@ PARTS = {
     "python": "the Python classes; C reads beside a Python thread that spins",
     "start": "from a program's start to the first byte",
     "control": "pause, registers, vCPUs and open of a QEMU guest",
+    "vcpus": "all registers of a QEMU guest with 64 vCPUs",
     "frames": "the drivers that read frames: fake, and kvm and virtualbox on the tests' simulators",
     "latency": "small reads beside large ones of another context",
     "kdump": "a compressed dump",
@@ -42,7 +43,7 @@ PARTS = {
 """What --only takes, and what it means."""
 
 ON_ONE = ("shared", "python", "start", "control")
-WITH_GUESTS = (*ON_ONE, "private", "idle", "opening", "virtual")
+WITH_GUESTS = (*ON_ONE, "private", "idle", "opening", "virtual", "vcpus")
 
 
 class Bench:
@@ -130,6 +131,15 @@ class Bench:
         arguments = [f"library={self.programs.library}", f"seconds={self.options.seconds / 2}", *machine.arguments()]
         for program in ("ranges", "virtual"):
             self.results.add(kind, self.programs.run(program, *arguments))
+        if kind == "shared":
+            arguments = [self.options.package, machine.uri, machine.start, self.options.seconds]
+            self.results.add("", run_python("spaces.py", *arguments))
+
+    def vcpus(self, machine: Machine, events: Path) -> None:
+        """All registers of many vCPUs; ``events`` is another monitor of the machine."""
+        uri = f"{machine.uri}&qmp={machine.monitor}"
+        arguments = [self.options.package, uri, machine.monitor, events, 2 * self.options.seconds]
+        self.results.add("", run_python("vcpus.py", *arguments))
 
     def _hosts(self, machine: Machine) -> None:
         seconds = self.options.seconds

@@ -157,6 +157,8 @@ START = [
     for text, name, most in (("an image", "start image", 4), ("a guest", "start guest", 12))
 ]
 
+ALL_REGISTERS = "connect, info registers -a"
+
 CONTROL = [
     Row(f"QEMU: {text}", f"control {text}", commands, most, quickest=True)
     for text, commands, most in (
@@ -165,8 +167,10 @@ CONTROL = [
         ("vCPU count", "connect, query-cpus-fast", 2),
         ("open by name", "connect, query-status, info mtree -f", 8),
         ("open in a crowd", "without 1,000 more processes", 2),
+        ("all registers of 64 vCPUs", ALL_REGISTERS, 4),
     )
 ]
+STANDS = [Row("QEMU: the guest stands for them", "control stands", ALL_REGISTERS, longest=1e6)]
 
 VIRTUAL = [
     Row(f"{kind} RAM, virtual: {text}", f"{kind} virtual {pair}", partner, most)
@@ -181,6 +185,12 @@ VIRTUAL = [
     )
 ]
 
+SPACES = [
+    Row("Python: read_virtual of 8 B", "Python read_virtual of 8 B", "read_physical"),
+    Row("Python: seek and read of 8 B, virtual", "Python seek and read of 8 B, virtual", "seek and read, physical"),
+    Row("Python: 256 virtual pages by read_batch", "Python 256 virtual pages", "read_physical_batch", 1.5),
+]
+
 KDUMP = [Row(f"kdump, zlib: {text}", f"kdump {text}", "zlib of a page") for text in ("8 B", "4 KiB", "open")]
 
 LOOKUP = [Row("8 B random among 10,000 regions", "lookup among 10,000", "among 2", 2)]
@@ -191,9 +201,9 @@ def claims(results: Results) -> Iterator[Claim]:
     yield from _ratio_claims(results)
     yield from _rows(results, [*KEPT, *VIRTUAL])
     yield from _thread_claims(results)
-    yield from _rows(results, [*FRAMES, *PYTHON, *START])
+    yield from _rows(results, [*FRAMES, *PYTHON, *SPACES, *START])
     yield from _sparse_claims(results)
-    yield from _rows(results, [*LOOKUP, *CONTROL, *KDUMP])
+    yield from _rows(results, [*LOOKUP, *CONTROL, *STANDS, *KDUMP])
 
 
 def _rows(results: Results, rows: list[Row]) -> Iterator[Claim]:

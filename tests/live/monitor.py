@@ -72,6 +72,15 @@ class _Connection:
     def reply(self) -> Any:
         return self._next("return")
 
+    def told_at(self, event: str) -> int:
+        """When QEMU told the next event of this name, in microseconds; what comes before it is passed over."""
+        for line in self._lines:
+            message = json.loads(line)
+            if message.get("event") == event:
+                at = message["timestamp"]
+                return int(at["seconds"]) * 1_000_000 + int(at["microseconds"])
+        raise MonitorError("QEMU hung up")
+
     def _next(self, key: str) -> Any:
         """The value of ``key`` in the first message that has it; events before it are passed over."""
         for line in self._lines:

@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from .firmware import need_qemu
 from .guest import MIB, Boot, Config, Guest
 
 BENCH = Path(__file__).resolve().parents[2] / "c_tests" / "bench"
@@ -32,3 +35,18 @@ def test_a_second_run_on_the_same_guest_measures_as_the_first(boot: Boot, librar
             ended = subprocess.run(command, cwd=BENCH, capture_output=True, text=True, timeout=100, check=False)
             assert (ended.returncode, ended.stderr) == (0, "")
             assert guest.monitor.status() == "running"
+
+
+@pytest.mark.parametrize(
+    ("part", "figures"),
+    [
+        ("virtual", ["shared RAM, virtual: 8 B hot", "Python: 256 virtual pages by read_batch"]),
+        ("vcpus", ["QEMU: all registers of 64 vCPUs", "QEMU: the guest stands for them"]),
+    ],
+)
+def test_a_part_that_needs_no_kernel_is_measured(part: str, figures: list[str], library_path: Path) -> None:
+    need_qemu()
+    command = [sys.executable, "bench.py", "--library", str(library_path), "--only", part, "--seconds", "0.01"]
+    ended = subprocess.run(command, cwd=BENCH, capture_output=True, text=True, timeout=100, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert [line for line in figures if f"\n{line} " not in ended.stdout] == []
