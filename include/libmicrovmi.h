@@ -644,11 +644,12 @@ bool microvmi_unmap_physical(const uint8_t *pointer);
  * The tables are the guest's, and are read as its processor would: what they say may be nonsense, and may change at any
  * time while the guest runs. Every walk ends after the levels that its mode has.
  *
- * TRANSLATIONS THAT ARE KEPT: while this context keeps the machine paused, and of memory that never changes (a dump; a raw
- * file that somebody still writes to is to be opened with `cache=0`), a thread remembers translations. What is written through this context, microvmi_flush_translations(), a resume and a
- * new memory map forget all of them, in every thread. What others write into tables meanwhile is not seen before, as
- * with pages that are kept; see microvmi_pause(). Of a machine that runs no translation is believed: where remembered
- * ones help, all their entries are read again, with the data, and compared.
+ * TRANSLATIONS THAT ARE KEPT: while this context keeps the machine paused, and of memory that never changes (a dump; a
+ * raw file that somebody still writes to is to be opened with `cache=0`), a thread remembers translations. What is
+ * written through this context, microvmi_flush_translations(), a resume and a new memory map forget all of them, in
+ * every thread. What others write into tables meanwhile is not seen before, as with pages that are kept; see
+ * microvmi_pause(). Of a machine that runs no translation is believed: where remembered ones help, all their entries
+ * are read again, with the data, and compared.
  *
  * Errors of all functions here: invalid context, invalid argument (NULL, struct_size, an address space that no processor
  * has), and those of the physical access; a virtual address without memory is not mapped, and the text has the level, the
