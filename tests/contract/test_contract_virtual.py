@@ -8,7 +8,7 @@ import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ctypes import Structure, byref, c_uint8, sizeof
+from ctypes import Structure, byref, c_size_t, c_uint8, c_uint64, sizeof
 from types import ModuleType
 from typing import Any
 
@@ -31,7 +31,7 @@ from contract.known import Known
 from contract.tables import ITSELF, KERNEL, LARGE, NO_TABLE, USER, Laid
 from contract.target import Target
 from contract.truth import PAGE, Truth
-from pagewalk import Walked
+from pagewalk import Walked, leaves, runs
 
 from libmicrovmi_py import Microvmi
 from libmicrovmi_py.abilities import Ability
@@ -302,6 +302,40 @@ def test_python_writes_the_same(known: Known, target: Target, tables: Laid, pyth
                 python_space.write_virtual(address, DATA)
             assert caught.value.completed == 0
         assert python_space.read_virtual(address, len(before)) == before
+
+
+# -------------------------------------------------------------------------------------------------- all that is mapped
+
+
+def listed(lib: Any, context: int, stubs: ModuleType, space: Any) -> Iterator[tuple[int, ...]]:
+    """``microvmi_get_virtual_map``, a few ranges a call."""
+    ranges, going_on, count = (stubs.microvmi_virtual_range * 5)(), c_uint64(0), c_size_t(0)
+    while True:
+        done = lib.microvmi_get_virtual_map(context, byref(space), byref(going_on), ranges, 5, byref(count))
+        assert done, lib.microvmi_last_error()
+        for row in ranges[: count.value]:
+            yield row.start, row.size, row.physical_address, row.rights, row.page_size
+        if not going_on.value:
+            return
+
+
+def test_everything_that_is_mapped_is_told_in_c_and_in_python(
+    lib: Any, target: Target, stubs: ModuleType, tables: Laid, space: Any
+) -> None:
+    expected = list(runs(leaves(tables.read, tables.space)))
+    assert {USER, LARGE} <= {start for start, *_ in expected}
+    with in_c(lib, target, tables) as context:
+        assert list(listed(lib, context, stubs, space)) == expected
+    with in_python(target, tables) as machine:
+        found = machine.address_space(tables.space.base, paging=tables.space.paging).mapped()
+        assert [(one.start, one.size, one.physical_address, one.rights, one.page_size) for one in found] == expected
+
+
+def test_what_is_remembered_of_tables_can_be_forgotten(lib: Any, context: int, tables: Laid, space: Any) -> None:
+    for _ in range(2):
+        got = answer(lib, lib.microvmi_read_virtual, context, byref(space), USER, size=8)
+        check(got, answer_of(tables.valid(USER, 8), 8), "a page of a program")
+        assert lib.microvmi_flush_translations(context), lib.microvmi_last_error()
 
 
 # ----------------------------------------------------------------------------------------------- where tables come from
