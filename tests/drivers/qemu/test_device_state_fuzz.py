@@ -36,6 +36,8 @@ def changed(target: str, number: int) -> bytes:
     """File ``number`` made of that of the target."""
     mutator, data = Mutator(f"device state {target}", number), bytearray(FILES[target][2])
     for _ in range(mutator.choice((1, 1, 2, 5, 20))):
+        if not data:
+            break
         place = mutator.randrange(len(data))
         what = mutator.randrange(5)
         if what == 0:
