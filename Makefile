@@ -82,7 +82,8 @@ sanitize-memory: lib ## run the tests of memory and page tables under AddressSan
 	    ASAN_OPTIONS=detect_leaks=0:handle_sigbus=0 MICROVMI_CHECKER=address \
 	    MICROVMI_LIBRARY=$(abspath $(ASAN))/lib/libmicrovmi.so PYTHONPATH=$(abspath $(ASAN))/lib/libmicrovmi \
 	    "$(dir $(PY))pytest" -p no:cacheprovider tests/memory tests/fuzz/test_page_tables.py \
-	    $(addprefix tests/capi/test_,batch.py holes.py kept_streams.py map.py memory.py virtual.py virtual_map.py)
+	    $(addprefix tests/capi/test_,batch.py holes.py kept_streams.py map.py memory.py virtual.py virtual_map.py virtual_ways.py \
+	        address_spaces.py capi_states.py)
 
 bench: lib ## measure against memcpy and the system calls; writes docs/benchmarks.md and .svg
 	@"$(PY)" c_tests/bench/bench.py
