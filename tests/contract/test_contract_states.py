@@ -74,6 +74,27 @@ def test_c_has_the_same_states(lib: Any, context: int, known: Known, stubs: Modu
     assert all(one.value[number] == 0 for number in range(256) if number not in known_ones)
 
 
+def test_c_writes_what_is_then_read_back_and_no_other_register(lib: Any, context: int, stubs: ModuleType) -> None:
+    abilities = stubs.microvmi_abilities(struct_size=sizeof(stubs.microvmi_abilities))
+    assert lib.microvmi_get_abilities(context, byref(abilities)), lib.microvmi_last_error()
+    before, after, one = (stubs.microvmi_vcpu_state(struct_size=sizeof(stubs.microvmi_vcpu_state)) for _ in range(3))
+    if not abilities.can & stubs.MICROVMI_CAN_WRITE_REGISTERS:
+        assert not lib.microvmi_write_vcpu_state(context, 0, byref(one))
+        assert lib.microvmi_last_error_code() == NOT_SUPPORTED
+        error_line(lib)
+        return
+    lib.microvmi_pause(context)
+    assert lib.microvmi_read_vcpu_state(context, 0, byref(before)), lib.microvmi_last_error()
+    number = NAMES[Architecture(before.architecture)].index("rbx" if before.architecture == Architecture.X86 else "x5")
+    one.architecture, one.known[0], one.value[number] = before.architecture, 1 << number, before.value[number] ^ 0xF0
+    assert lib.microvmi_write_vcpu_state(context, 0, byref(one)), lib.microvmi_last_error()
+    assert lib.microvmi_read_vcpu_state(context, 0, byref(after)), lib.microvmi_last_error()
+    assert after.value[number] == one.value[number] == before.value[number] ^ 0xF0
+    one.value[number] = after.value[number] = before.value[number]
+    assert bytes(after) == bytes(before)
+    assert lib.microvmi_write_vcpu_state(context, 0, byref(one)), lib.microvmi_last_error()
+
+
 def test_every_register_that_can_be_written_is_read_back_and_no_other_changes(machine: Microvmi) -> None:
     driver = machine.driver
     if Ability.WRITE_REGISTERS not in machine.abilities.can:
