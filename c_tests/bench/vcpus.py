@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What all registers of a QEMU guest with many vCPUs cost, and how long the guest stands for them.
 
-The partner is the text that QEMU prints of all of them, over a connection of its own, see control.py.
+The partner is the text that QEMU prints of all of them, over a connection of its own, see control.py; of how long the
+guest stands, how long it does so while QEMU saves the state of its devices for nobody.
 
 vcpus.py PACKAGE URI MONITOR EVENTS SECONDS
     prints pairs (see bench.h), in ns per call; EVENTS is a second monitor, which tells when the guest stood. The guest
@@ -10,9 +11,11 @@ vcpus.py PACKAGE URI MONITOR EVENTS SECONDS
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +29,15 @@ SETTLED = 2.0
 """Seconds in which firmware has every vCPU wait."""
 
 
-def _stands(machine: Any, events: Any) -> float:
-    """Nanoseconds between QEMU's words that the guest stands and that it runs again."""
-    machine.read_states()
+def _stands(call: Callable[[], object], events: Any) -> float:
+    """Nanoseconds between QEMU's words that the guest stands and that it runs again, of a call."""
+    call()
     stop, resume = events.told_at("STOP"), events.told_at("RESUME")
     return float(resume - stop) * 1000
+
+
+def _save(monitor: Monitor) -> None:
+    monitor.execute("xen-save-devices-state", filename="/dev/null", live=False)
 
 
 def main(package: str, uri: str, path: str, events: str, seconds: str) -> None:
@@ -45,7 +52,9 @@ def main(package: str, uri: str, path: str, events: str, seconds: str) -> None:
         monitor.execute("cont")
         time.sleep(SETTLED)
         with Monitor(Path(events)).held() as connection:
-            pairs.print_pair("control stands", pairs.take_turns(lambda: _stands(machine, connection), partner, each))
+            ours = functools.partial(_stands, machine.read_states, connection)
+            theirs = functools.partial(_stands, functools.partial(_save, monitor), connection)
+            pairs.print_pair("control stands", pairs.take_turns(ours, theirs, each))
         monitor.execute("stop")
         pairs.print_pair(f"control {ALL}", pairs.take_turns(lambda: pairs.timed(machine.read_states), partner, each))
 
