@@ -19,6 +19,9 @@ _FOLLOWERS = frozenset((_FULL, _SUBSECTION, _FOOTER, _END))
 _LARGEST = 64 << 20
 """Bytes; machines have 20 KiB to a few MiB."""
 
+_MOST = 1 << 16
+"""Sections of one name; there is one for each vCPU."""
+
 
 class Section(NamedTuple):
     """A part of the state: the number of the device among those of its name, the format's version, where it starts."""
@@ -40,7 +43,8 @@ def value_at(data: bytes, offset: int, size: int) -> int | None:
 def sections(data: bytes, name: str) -> list[Section]:
     """The sections of that name, in their order. They do not tell how long they are, so headers are searched for.
 
-    The content of a device may look like a header. Raises ``IoError`` if this is no device state.
+    The content of a device may look like a header. Raises ``IoError`` if this is no device state, and for more sections
+    than any machine has.
     """
     if not data.startswith(_MAGIC):
         raise IoError("what QEMU saved is no device state")
@@ -52,6 +56,8 @@ def sections(data: bytes, name: str) -> list[Section]:
         if data[at - 5] == _FULL and start <= len(data):
             instance, version = head.unpack_from(data, at + len(pattern))
             found.append(Section(instance, version, start))
+        if len(found) > _MOST:
+            raise IoError(f"a device state with more than {_MOST} sections {name}: that cannot be")
         at = data.find(pattern, at + 1)
     return found
 

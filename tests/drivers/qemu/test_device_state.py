@@ -19,6 +19,7 @@ from drivers.qemu.device_states import (
 
 from libmicrovmi_py.arch.aarch64.registers import STATE as AARCH64_STATE
 from libmicrovmi_py.arch.x86.registers import STATE as X86_STATE
+from libmicrovmi_py.drivers.qemu.devicestate import sections
 from libmicrovmi_py.drivers.qemu.infotext import by_vcpu, parse_aarch64, parse_x86
 from libmicrovmi_py.drivers.qemu.vcpus import Vcpus, aarch64_of, chosen, x86_of
 from libmicrovmi_py.errors import IoError
@@ -209,3 +210,9 @@ def test_a_vcpu_that_executes_aarch32_is_not_known() -> None:
     assert parse_aarch64("R00=00000000 R01=00000000\nPSR=400001d3 -Z-- A S svc32\n") == {}
     data = aarch64_state({0: aarch64_vcpu(pstate=0x1D3)})
     assert aarch64_of(data, vcpus(0, target="aarch64")) == {}
+
+
+def test_a_state_that_is_all_headers_is_not_taken_apart() -> None:
+    header = b"\x04" + bytes(4) + b"\x03cpu" + bytes(8)
+    with pytest.raises(IoError, match="more than 65536 sections cpu"):
+        sections(HEAD + header * 70_000, "cpu")
