@@ -72,8 +72,8 @@ MUTANTS = (
     ),
     Mutant(
         f"{QEMU}/writes.py",
-        "    if unlike:\n        for name in changed:",
-        "    if not unlike:\n        for name in changed:",
+        "    if unlike:\n        _not_taken(rsp, before, places)\n",
+        "    if not unlike:\n        _not_taken(rsp, before, places)\n",
         "half of a write that failed stays",
         (f"{REGISTERS}::test_a_value_that_the_vcpu_does_not_take_is_named_and_the_others_taken_back",),
     ),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterable, Mapping
 
 from libmicrovmi_py.arch.x86.registers import CODE_AND_DATA, CONTROL, GENERAL
@@ -10,13 +11,18 @@ from libmicrovmi_py.drivers.base import Phase, RunState
 from libmicrovmi_py.drivers.qemu.infotext import stack_of
 from libmicrovmi_py.drivers.qemu.stub import StubRegister, check_free, opened, registers
 from libmicrovmi_py.drivers.qemu.vcpus import Vcpus, printed_of
-from libmicrovmi_py.errors import DriverUnavailableError, IoError, NotSupportedError
+from libmicrovmi_py.errors import DriverUnavailableError, IoError, MicrovmiError, NotSupportedError
 from libmicrovmi_py.model import Architecture, check_vcpu
 from libmicrovmi_py.transport.qmp import QmpClient
 from libmicrovmi_py.transport.rsp import RspClient
 
-_FIRST = ("efer", "cr4", "cr3", "cr0")
-"""What has to be written before the others, in this order: it says how they are understood."""
+_LOADED = {"fs_selector": "fs_base", "gs_selector": "gs_base"}
+"""The bases that can be written, by the selectors that change them."""
+
+_SEGMENTS = (*(f"{name}_selector" for name in CODE_AND_DATA), *_LOADED.values())
+_ALONE = ""
+_ORDER = ("efer", "cr4", "cr3", "cr0", _ALONE, *_SEGMENTS)
+"""The order of writing: what says how others are understood, all that stands alone, selectors, and then bases."""
 
 _AARCH64_STACKS = ("sp_el0", "sp_el1")
 _LEVEL_BITS = 0x1F
@@ -61,6 +67,7 @@ def write(client: QmpClient, run: RunState, others: Collection[str], vcpu: int, 
         _refuse(_impossible(values, places, printed), "cannot be written at present")
         rsp.order(f"Hg{vcpus.indexes[vcpu] + 1:x}")
         _check_numbers(rsp, known, printed)
+        places |= {_LOADED[name]: _place(known, _LOADED[name], printed) for name in values if name in _LOADED}
         _write(rsp, values, {name: place for name, place in places.items() if place})
 
 
@@ -95,14 +102,33 @@ def _check_numbers(rsp: RspClient, known: Mapping[str, StubRegister], printed: M
 
 
 def _write(rsp: RspClient, values: Mapping[str, int], places: Mapping[str, StubRegister]) -> None:
-    order = [name for name in _FIRST if name in values]
-    order += [name for name in values if name not in _FIRST]
-    before = {name: rsp.read_register(*places[name]) for name in order}
-    changed = [name for name in order if before[name] != values[name]]
-    for name in changed:
-        rsp.write_register(places[name].number, values[name], places[name].size)
-    unlike = [name for name in order if rsp.read_register(*places[name]) != values[name]]
+    """Write what is not there yet; if a value is not taken or the stub has an error, all is put back.
+
+    ``places`` has the bases as well that selectors in ``values`` change.
+    """
+    before = {name: rsp.read_register(*places[name]) for name in _in_order(places)}
+    try:
+        unlike = _not_taken(rsp, values, places)
+    except MicrovmiError:
+        with contextlib.suppress(MicrovmiError):  # the connection may have broken: what was written then stays
+            _not_taken(rsp, before, places)
+        raise
     if unlike:
-        for name in changed:
-            rsp.write_register(places[name].number, before[name], places[name].size)
+        _not_taken(rsp, before, places)
     _refuse(unlike, "the vCPU does not take that value, and is as it was")
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    return sorted(names, key=lambda name: _ORDER.index(name if name in _ORDER else _ALONE))
+
+
+def _not_taken(rsp: RspClient, values: Mapping[str, int], places: Mapping[str, StubRegister]) -> list[str]:
+    """Write in order, segments only if all the rest was taken: those that were not."""
+    order = _in_order(values)
+    for names in ([name for name in order if name not in _SEGMENTS], [name for name in order if name in _SEGMENTS]):
+        for name in names:
+            if rsp.read_register(*places[name]) != values[name]:
+                rsp.write_register(places[name].number, values[name], places[name].size)
+        if unlike := [name for name in names if rsp.read_register(*places[name]) != values[name]]:
+            return unlike
+    return []

@@ -3,7 +3,7 @@
 
 ``-fake state=WHAT`` spoils the devices' state: ``garbage``, ``stale`` (registers of another moment), ``version``.
 ``-fake stub=WHAT`` spoils the debugger's stub: ``closed`` (QEMU opens none), ``deaf``, ``hangs-up``, ``garbage``,
-``another`` (vCPU than was asked for), ``keeps`` (it takes every value and keeps its own).
+``another`` (vCPU than was asked for), ``keeps`` (it takes every value and keeps its own), ``refuses`` (to write cr8).
 """
 
 from __future__ import annotations
@@ -197,6 +197,8 @@ class Stub:
         stub = CORE[int(number, 16)]
         name, size = NAMES.get(stub, stub), SIZES.get(stub, 8)
         values = self.machine.vcpus[self.index]
+        if packet[0] == "P" and self.how == "refuses" and name == "cr8":
+            return "E14"
         if packet[0] == "P":
             if self.how != "keeps" or name == "rbx":
                 values[name] = int.from_bytes(bytes.fromhex(digits), "little")

@@ -230,6 +230,13 @@ def test_a_value_that_the_vcpu_does_not_take_is_named_and_the_others_taken_back(
     assert dict(paused.read_state(0)) == FIRST
 
 
+@fake("stub=refuses")
+def test_what_was_written_before_an_error_of_the_stub_is_taken_back(paused: Microvmi) -> None:
+    with pytest.raises(IoError, match="E14"):
+        paused.write_state({"rbx": 1, "cr8": 5})
+    assert dict(paused.read_state(0)) == FIRST
+
+
 @pytest.mark.parametrize(
     ("options", "error"),
     [
