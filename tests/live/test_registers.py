@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from needs import missing
 from libmicrovmi_py import Microvmi
 from libmicrovmi_py.arch.aarch64.registers import Aarch64Registers
 from libmicrovmi_py.arch.x86.registers import STATE
+from libmicrovmi_py.drivers.qemu import stub
 from libmicrovmi_py.errors import DriverUnavailableError, NotSupportedError
 
 from .firmware import need_qemu
@@ -147,6 +149,37 @@ def test_what_cannot_be_written_is_named_and_nothing_is_written(vm: Microvmi) ->
     assert vm.read_states() == before
 
 
+DATA = 0x10
+"""The selector of the guest's data segment, whose base is 0."""
+
+
+def test_a_base_counts_that_is_written_with_its_selector(vm: Microvmi) -> None:
+    vm.pause()
+    before = vm.read_state(0)
+    other = DATA if before["fs_selector"] != DATA else 0
+    for base in (0x7F00_0000_6000, 0x7F00_0000_7000):
+        vm.write_state({"fs_base": base, "fs_selector": other}, 0)
+        assert (vm.read_state(0)["fs_base"], vm.read_state(0)["fs_selector"]) == (base, other)
+        vm.write_state({"fs_base": base, "fs_selector": before["fs_selector"]}, 0)
+        assert vm.read_state(0)["fs_base"] == base
+    vm.write_state({"fs_base": before["fs_base"]}, 0)
+
+
+@pytest.mark.parametrize("bad", [{"cr4": 1 << 40}, {"ds_selector": 0x7FF8}])
+def test_a_segment_keeps_its_base_if_another_value_is_not_taken(vm: Microvmi, bad: dict[str, int]) -> None:
+    vm.pause()
+    kept = vm.read_state(0)["fs_base"]
+    vm.write_state({"fs_base": 0x7F00_0000_5000}, 0)
+    before = vm.read_state(0)
+    other = DATA if before["fs_selector"] != DATA else 0
+    with pytest.raises(NotSupportedError, match=f"^{next(iter(bad))}: "):
+        vm.write_state({"fs_selector": other, **bad}, 0)
+    after = vm.read_state(0)
+    assert after["fs_base"] == before["fs_base"]
+    assert after["fs_selector"] == before["fs_selector"]
+    vm.write_state({"fs_base": kept}, 0)
+
+
 def test_the_machine_has_to_stand_to_be_written(vm: Microvmi, machine: Tiny) -> None:
     with pytest.raises(DriverUnavailableError, match="pause it"):
         vm.write_state({"rbx": 1})
@@ -160,6 +193,51 @@ def test_nothing_of_a_write_is_left_in_qemu(vm: Microvmi, machine: Tiny) -> None
     assert not [label for label in labels if "microvmi" in label]
     vm.resume()
     assert machine.status() == "running"
+
+
+def let_run(vm: Microvmi, machine: Tiny, *, connected: bool) -> None:
+    """Somebody lets the machine run just before the stub is opened, or while it is open."""
+    with vm.driver._session() as client:  # type: ignore[attr-defined]
+        if not connected:
+            machine.monitor.execute("cont")
+        with stub.opened(client, ()) as rsp:
+            if connected:
+                machine.monitor.execute("cont")
+            rsp.order("Hg1")
+
+
+@pytest.mark.parametrize("connected", [False, True])
+def test_a_machine_that_others_let_run_meanwhile_is_not_left_stopped(
+    vm: Microvmi, machine: Tiny, connected: bool
+) -> None:
+    vm.pause()
+    with pytest.raises(DriverUnavailableError, match="somebody else let the machine run"):
+        let_run(vm, machine, connected=connected)
+    assert machine.status() == "running"
+    vm.resume()
+
+
+def test_a_character_device_that_a_killed_program_had_just_made_is_removed(vm: Microvmi) -> None:
+    vm.pause()
+    ours, theirs = socket.socketpair()
+    with vm.driver._session() as client, theirs:  # type: ignore[attr-defined]
+        client.hand_over(theirs.fileno(), "getfd", fdname="microvmi-stub").result()
+        data = {"addr": {"type": "fd", "data": {"str": "microvmi-stub"}}, "server": False}
+        client.execute("chardev-add", id="microvmi-stub", backend={"type": "socket", "data": data})
+    with pytest.raises(DriverUnavailableError, match="another program"):
+        vm.write_state({"rbx": 0x4545})
+    ours.close()
+    vm.write_state({"rbx": 0x4545})
+    assert vm.read_state(0)["rbx"] == 0x4545
+
+
+def test_a_stub_that_the_user_opens_meanwhile_is_his(vm: Microvmi, machine: Tiny, tmp_path: Path) -> None:
+    vm.pause()
+    with vm.driver._session() as client, stub.opened(client, ()):  # type: ignore[attr-defined]
+        machine.monitor.human(f"gdbserver unix:{tmp_path}/stub,server=on,wait=off")
+    labels = {item["label"] for item in machine.monitor.execute("query-chardev")}
+    machine.monitor.human("gdbserver none")
+    assert "gdb" in labels
 
 
 _KILLED = """

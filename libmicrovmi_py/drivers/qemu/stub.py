@@ -10,11 +10,12 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from libmicrovmi_py.declare import NamedTuple
+from libmicrovmi_py.drivers.qemu import stops
 from libmicrovmi_py.errors import DriverUnavailableError, IoError, MicrovmiError
 from libmicrovmi_py.transport.fds import StandardStreamsHeld
 from libmicrovmi_py.transport.qmp import QmpClient
 from libmicrovmi_py.transport.rsp import RspClient
-from libmicrovmi_py.transport.shape import decimal, text
+from libmicrovmi_py.transport.shape import decimal, shown, text
 
 _NAME = "microvmi-stub"
 """Of the character device, and of the descriptor that it is made of."""
@@ -22,10 +23,9 @@ _NAME = "microvmi-stub"
 _PARTS = 2
 """What is said to the stub may take one of so many equal parts of the time, so that it can be ended within the rest."""
 
-_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _INCLUDE = re.compile(r'<xi:include href="([\w.-]+)"')
 _REGISTER = re.compile(r"<reg\s([^<>]*)>")
-_ATTRIBUTE = re.compile(r'(\w+)="([^"]*)"')
+_ATTRIBUTE = re.compile(r'\b(\w+)="([^"]*)"')
 _MOST_BITS = 4096
 _HIGHEST_NUMBER = 0xFFFF
 
@@ -42,19 +42,22 @@ def opened(client: QmpClient, others: Collection[str]) -> Iterator[RspClient]:
     """The stub for the length of a ``with`` block. It must not be told to run the machine, nor to stop it anywhere.
 
     ``others`` are names that the character devices of other stubs may have. Raises ``DriverUnavailableError`` if
-    somebody else has the stub. If the connection breaks, a character device stays with QEMU that stops nothing; the
-    next use of the stub removes it.
+    somebody else has the stub, and at the end for a machine that somebody let run meanwhile. If the connection breaks,
+    a character device stays with QEMU that stops nothing; the next use of the stub removes it.
     """
     _make_room(client, others)
+    client.run_event = ""
     with contextlib.ExitStack() as stack:
+        stack.callback(_check_stood, client)
         with StandardStreamsHeld():
             ours, theirs = socket.socketpair()
         rsp = RspClient(ours, client.share(_PARTS))
         stack.callback(rsp.close)
         with theirs:
             client.hand_over(theirs.fileno(), "getfd", fdname=_NAME).result()
-        _attach(client)
+        _add(client)
         stack.callback(_detach, client)
+        _attach(client)
         rsp.ask("qSupported:multiprocess-")
         yield rsp
 
@@ -69,56 +72,72 @@ def check_free(client: QmpClient, others: Collection[str]) -> None:
                 f"registers are written by QEMU's debugger's stub, which is somebody else's ({label}: {place}): "
                 f"'gdbserver none' in the human monitor ends it"
             )
-        if label == _NAME and item.get("frontend-open") and not place.startswith("disconnected:"):
+        if label == _NAME and not place.startswith("disconnected:"):
             raise DriverUnavailableError("another program writes registers of this machine at this moment")
 
 
 def _make_room(client: QmpClient, others: Collection[str]) -> None:
     """Remove what a program of ours left that was killed while it had the stub."""
     check_free(client, others)
+    _remove(client)
+
+
+def _remove(client: QmpClient) -> None:
+    """Remove the character device if it is there: somebody who opens the stub for himself has it removed."""
     for item in client.records("query-chardev"):
-        if item.get("label") == _NAME:
-            _remove(client, attached=bool(item.get("frontend-open")))
+        if item.get("label") == _NAME and item.get("frontend-open"):
+            client.human("gdbserver none")
+        elif item.get("label") == _NAME:
+            client.execute("chardev-remove", id=_NAME)
 
 
-def _remove(client: QmpClient, *, attached: bool) -> None:
-    if attached:
-        client.human("gdbserver none")
-    else:
-        client.execute("chardev-remove", id=_NAME)
-
-
-def _attach(client: QmpClient) -> None:
+def _add(client: QmpClient) -> None:
     backend = {"addr": {"type": "fd", "data": {"str": _NAME}}, "server": False}
     try:
         client.execute("chardev-add", id=_NAME, backend={"type": "socket", "data": backend})
     except IoError:
         client.execute("closefd", fdname=_NAME)
         raise
+
+
+def _attach(client: QmpClient) -> None:
     answer = client.human(f"gdbserver chardev:{_NAME}")
     if not answer.startswith("Waiting"):
-        _remove(client, attached=False)
-        raise IoError(f"QEMU opens no debugger's stub: {answer.strip()}")
+        raise IoError(f"QEMU opens no debugger's stub: {shown(answer.strip())}")
 
 
 def _detach(client: QmpClient) -> None:
     with contextlib.suppress(MicrovmiError):  # the connection broke, and that is being told
-        _remove(client, attached=True)
+        _remove(client)
+
+
+def _check_stood(client: QmpClient) -> None:
+    """The stub stops a machine that runs when it is connected, and at each byte: then it runs again, and it is told."""
+    if client.run_event == "STOP" and stops.word(client.ask("query-status")) == "paused":
+        client.execute("cont")
+    if client.run_event:
+        raise DriverUnavailableError("somebody else let the machine run while its registers were written: pause it")
 
 
 def registers(rsp: RspClient) -> dict[str, StubRegister]:
     """The core registers, by the stub's names for them: those of the first description that ``target.xml`` includes."""
-    included = _INCLUDE.findall(_COMMENT.sub("", rsp.read_file("target.xml")))
+    included = _INCLUDE.findall(_without_comments(rsp.read_file("target.xml")))
     if not included:
         raise IoError("the debugger's stub describes no registers")
     found: dict[str, StubRegister] = {}
     number = 0
-    for item in _REGISTER.findall(_COMMENT.sub("", rsp.read_file(included[0]))):
+    for item in _REGISTER.findall(_without_comments(rsp.read_file(included[0]))):
         values = dict(_ATTRIBUTE.findall(item))
         bits = decimal(values.get("bitsize", ""), _MOST_BITS)
-        number = decimal(values.get("regnum", str(number)), _HIGHEST_NUMBER) or 0
-        if not bits or bits % 8:
-            raise IoError("the debugger's stub describes a register without a size")
-        found[values.get("name", "")] = StubRegister(number, bits // 8)
-        number += 1
+        told = decimal(values.get("regnum", str(number)), _HIGHEST_NUMBER)
+        if not bits or bits % 8 or told is None:
+            raise IoError("the debugger's stub describes a register without a size or a number")
+        found[values.get("name", "")] = StubRegister(told, bits // 8)
+        number = told + 1
     return found
+
+
+def _without_comments(text: str) -> str:
+    """In one pass, whatever the text is."""
+    first, *others = text.split("<!--")
+    return first + "".join(part.partition("-->")[2] for part in others)
