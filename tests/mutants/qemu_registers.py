@@ -79,6 +79,13 @@ MUTANTS = (
     ),
     Mutant(
         f"{QEMU}/writes.py",
+        "            _not_taken(rsp, before, places)\n        raise\n",
+        "            pass\n        raise\n",
+        "what was written before an error of the stub stays",
+        (f"{REGISTERS}::test_what_was_written_before_an_error_of_the_stub_is_taken_back",),
+    ),
+    Mutant(
+        f"{QEMU}/writes.py",
         "        _check_numbers(rsp, known, printed)\n",
         "",
         "another vCPU than was asked for is written",
