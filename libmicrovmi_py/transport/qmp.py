@@ -117,8 +117,12 @@ class QmpClient:
         self._deadline = deadline
 
     def greet(self, deadline: Deadline) -> None:
-        """Wait until ``deadline`` for the greeting, and ask to leave negotiation mode; the answer is taken later."""
-        message = self._message(deadline)
+        """Wait until ``deadline`` for the greeting, and ask to leave negotiation mode; the answer is taken later.
+
+        What happens while QEMU accepts a connection it may tell before it greets.
+        """
+        while "event" in (message := self._message(deadline)):
+            pass
         if "QMP" not in message:
             raise QmpProtocolError(f"not a QMP server: it greets with {shown(message)}")
         self._negotiation = self.ask("qmp_capabilities")

@@ -106,7 +106,7 @@ def test_greets_and_runs_a_command_with_arguments() -> None:
 
 def test_skips_events_before_the_greeting_and_between_replies() -> None:
     def server(peer: Peer) -> None:
-        peer.send(GREETING, EVENT, EVENT)
+        peer.send(EVENT, GREETING, EVENT, EVENT)
         peer.send(EVENT, {"return": {}, "id": peer.request()["id"]}, EVENT)
         peer.send(EVENT, {"return": 7, "id": peer.request()["id"]})
 
