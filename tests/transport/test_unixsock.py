@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import time
@@ -47,6 +48,7 @@ def test_a_path_longer_than_an_address_is_reached(tmp_path: Path, monkeypatch: p
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("s")
         server.listen(1)
+        gc.collect()  # what an earlier test left in a cycle
         before = len(os.listdir("/proc/self/fd"))
         with UnixEndpoint(str(folder / "s"), "s").connect(Deadline(5)):
             assert len(os.listdir("/proc/self/fd")) == before + 1
