@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from . import oracle
 from .capi import FILLER, Machine, Read
 
 OFF, X86_32, X86_PAE, X86_4_LEVELS, X86_5_LEVELS, AARCH64 = range(6)
@@ -36,6 +37,18 @@ class Mapped(NamedTuple):
     physical: int
     rights: int
     page_size: int
+
+
+def allowed(ranges: Iterable[Mapped]) -> list[oracle.Allowed]:
+    """The ranges as QEMU lists rights: neighbours that programs, and writes, may use alike are one."""
+    merged: list[oracle.Allowed] = []
+    for item in ranges:
+        user, writable = bool(item.rights & USER_READ), bool(item.rights & KERNEL_WRITE)
+        start = item.start
+        if merged and merged[-1][1:] == (start, user, writable):
+            start = merged.pop().start
+        merged.append(oracle.Allowed(start, item.start + item.size, user, writable))
+    return merged
 
 
 class Space:

@@ -29,6 +29,7 @@ from .spaces import (
     X86_5_LEVELS,
     Mapped,
     Space,
+    allowed,
 )
 
 PAGE = 4096
@@ -104,14 +105,7 @@ def test_everything_that_is_mapped_is_what_qemu_lists(kaslr: Guest, space: Space
 
 @on_4_levels  # for 5 QEMU takes a minute
 def test_rights_are_those_of_all_levels(kaslr: Guest, space: Space) -> None:
-    merged: list[oracle.Allowed] = []
-    for item in space.mapped():
-        user, writable = bool(item.rights & USER_READ), bool(item.rights & KERNEL_WRITE)
-        start = item.start
-        if merged and merged[-1][1:] == (start, user, writable):
-            start = merged.pop().start
-        merged.append(oracle.Allowed(start, item.start + item.size, user, writable))
-    assert merged == oracle.allowed(kaslr.monitor)
+    assert allowed(space.mapped()) == oracle.allowed(kaslr.monitor)
 
 
 def test_python_says_the_same_as_c(kaslr: Guest, space: Space) -> None:

@@ -33,6 +33,7 @@ from .spaces import (
     X86_PAE,
     Mapped,
     Space,
+    allowed,
 )
 from .test_virtual import pages_of
 from .tiny import Tiny, tiny
@@ -104,14 +105,7 @@ def test_neighbours_are_one_range_if_they_are_so_in_both_memories(space: Space) 
 
 @on_all_but_5_levels
 def test_rights_are_those_of_all_levels(small: Tiny, space: Space) -> None:
-    merged: list[oracle.Allowed] = []
-    for item in space.mapped():
-        user, writable = bool(item.rights & USER_READ), bool(item.rights & KERNEL_WRITE)
-        start = item.start
-        if merged and merged[-1][1:] == (start, user, writable):
-            start = merged.pop().start
-        merged.append(oracle.Allowed(start, item.start + item.size, user, writable))
-    assert merged == oracle.allowed(small.monitor)
+    assert allowed(space.mapped()) == oracle.allowed(small.monitor)
 
 
 def test_what_must_not_be_executed_is_so_by_any_level(space: Space, listed: list[oracle.Listed]) -> None:
