@@ -9,7 +9,7 @@ import time
 import pytest
 
 from libmicrovmi_py import Microvmi
-from libmicrovmi_py.drivers.base import RUNS, STOPPED, Phase, RunState
+from libmicrovmi_py.drivers.control import RUNS, STOPPED, Phase, RunState
 from libmicrovmi_py.drivers.fake import FakeDriver
 from libmicrovmi_py.errors import (
     DriverUnavailableError,

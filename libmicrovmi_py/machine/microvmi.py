@@ -13,11 +13,11 @@ from libmicrovmi_py.drivers.base import (
     ABILITIES,
     Driver,
     SupportsEvents,
-    SupportsPause,
     SupportsStateWrites,
     SupportsVcpus,
     SupportsVcpuStates,
 )
+from libmicrovmi_py.drivers.control import SupportsPause
 from libmicrovmi_py.drivers.registry import open_driver
 from libmicrovmi_py.errors import InvalidArgumentError, NotSupportedError, was_closed
 from libmicrovmi_py.events import ALL_VCPUS, NO_EVENTS, Event, EventKind, Intercept, PageAccess, Reply

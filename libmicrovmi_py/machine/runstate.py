@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 
-from libmicrovmi_py.drivers.base import Phase, RunState, SupportsLateRun, SupportsPause, SupportsSessions
+from libmicrovmi_py.drivers.control import Phase, RunState, SupportsLateRun, SupportsPause, SupportsSessions
 from libmicrovmi_py.errors import (
     DriverUnavailableError,
     MicrovmiError,

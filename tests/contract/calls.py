@@ -14,7 +14,7 @@ import pytest
 from contract.target import Target
 
 from libmicrovmi_py import Microvmi
-from libmicrovmi_py.drivers.base import Phase, SupportsPause
+from libmicrovmi_py.drivers.control import Phase, SupportsPause
 from libmicrovmi_py.errors import NotSupportedError
 
 OK, INVALID_ARGUMENT, INVALID_CONTEXT, UNAVAILABLE, NOT_SUPPORTED, NOT_MAPPED = 0, 1, 2, 4, 5, 6

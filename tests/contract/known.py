@@ -9,6 +9,7 @@ from contract.target import Target
 
 from libmicrovmi_py import Microvmi
 from libmicrovmi_py.drivers import base
+from libmicrovmi_py.drivers.control import SupportsPause
 from libmicrovmi_py.model import DriverType, MemoryRange
 
 CAPABILITIES = (
@@ -16,7 +17,7 @@ CAPABILITIES = (
     base.SupportsFrameWrites,
     base.SupportsRegions,
     base.SupportsMemoryMap,
-    base.SupportsPause,
+    SupportsPause,
     base.SupportsVcpus,
     base.SupportsVcpuStates,
     base.SupportsStateWrites,

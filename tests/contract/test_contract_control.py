@@ -17,13 +17,8 @@ from contract.truth import PAGE, Truth
 from libmicrovmi_py import Microvmi
 from libmicrovmi_py.abilities import Ability
 from libmicrovmi_py.arch.x86.registers import X86Registers
-from libmicrovmi_py.drivers.base import (
-    RUNS,
-    STOPPED,
-    SupportsPause,
-    SupportsVcpus,
-    SupportsVcpuStates,
-)
+from libmicrovmi_py.drivers.base import SupportsVcpus, SupportsVcpuStates
+from libmicrovmi_py.drivers.control import RUNS, STOPPED, SupportsPause
 from libmicrovmi_py.errors import InvalidArgumentError, MicrovmiError
 from libmicrovmi_py.model import Architecture
 

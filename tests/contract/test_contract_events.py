@@ -18,7 +18,8 @@ from contract.target import Target
 from contract.truth import PAGE, Truth
 
 from libmicrovmi_py import Microvmi
-from libmicrovmi_py.drivers.base import SupportsEvents, SupportsPageAccess, SupportsPause, SupportsStateWrites
+from libmicrovmi_py.drivers.base import SupportsEvents, SupportsPageAccess, SupportsStateWrites
+from libmicrovmi_py.drivers.control import SupportsPause
 from libmicrovmi_py.errors import InvalidArgumentError, InvalidContextError, NotMappedError, NotSupportedError
 from libmicrovmi_py.events import ALL_VCPUS, Event, EventKind, Intercept, PageAccess
 

@@ -33,7 +33,8 @@ from contract.target import Failing
 from contract.truth import PAGE, Truth
 
 from libmicrovmi_py import Microvmi
-from libmicrovmi_py.drivers.base import SupportsFrames, SupportsPause
+from libmicrovmi_py.drivers.base import SupportsFrames
+from libmicrovmi_py.drivers.control import SupportsPause
 from libmicrovmi_py.errors import AccessError, IoError, MicrovmiError
 
 FAILING = failing()

@@ -18,7 +18,8 @@ from libmicrovmi_py import Microvmi, NotSupportedError
 from libmicrovmi_py.abilities import Ability
 from libmicrovmi_py.arch.state import NAMES, VcpuState, check_values, registers_of
 from libmicrovmi_py.arch.x86.registers import DEBUG, GENERAL, SEGMENTS, TABLES
-from libmicrovmi_py.drivers.base import SupportsPause, SupportsStateWrites, SupportsVcpuStates
+from libmicrovmi_py.drivers.base import SupportsStateWrites, SupportsVcpuStates
+from libmicrovmi_py.drivers.control import SupportsPause
 from libmicrovmi_py.model import Architecture
 
 OLD = {"virtualbox": {"cr2"}}

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from libmicrovmi_py.drivers.base import STOPPED, Phase
+from libmicrovmi_py.drivers.control import STOPPED, Phase
 from libmicrovmi_py.drivers.qemu import QemuDriver
 from libmicrovmi_py.errors import (
     DriverUnavailableError,

@@ -16,7 +16,7 @@ import pytest
 from drivers.qemu_with_monitor import QemuWithMonitor, qemu_with_monitor
 
 from libmicrovmi_py import Microvmi, release_all
-from libmicrovmi_py.drivers.base import SupportsPause
+from libmicrovmi_py.drivers.control import SupportsPause
 from libmicrovmi_py.errors import DriverUnavailableError, IoError, MicrovmiError, TimeoutExpiredError, VmGoneError
 
 Play = Callable[..., QemuWithMonitor]

@@ -7,7 +7,8 @@ import os
 import time
 from typing import ClassVar
 
-from libmicrovmi_py.drivers.base import RUNS, STOPPED, Driver, RunState
+from libmicrovmi_py.drivers.base import Driver
+from libmicrovmi_py.drivers.control import RUNS, STOPPED, RunState
 from libmicrovmi_py.errors import InvalidArgumentError, IoError, NotMappedError
 from libmicrovmi_py.model import PAGE_SHIFT, MemoryRange
 from libmicrovmi_py.params import Parameters

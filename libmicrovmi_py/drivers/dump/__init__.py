@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 
 from libmicrovmi_py.abilities import Ability
 from libmicrovmi_py.declare import TYPE_CHECKING, ClassVar
-from libmicrovmi_py.drivers.base import STOPPED, Driver, Region, RunState
+from libmicrovmi_py.drivers.base import Driver, Region
+from libmicrovmi_py.drivers.control import STOPPED, RunState
 from libmicrovmi_py.drivers.dump.contents import Contents, Paged, Processors
 from libmicrovmi_py.drivers.dump.formats import recognised
 from libmicrovmi_py.drivers.dump.image import Image

@@ -16,7 +16,8 @@ from itertools import pairwise
 from libmicrovmi_py.arch.state import NAMES, VcpuState
 from libmicrovmi_py.arch.x86.registers import CODE_AND_DATA, SEGMENTS, TABLES
 from libmicrovmi_py.declare import ClassVar
-from libmicrovmi_py.drivers.base import RUNS, STOPPED, Driver, RunState
+from libmicrovmi_py.drivers.base import Driver
+from libmicrovmi_py.drivers.control import RUNS, STOPPED, RunState
 from libmicrovmi_py.drivers.fake.guest import ABILITIES, FakeVcpus
 from libmicrovmi_py.errors import InvalidArgumentError, IoError, NotSupportedError, ReadOnlyError, not_mapped
 from libmicrovmi_py.events import NO_EVENTS, EventAbilities, Intercept, PageAccess, ReplyAction, Stop

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from libmicrovmi_py.arch.state import VcpuState
-from libmicrovmi_py.drivers.base import RUNS, STOPPED, RunState
+from libmicrovmi_py.drivers.control import RUNS, STOPPED, RunState
 from libmicrovmi_py.drivers.kvm import KvmDriver, abi, vcpus
 from libmicrovmi_py.drivers.kvm.machine import Machine, acquire, release
 from libmicrovmi_py.drivers.kvm.messages import abilities

@@ -8,7 +8,8 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from libmicrovmi_py.declare import TYPE_CHECKING, replace
-from libmicrovmi_py.drivers.base import RUNS, Driver, Region, RunState
+from libmicrovmi_py.drivers.base import Driver, Region
+from libmicrovmi_py.drivers.control import RUNS, RunState
 from libmicrovmi_py.drivers.qemu import stops
 from libmicrovmi_py.drivers.qemu.discovery import parse_endpoint, resolve
 from libmicrovmi_py.drivers.qemu.layout import Asked, Layout

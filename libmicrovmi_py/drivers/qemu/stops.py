@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from libmicrovmi_py.drivers.base import RUNS, STOPPED, Phase, RunState
+from libmicrovmi_py.drivers.control import RUNS, STOPPED, Phase, RunState
 from libmicrovmi_py.errors import DriverUnavailableError, IoError, VmGoneError
 from libmicrovmi_py.transport.qmp import QmpClient, Question
 from libmicrovmi_py.transport.shape import text

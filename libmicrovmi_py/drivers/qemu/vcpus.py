@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from libmicrovmi_py.arch.state import VcpuState
-from libmicrovmi_py.drivers.base import Phase, RunState
+from libmicrovmi_py.drivers.control import Phase, RunState
 from libmicrovmi_py.drivers.qemu import armstate, stops, x86state
 from libmicrovmi_py.drivers.qemu.devicestate import Section, StateFile, sections
 from libmicrovmi_py.drivers.qemu.infotext import (

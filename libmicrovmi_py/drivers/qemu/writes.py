@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Collection, Iterable, Mapping
 
 from libmicrovmi_py.arch.x86.registers import CODE_AND_DATA, CONTROL, GENERAL
-from libmicrovmi_py.drivers.base import Phase, RunState
+from libmicrovmi_py.drivers.control import Phase, RunState
 from libmicrovmi_py.drivers.qemu.infotext import stack_of
 from libmicrovmi_py.drivers.qemu.stub import StubRegister, check_free, opened, registers
 from libmicrovmi_py.drivers.qemu.vcpus import Vcpus, printed_of

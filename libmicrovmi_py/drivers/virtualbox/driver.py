@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from libmicrovmi_py.arch.state import VcpuState
-from libmicrovmi_py.drivers.base import RunState
+from libmicrovmi_py.drivers.control import RunState
 from libmicrovmi_py.drivers.virtualbox import VirtualBoxDriver, abi, vcpus
 from libmicrovmi_py.drivers.virtualbox.fdp import Machine
 from libmicrovmi_py.drivers.virtualbox.memory import Memory

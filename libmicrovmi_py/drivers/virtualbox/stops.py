@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from libmicrovmi_py.drivers.base import RUNS, STOPPED, RunState
+from libmicrovmi_py.drivers.control import RUNS, STOPPED, RunState
 from libmicrovmi_py.drivers.virtualbox import abi, hits, vcpus
 from libmicrovmi_py.drivers.virtualbox.fdp import Machine
 from libmicrovmi_py.errors import IoError, NotMappedError, NotSupportedError

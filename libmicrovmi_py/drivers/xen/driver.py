@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from libmicrovmi_py.arch.state import VcpuState
-from libmicrovmi_py.drivers.base import RUNS, STOPPED, RunState
+from libmicrovmi_py.drivers.control import RUNS, STOPPED, RunState
 from libmicrovmi_py.drivers.xen import XenDriver, context, xenstore
 from libmicrovmi_py.drivers.xen.channels import left_behind
 from libmicrovmi_py.drivers.xen.layout import Layout

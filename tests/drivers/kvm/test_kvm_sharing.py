@@ -17,7 +17,7 @@ from drivers.kvm.simulator import Simulator
 from drivers.kvm.watching import held, no_more_than, until
 
 from libmicrovmi_py import Microvmi
-from libmicrovmi_py.drivers.base import STOPPED
+from libmicrovmi_py.drivers.control import STOPPED
 from libmicrovmi_py.errors import (
     DriverUnavailableError,
     VmGoneError,

@@ -19,7 +19,7 @@ from drivers.kvm.simulator import Simulator
 from drivers.kvm.watching import until
 
 from libmicrovmi_py import Microvmi
-from libmicrovmi_py.drivers.base import STOPPED
+from libmicrovmi_py.drivers.control import STOPPED
 from libmicrovmi_py.drivers.kvm import abi
 from libmicrovmi_py.drivers.kvm.machine import acquire, release
 from libmicrovmi_py.errors import (

@@ -12,7 +12,7 @@ from drivers.virtualbox.simulator import BEHIND_MOV_CR3, CODE, MOV_CR3, PLACED, 
 from processors import x86_registers
 
 from libmicrovmi_py import Microvmi
-from libmicrovmi_py.drivers.base import STOPPED
+from libmicrovmi_py.drivers.control import STOPPED
 from libmicrovmi_py.drivers.virtualbox.driver import OpenMachine
 from libmicrovmi_py.errors import InvalidArgumentError, NotMappedError, NotSupportedError
 from libmicrovmi_py.events import Event, EventKind, Intercept, Reply, ReplyAction
