@@ -13,6 +13,7 @@
 #include "paging.h"
 
 #include <string.h>
+#include <sys/uio.h>
 
 #define MVI_KEPT_TRANSLATIONS 4096
 #define MVI_KEYS 4096 /* what fits below the number of a page */
@@ -57,13 +58,14 @@ struct mvi_near_space {
  * what is read through them.
  */
 struct mvi_path {
-    uint64_t tag; /* as that of a translation */
-    uint64_t page;
-    uint32_t count;
+    uint64_t tag;                 /* as that of a translation */
+    uint32_t count, size;         /* of the entries: how many, and bytes in all */
+    uint32_t last_word;           /* of `entry`, by its index: all that is compared */
     uint64_t address[MVI_LEVELS]; /* physical */
     uint64_t entry[MVI_LEVELS];   /* their values; once it is remembered as they lie in memory, of 4 bytes or 8 each */
-    uint64_t there[MVI_LEVELS];   /* where they lie in the other process */
-    const struct mvi_region *region; /* of that process */
+    uint8_t *bytes;               /* where the page lies in the other process: not an address here */
+    struct iovec there[1 + MVI_LEVELS]; /* what is read there: the bytes, and each entry */
+    const struct mvi_region *region;    /* of that process */
 };
 
 struct mvi_translations {

@@ -37,7 +37,7 @@ MUTANTS = (
     ),
     Mutant(
         f"{HERE}/path.c",
-        " || memcmp(read.entries, path->entry, whole - size) != 0)",
+        " || !mvi_path_holds(path, read.entries))",
         ")",
         "a walk through a machine that runs is believed though its tables changed",
         (AT_ONCE,),
