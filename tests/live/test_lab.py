@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from . import packages
-from .guest import Boot, Config, Guest
+from .guest import BOOT_SECONDS, Boot, Config, Guest
 
 
 def _run_tests(wanted: str = "number_of_vcpus", **environment: str) -> subprocess.CompletedProcess[str]:
@@ -67,3 +67,16 @@ def test_a_guest_that_does_not_start_leaves_nothing_behind(boot: Boot) -> None:
         guest.start()
     guest.stop()
     assert not guest.directory.exists()
+
+
+def test_a_kernel_that_comes_to_no_end_is_booted_again(boot: Boot, capfd: pytest.CaptureFixture[str]) -> None:
+    with Guest(Config(mib=256), boot, patience=(0.0, BOOT_SECONDS[1])) as guest:
+        assert guest.banner
+    assert "another boot: " in capfd.readouterr().err
+
+
+def test_a_machine_that_somebody_stopped_is_not_booted_again(boot: Boot) -> None:
+    guest = Guest(Config(mib=256), boot, options=["-S"], patience=(0.0, BOOT_SECONDS[1]))
+    with pytest.raises(TimeoutError):
+        guest.start()
+    guest.stop()
