@@ -1093,7 +1093,8 @@ typedef enum microvmi_aarch64_register microvmi_aarch64_register;
 
 /*
  * What is known of one vCPU's registers. Start from MICROVMI_VCPU_STATE_INIT; the struct may grow. The value of a
- * register that is not known is 0, and its bit is not set: MICROVMI_IS_KNOWN(state, MICROVMI_X86_LSTAR) tells.
+ * register that is not known is 0, and its bit is not set: MICROVMI_IS_KNOWN(state, MICROVMI_X86_LSTAR) tells. Why QEMU
+ * does not tell some, the log says (a warning), and the error of a call that needs them, in QEMU's own words.
  */
 struct microvmi_vcpu_state {
     uint32_t struct_size;  /* in: of the caller's struct, in bytes; out: how much of it was filled */

@@ -49,6 +49,17 @@ def test_a_state_has_what_is_known_and_nothing_else() -> None:
         assert repr(second) == "<VcpuState X86: lstar=0x0, cr3=0x5>"
 
 
+def test_a_register_that_is_not_known_says_why_if_somebody_knows() -> None:
+    state = VcpuState(X86, {"rip": 7}, "the monitor\nrefused")
+    with pytest.raises(KeyError, match=r"lstar is not known: the monitor\\+nrefused"):
+        state["lstar"]
+    with pytest.raises(KeyError, match=r"^'nonsense'$"):
+        state["nonsense"]
+    with pytest.raises(KeyError, match=r"^'lstar'$"):
+        VcpuState(X86, {"rip": 7})["lstar"]
+    assert (state["rip"], state.get("lstar"), "lstar" in state, len(state)) == (7, None, False, 1)
+
+
 def test_what_is_not_known_is_0_in_the_frozen_struct_only() -> None:
     with machine_of({"efer": 0xD01, "star": 3, "gs_base": 4, "kernel_gs_base": 5}) as machine:
         registers = x86_registers(machine)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from libmicrovmi_py.arch.aarch64 import registers as aarch64
 from libmicrovmi_py.arch.x86 import registers as x86
 from libmicrovmi_py.declare import TYPE_CHECKING
-from libmicrovmi_py.errors import InvalidArgumentError
+from libmicrovmi_py.errors import InvalidArgumentError, escaped
 from libmicrovmi_py.model import Architecture
 
 if TYPE_CHECKING:
@@ -35,17 +35,24 @@ _CLASSES: dict[Architecture, type[Registers]] = {
 class VcpuState(Mapping[str, int]):
     """Values of registers by name, as ``NAMES`` has them; one that is not known is not in it.
 
-    ``architecture`` is that of the vCPU.
+    ``architecture`` is that of the vCPU. ``why_unknown`` is one line about why registers are missing that could be
+    known, ``""`` where there is nothing to say; the ``KeyError`` for one of them has it.
     """
 
-    __slots__ = ("_values", "architecture")
+    __slots__ = ("_values", "architecture", "why_unknown")
 
-    def __init__(self, architecture: Architecture, values: Mapping[str, int]) -> None:
+    def __init__(self, architecture: Architecture, values: Mapping[str, int], why_unknown: str = "") -> None:
         self.architecture = architecture
+        self.why_unknown = escaped(why_unknown)
         self._values = dict(values)
 
     def __getitem__(self, name: str) -> int:
-        return self._values[name]
+        try:
+            return self._values[name]
+        except KeyError:
+            if not self.why_unknown or name not in NAMES[self.architecture]:
+                raise
+            raise KeyError(f"{name} is not known: {self.why_unknown}") from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)

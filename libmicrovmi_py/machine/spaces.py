@@ -6,7 +6,7 @@ from __future__ import annotations
 from libmicrovmi_py.arch.aarch64.paging import page_tables as aarch64_page_tables
 from libmicrovmi_py.arch.x86.paging import page_tables as x86_page_tables
 from libmicrovmi_py.declare import TYPE_CHECKING
-from libmicrovmi_py.errors import InvalidArgumentError
+from libmicrovmi_py.errors import InvalidArgumentError, NotSupportedError
 from libmicrovmi_py.memory.virtual import AddressSpace
 from libmicrovmi_py.model import Architecture
 from libmicrovmi_py.paging import PageTables, Paging
@@ -48,8 +48,13 @@ def _paging(number: int) -> Paging:
 
 
 def of_vcpu(machine: Microvmi, vcpu: int) -> PageTables:
-    """Tables by the registers of a vCPU. Raises ``NotSupportedError`` if these registers are not told."""
+    """Tables by the registers of a vCPU. Raises ``NotSupportedError`` if these registers are not told, and says why."""
     values = machine.read_state(vcpu, unstopped=True)
-    if machine.driver.architecture is Architecture.X86:
-        return x86_page_tables(values)
-    return aarch64_page_tables(values)
+    try:
+        if machine.driver.architecture is Architecture.X86:
+            return x86_page_tables(values)
+        return aarch64_page_tables(values)
+    except NotSupportedError as err:
+        if not values.why_unknown:
+            raise
+        raise NotSupportedError(f"{err} (not known: {values.why_unknown})") from None

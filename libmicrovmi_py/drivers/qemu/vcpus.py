@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from libmicrovmi_py.arch.state import VcpuState
+from libmicrovmi_py.declare import NamedTuple
 from libmicrovmi_py.drivers.control import Phase, RunState
 from libmicrovmi_py.drivers.qemu import armstate, stops, x86state
 from libmicrovmi_py.drivers.qemu.devicestate import Section, StateFile, sections
@@ -19,7 +20,7 @@ from libmicrovmi_py.drivers.qemu.infotext import (
 )
 from libmicrovmi_py.errors import DriverUnavailableError, IoError, NotSupportedError, listed, logger
 from libmicrovmi_py.model import Architecture, asked_vcpus
-from libmicrovmi_py.transport.qmp import QmpClient, QmpHangupError, QmpProtocolError, Question
+from libmicrovmi_py.transport.qmp import QmpClient, QmpCommandError, QmpHangupError, QmpProtocolError, Question
 from libmicrovmi_py.transport.shape import integer, text
 
 _log = logger(__name__)
@@ -35,6 +36,17 @@ _SETTLED = ("efer", "cr4", "gdt_base", "gdt_limit", "idt_base", "idt_limit")
 """Registers that a guest hardly ever changes once it has started: what two looks at a vCPU that runs must agree on."""
 
 _LOW, _ALL = (1 << 32) - 1, (1 << 64) - 1
+
+
+_NOT_NOW = "QEMU's devices are not asked while the machine sleeps, is migrated, or others save or load it"
+_NOT_BELIEVED = "what QEMU saves of this vCPU has a form that is not known here, or is not what its monitor tells"
+
+
+class _Saved(NamedTuple):
+    """What the devices' state has, by QEMU's numbers of the vCPUs; why nothing, or not all, is taken from it."""
+
+    vcpus: dict[int, dict[str, int]]
+    why_not: str
 
 
 class Vcpus:
@@ -88,15 +100,16 @@ def states(
     """What is known of these vCPUs, or of all. ``unstopped``: an x86 one that runs is not stopped for it.
 
     The devices' state tells every register, of all vCPUs at one moment. It is taken where it is understood and agrees
-    with the text; where not the text is, and what that does not have is not known. Raises ``InvalidArgumentError`` for
-    a vCPU that there is not, ``NotSupportedError`` for an architecture that is not known here.
+    with the text; where not the text is, and what that does not have is not known, with the reason. Raises
+    ``InvalidArgumentError`` for a vCPU that there is not, ``NotSupportedError`` for an architecture that is not known
+    here.
     """
     status, migrating, cpus = (client.ask(name) for name in ("query-status", "query-migrate", "query-cpus-fast"))
     everything = client.ask_human("info registers -a") if asked is None else None
     run, vcpus = state_of(stops.word(status)), Vcpus(cpus.records())
     wanted, architecture = asked_vcpus(asked, len(vcpus)), known_architecture(vcpus)
     printed = [] if everything else [_ask_text(client, vcpus, vcpu) for vcpu in wanted]
-    stands, saved = run.phase is not Phase.RUNS, {}
+    stands, saved = run.phase is not Phase.RUNS, _Saved({}, _NOT_NOW)
     unstopped = unstopped and architecture is Architecture.X86  # of others the text does not even have paging
     if stops.may_save(run, stops.migration(migrating)) and (stands or not unstopped):
         saved = _saved(client, file, vcpus, stands=stands)
@@ -105,7 +118,8 @@ def states(
     for place, vcpu in enumerate(wanted):
         index = vcpus.indexes[vcpu]
         part = parts.get(index, "") if everything else printed[place].human()
-        found.append(VcpuState(architecture, chosen(architecture, part, saved.get(index), stands=stands)))
+        values = chosen(architecture, part, saved.vcpus.get(index), stands=stands)
+        found.append(VcpuState(architecture, values, "" if values is saved.vcpus.get(index) else saved.why_not))
     return found
 
 
@@ -125,18 +139,33 @@ def chosen(architecture: Architecture, part: str, saved: dict[str, int] | None, 
     return parse_x86(part)
 
 
-def _saved(
-    client: QmpClient, file: Callable[[], StateFile], vcpus: Vcpus, *, stands: bool
-) -> dict[int, dict[str, int]]:
-    """The registers in the devices' state, by QEMU's number of the vCPU; what cannot be had is logged."""
+def _saved(client: QmpClient, file: Callable[[], StateFile], vcpus: Vcpus, *, stands: bool) -> _Saved:
+    """The registers in the devices' state; what cannot be had is logged."""
     try:
         data = file().save(client, stands=stands)
-        return x86_of(data, vcpus) if vcpus.architecture is Architecture.X86 else aarch64_of(data, vcpus)
+        found = x86_of(data, vcpus) if vcpus.architecture is Architecture.X86 else aarch64_of(data, vcpus)
     except (QmpHangupError, QmpProtocolError):
         raise
+    except QmpCommandError as err:
+        why = f"{err}{_blockers(client)}"
     except (IoError, DriverUnavailableError) as err:
-        _log.warning("registers that only the devices' state has are not known: %s", err)
-        return {}
+        why = str(err)
+    else:
+        return _Saved(found, _NOT_BELIEVED)
+    _log.warning("registers that only the devices' state has are not known: %s", why)
+    return _Saved({}, why)
+
+
+def _blockers(client: QmpClient) -> str:
+    """What stands in the way of saving this machine, in QEMU's words (QEMU 6 and later), to be added to its refusal."""
+    try:
+        told = client.record("query-migrate").get("blocked-reasons", [])
+        reasons = [text(reason, "what blocks migrations") for reason in told] if isinstance(told, list) else []
+    except (QmpHangupError, QmpProtocolError):
+        raise
+    except IoError:
+        return ""
+    return f" (migrations are blocked: {listed(reasons, separator='; ')})" if reasons else ""
 
 
 def x86_of(data: bytes, vcpus: Vcpus) -> dict[int, dict[str, int]]:

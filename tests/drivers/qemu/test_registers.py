@@ -104,6 +104,41 @@ def test_a_state_that_qemu_refuses_leaves_what_the_monitor_prints(tmp_path: Path
         assert machine.status() == "paused"
 
 
+@pytest.mark.parametrize(
+    ("reasons", "told"),
+    [
+        ('["a disk of this kind", "a device of that\\nkind"]', r"a disk of this kind; a device of that\\+nkind"),
+        ("[]", ""),
+        ("[7]", ""),
+        ("5", ""),
+    ],
+)
+@fake("refuse=xen-save-devices-state")
+def test_a_register_that_qemu_does_not_save_says_why(
+    machine: QemuWithMonitor, paused: Microvmi, reasons: str, told: str
+) -> None:
+    machine.execute("play-answer", to="query-migrate", answer=f'{{"blocked-reasons": {reasons}}}')
+    state = paused.read_state(0)
+    why = "lstar is not known: QEMU refused xen-save-devices-state: not now"
+    with pytest.raises(KeyError, match=why + (rf" \(migrations are blocked: {told}\)" if told else "'$")):
+        state["lstar"]
+    assert dict(state) == PRINTED
+
+
+@pytest.mark.parametrize("options", [("-fake", f"state={how}") for how in ("stale", "version")])
+def test_a_register_of_a_state_that_is_not_believed_says_so(vm: Microvmi) -> None:
+    with pytest.raises(KeyError, match="lstar is not known: what QEMU saves of this vCPU"):
+        vm.read_state(0)["lstar"]
+
+
+def test_a_register_of_a_machine_that_is_being_saved_says_so(machine: QemuWithMonitor, vm: Microvmi) -> None:
+    machine.execute("play-state", status="save-vm")
+    with pytest.raises(KeyError, match="lstar is not known: QEMU's devices are not asked"):
+        vm.read_state(0)["lstar"]
+    machine.execute("play-state", status="running")
+    assert vm.read_state(0)["lstar"] == FIRST["lstar"]
+
+
 @pytest.mark.parametrize("state", ["suspended", "io-error", "save-vm", "inmigrate"])
 def test_a_machine_that_must_not_be_stopped_for_it_is_not(machine: QemuWithMonitor, vm: Microvmi, state: str) -> None:
     machine.execute("play-state", status=state)
