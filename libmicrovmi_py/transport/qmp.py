@@ -112,6 +112,10 @@ class QmpClient:
         """Hang up."""
         self._sock.close()
 
+    def fileno(self) -> int:
+        """The socket's descriptor: it is readable when an event came, or anything else."""
+        return self._sock.fileno()
+
     def begin(self, deadline: Deadline) -> None:
         """The next operation, which has to be done before ``deadline``."""
         self._deadline = deadline

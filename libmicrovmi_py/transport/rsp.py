@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import select
 import socket
 
-from libmicrovmi_py.errors import IoError, TimeoutExpiredError
+from libmicrovmi_py.declare import Protocol
+from libmicrovmi_py.errors import IoError, MicrovmiError, TimeoutExpiredError
 from libmicrovmi_py.transport.deadline import Deadline
 from libmicrovmi_py.transport.shape import shown
 
@@ -19,19 +21,41 @@ _CHUNK = 4096
 _PIECE = 0xFFB
 """Bytes of a description that are asked for at a time: what fits into a packet with its framing."""
 
+_LOOK = 20
+"""Milliseconds that an answer is waited for before the watch looks; one takes less than one."""
+
+_ARRIVES = 0.02
+"""Seconds within which an answer comes that comes at all."""
+
 _ACKNOWLEDGED = b"+"
 _ESCAPE, _ESCAPED = b"}", 0x20
+
+
+class Watch(Protocol):
+    """Who tells whether the machine still stands."""
+
+    def fileno(self) -> int:
+        """What becomes readable when there may be something to tell; -1 for nothing."""
+
+    def look(self) -> None:
+        """Raise a ``MicrovmiError`` if the machine ran meanwhile."""
 
 
 class RspClient:
     """One connection to a stub whose machine stands. Every call raises ``IoError`` for an answer that is none, and for
     a peer that hangs up, ``TimeoutExpiredError`` after ``deadline``. Owns the socket.
+
+    A machine that runs is stopped by what it is sent, and swallows it. ``watch`` is asked while an answer is waited
+    for; with its error the connection is over, so that nothing more stops the machine.
     """
 
-    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
+    def __init__(self, sock: socket.socket, deadline: Deadline, watch: Watch | None = None) -> None:
         self._sock = sock
         self._deadline = deadline
+        self._watch = watch
         self._received = bytearray()
+        self.swallowed = False
+        """Whether the machine ran, and what was sent to it stopped it."""
 
     def close(self) -> None:
         """Hang up."""
@@ -41,9 +65,7 @@ class RspClient:
         """Send a packet and take the answer. A stop that is told before it, unasked, is skipped."""
         data = packet.encode()
         self._send(b"+$%b#%02x" % (data, _checksum(data)))
-        while (answer := self._packet())[:1] in ("T", "S"):
-            pass
-        return answer
+        return self._answer()
 
     def order(self, packet: str) -> None:
         """Send a packet that has to be answered by ``OK``."""
@@ -79,6 +101,11 @@ class RspClient:
         """Make ``value`` that of a register; that the stub says so proves nothing."""
         self.order(f"P{number:x}={value.to_bytes(size, 'little').hex()}")
 
+    def _answer(self) -> str:
+        while (answer := self._packet())[:1] in ("T", "S"):
+            pass
+        return answer
+
     def _packet(self) -> str:
         """The next packet: what stands between ``$`` and ``#``, if the checksum behind it is right."""
         while True:
@@ -98,7 +125,34 @@ class RspClient:
         plain, *escaped = data.split(_ESCAPE)
         return (plain + b"".join(bytes([each[0] ^ _ESCAPED]) + each[1:] for each in escaped if each)).decode("latin-1")
 
+    def _wait(self, watch: Watch) -> None:
+        """Wait for something to receive, as long as the machine stands."""
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        if watch.fileno() >= 0:
+            poll.register(watch.fileno(), select.POLLIN)
+        while self._sock.fileno() not in dict(poll.poll(min(_LOOK, 1000 * self._time_left()))):
+            try:
+                watch.look()
+            except MicrovmiError:
+                self._leave()
+                raise
+
+    def _leave(self) -> None:
+        """Hang up, having waited for what becomes of the packet that was sent last."""
+        self._deadline, self._watch = Deadline(_ARRIVES), None
+        try:
+            self._answer()
+        except TimeoutExpiredError:
+            self.swallowed = True
+        except IoError:
+            pass  # the stub is gone: it stops nothing
+        finally:
+            self.close()
+
     def _receive(self) -> None:
+        if self._watch:
+            self._wait(self._watch)
         try:
             self._sock.settimeout(self._time_left())
             data = self._sock.recv(_CHUNK)

@@ -110,7 +110,10 @@ class Machine:
         from drivers.qemu.fake_vcpus import Vcpus
 
         self.vcpus = Vcpus(self.fakes)
+        self.vcpus.tell, self.vcpus.runs = self.tell, lambda: self.status == "running"
         self.status = "prelaunch" if "-S" in argv else "running"
+        self.client: socket.socket | None = None
+        self.sending = threading.Lock()
         self.played: dict[str, Any] = {}
         self.log: list[list[str]] = []
         self.gone: list[Block] = []
@@ -282,6 +285,7 @@ class Machine:
 
     def talk(self, client: socket.socket) -> None:
         self.send(client, {"QMP": {"version": {}, "capabilities": []}})
+        self.client = client
         log: list[str] = []
         self.log.append(log)
         for line in self.lines(client):
@@ -318,7 +322,14 @@ class Machine:
             return {"error": {"class": "GenericError", "desc": str(err)}}
 
     def send(self, client: socket.socket, message: dict[str, Any]) -> None:
-        client.sendall(self.frame(message))
+        with self.sending:
+            client.sendall(self.frame(message))
+
+    def tell(self, event: str) -> None:
+        """The machine stops or runs, and the client that came last hears of it."""
+        self.status = "paused" if event == "STOP" else "running"
+        assert self.client
+        self.send(self.client, {"event": event, "timestamp": {}})
 
 
 def as_it_is(message: dict[str, Any]) -> bytes:

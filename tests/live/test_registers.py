@@ -9,6 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from libmicrovmi_py import Microvmi
 from libmicrovmi_py.arch.aarch64.registers import Aarch64Registers
 from libmicrovmi_py.arch.x86.registers import STATE
 from libmicrovmi_py.drivers.qemu import stub
-from libmicrovmi_py.errors import DriverUnavailableError, NotSupportedError
+from libmicrovmi_py.errors import DriverUnavailableError, IoError, NotSupportedError
 
 from .firmware import need_qemu
 from .registers_guest import (
@@ -195,14 +197,16 @@ def test_nothing_of_a_write_is_left_in_qemu(vm: Microvmi, machine: Tiny) -> None
     assert machine.status() == "running"
 
 
-def let_run(vm: Microvmi, machine: Tiny, *, connected: bool) -> None:
-    """Somebody lets the machine run just before the stub is opened, or while it is open."""
+def let_run(vm: Microvmi, machine: Tiny, *, connected: bool, stopped: bool = False) -> None:
+    """Somebody lets the machine run just before the stub is opened, or while it is open, and may stop it again."""
     with vm.driver._session() as client:  # type: ignore[attr-defined]
         if not connected:
             machine.monitor.execute("cont")
         with stub.opened(client, ()) as rsp:
             if connected:
                 machine.monitor.execute("cont")
+            if stopped:
+                machine.monitor.execute("stop")
             rsp.order("Hg1")
 
 
@@ -211,10 +215,37 @@ def test_a_machine_that_others_let_run_meanwhile_is_not_left_stopped(
     vm: Microvmi, machine: Tiny, connected: bool
 ) -> None:
     vm.pause()
+    began = time.monotonic()
     with pytest.raises(DriverUnavailableError, match="somebody else let the machine run"):
         let_run(vm, machine, connected=connected)
+    assert time.monotonic() - began < 1.0  # a part of the time limit is 2.5 s
     assert machine.status() == "running"
     vm.resume()
+
+
+def test_a_stop_of_others_is_not_taken_back(vm: Microvmi, machine: Tiny) -> None:
+    vm.pause()
+    with pytest.raises(DriverUnavailableError, match="somebody else let the machine run"):
+        let_run(vm, machine, connected=True, stopped=True)
+    assert machine.status() == "paused"
+    assert not [each for each in machine.monitor.execute("query-chardev") if "microvmi" in each["label"]]
+    machine.monitor.execute("cont")
+
+
+def test_the_machine_runs_on_whenever_others_let_it_run(vm: Microvmi, machine: Tiny) -> None:
+    """Whatever moment of a write they find."""
+    refused = 0
+    for number in range(24):
+        vm.pause()
+        cont = threading.Timer(0.0005 * number, machine.monitor.execute, ("cont",))
+        cont.start()
+        try:
+            vm.write_state({"rbx": number, "rcx": number, "rdx": number, "rsi": number})
+        except (DriverUnavailableError, IoError):
+            refused += 1
+        cont.join()
+        assert machine.status() == "running"
+    assert refused
 
 
 def test_a_character_device_that_a_killed_program_had_just_made_is_removed(vm: Microvmi) -> None:

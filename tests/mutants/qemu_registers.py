@@ -65,6 +65,20 @@ MUTANTS = (
     ),
     Mutant(
         f"{QEMU}/stub.py",
+        '    if rsp.swallowed and stops.word(client.ask("query-status")) == "paused":\n',
+        '    if stops.word(client.ask("query-status")) == "paused":\n',
+        "a machine that others stopped is let run after a write",
+        (f"{REGISTERS}::test_what_others_do_with_the_machine_meanwhile_counts",),
+    ),
+    Mutant(
+        RSP,
+        "        if self._watch:\n            self._wait(self._watch)\n",
+        "",
+        "a machine that others let run during a write stands until the time is over",
+        (f"{REGISTERS}::test_what_others_do_with_the_machine_meanwhile_counts",),
+    ),
+    Mutant(
+        f"{QEMU}/stub.py",
         "        if label in others:\n",
         "        if label == others:\n",
         "a write takes the user's debugger's stub away",

@@ -10,10 +10,11 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from libmicrovmi_py.declare import NamedTuple
+from libmicrovmi_py.drivers.control import Phase
 from libmicrovmi_py.drivers.qemu import stops
 from libmicrovmi_py.errors import DriverUnavailableError, IoError, MicrovmiError
 from libmicrovmi_py.transport.fds import StandardStreamsHeld
-from libmicrovmi_py.transport.qmp import QmpClient
+from libmicrovmi_py.transport.qmp import QmpClient, Question
 from libmicrovmi_py.transport.rsp import RspClient
 from libmicrovmi_py.transport.shape import decimal, shown, text
 
@@ -37,27 +38,43 @@ class StubRegister(NamedTuple):
     size: int
 
 
+class _Watch:
+    """Whether the machine stands, by the events of its monitor and by its state; events come before a reply."""
+
+    def __init__(self, client: QmpClient) -> None:
+        self._client = client
+
+    def fileno(self) -> int:
+        return self._client.fileno()
+
+    def look(self) -> None:
+        """Raises ``DriverUnavailableError`` for a machine that runs, or ran since the stub was opened."""
+        if _runs(self._client.ask("query-status")) or self._client.run_event:
+            raise _ran()
+
+
 @contextmanager
 def opened(client: QmpClient, others: Collection[str]) -> Iterator[RspClient]:
     """The stub for the length of a ``with`` block. It must not be told to run the machine, nor to stop it anywhere.
 
     ``others`` are names that the character devices of other stubs may have. Raises ``DriverUnavailableError`` if
-    somebody else has the stub, and at the end for a machine that somebody let run meanwhile. If the connection breaks,
-    a character device stays with QEMU that stops nothing; the next use of the stub removes it.
+    somebody else has the stub, and for a machine that somebody let run meanwhile: at once if an answer is waited for,
+    else at the end. If the connection breaks, a character device stays with QEMU that stops nothing; the next use of
+    the stub removes it.
     """
     _make_room(client, others)
     client.run_event = ""
     with contextlib.ExitStack() as stack:
-        stack.callback(_check_stood, client)
         with StandardStreamsHeld():
             ours, theirs = socket.socketpair()
-        rsp = RspClient(ours, client.share(_PARTS))
+        rsp = RspClient(ours, client.share(_PARTS), _Watch(client))
+        stack.callback(_check_stood, client, rsp)
         stack.callback(rsp.close)
         with theirs:
             client.hand_over(theirs.fileno(), "getfd", fdname=_NAME).result()
         _add(client)
         stack.callback(_detach, client)
-        _attach(client)
+        _attach(client, rsp)
         rsp.ask("qSupported:multiprocess-")
         yield rsp
 
@@ -100,10 +117,21 @@ def _add(client: QmpClient) -> None:
         raise
 
 
-def _attach(client: QmpClient) -> None:
-    answer = client.human(f"gdbserver chardev:{_NAME}")
+def _attach(client: QmpClient, rsp: RspClient) -> None:
+    """Have QEMU connect, which stops a machine that runs. Raises ``DriverUnavailableError`` for one that ran.
+
+    QEMU takes at most one command of another client between two of ours, so that a machine that stood before ours and
+    stopped since was let run by others and stopped by us.
+    """
+    status, order = client.ask("query-status"), client.ask_human(f"gdbserver chardev:{_NAME}")
+    runs, earlier = _runs(status), client.run_event
+    client.run_event = ""
+    answer = order.human()
     if not answer.startswith("Waiting"):
         raise IoError(f"QEMU opens no debugger's stub: {shown(answer.strip())}")
+    rsp.swallowed = runs or bool(client.run_event)
+    if rsp.swallowed or earlier:
+        raise _ran()
 
 
 def _detach(client: QmpClient) -> None:
@@ -111,12 +139,20 @@ def _detach(client: QmpClient) -> None:
         _remove(client)
 
 
-def _check_stood(client: QmpClient) -> None:
-    """The stub stops a machine that runs when it is connected, and at each byte: then it runs again, and it is told."""
-    if client.run_event == "STOP" and stops.word(client.ask("query-status")) == "paused":
+def _check_stood(client: QmpClient, rsp: RspClient) -> None:
+    """Let a machine run that ran, and that the stub stopped; one that somebody else stopped after that stands."""
+    if rsp.swallowed and stops.word(client.ask("query-status")) == "paused":
         client.execute("cont")
-    if client.run_event:
-        raise DriverUnavailableError("somebody else let the machine run while its registers were written: pause it")
+    if rsp.swallowed or client.run_event:
+        raise _ran()
+
+
+def _runs(status: Question) -> bool:
+    return stops.run_state(stops.word(status)).phase in (Phase.RUNS, Phase.PASSING)
+
+
+def _ran() -> DriverUnavailableError:
+    return DriverUnavailableError("somebody else let the machine run while its registers were written: pause it")
 
 
 def registers(rsp: RspClient) -> dict[str, StubRegister]:

@@ -4,6 +4,8 @@
 ``-fake state=WHAT`` spoils the devices' state: ``garbage``, ``stale`` (registers of another moment), ``version``.
 ``-fake stub=WHAT`` spoils the debugger's stub: ``closed`` (QEMU opens none), ``deaf``, ``hangs-up``, ``garbage``,
 ``another`` (vCPU than was asked for), ``keeps`` (it takes every value and keeps its own), ``refuses`` (to write cr8).
+Or others let the machine run: ``run-before`` the stub is connected, ``run-attached`` (as it is), ``run-within`` (as the
+second register is written), ``run-after`` the first was; with ``-stopped`` behind it they also stop it again at once.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import os
 import re
 import socket
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from drivers.qemu.device_states import GENERAL, SEGMENTS, state, text, vcpu
@@ -54,6 +57,9 @@ class Vcpus:
             self.devices[self.fakes["gdb"]] = {"frontend-open": True, "filename": "disconnected:tcp:0.0.0.0:1234"}
         self.stub: socket.socket | None = None
         self.saved = 0
+        self.tell: Callable[[str], object] = str
+        """Have the machine stop (``STOP``) or run (``RESUME``), and tell its client."""
+        self.runs: Callable[[], bool] = bool
 
     def execute(self, command: str, arguments: dict[str, Any]) -> Any:
         """The answer of a command that is about registers; ``None`` if it is about something else."""
@@ -69,6 +75,21 @@ class Vcpus:
         if line.startswith("gdbserver "):
             return self._gdbserver(line.split()[1])
         return None
+
+    def let_run(self, when: str) -> None:
+        """Others do, if that is to be played."""
+        how = self.fakes.get("stub", "").removeprefix("run-")
+        if how.removesuffix("-stopped") == when:
+            self.tell("RESUME")
+            if how.endswith("-stopped"):
+                self.tell("STOP")
+
+    def stop_if_running(self) -> bool:
+        """As whatever comes from a debugger stops the machine; whether it ran."""
+        ran = self.runs()
+        if ran:
+            self.tell("STOP")
+        return ran
 
     # ------------------------------------------------------------------------------------------------ devices' state
 
@@ -123,6 +144,7 @@ class Vcpus:
         assert not backend["server"]
         self.stub = socket.socket(fileno=self.named.pop(backend["addr"]["data"]["str"]))
         self.devices[arguments["id"]] = {"frontend-open": False, "filename": "unix:"}
+        self.let_run("before")
         return {}
 
     def chardev_remove(self, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -143,6 +165,8 @@ class Vcpus:
             return f"Could not open gdbserver on device '{device}'\r\n"
         self.devices[label]["frontend-open"] = True
         assert self.stub is not None
+        self.let_run("attached")
+        self.stop_if_running()
         threading.Thread(target=Stub(self, self.stub).serve, daemon=True).start()
         return f"Waiting for gdb connection on device '{device}'\r\n"
 
@@ -155,6 +179,7 @@ class Stub:
         self.sock = sock
         self.index = 0
         self.how = machine.fakes.get("stub", "")
+        self.written = 0
 
     def serve(self) -> None:
         data = b""
@@ -170,10 +195,15 @@ class Stub:
                     self._answer(match[1].decode())
 
     def _answer(self, packet: str) -> None:
-        if self.how == "deaf":
+        self.written += packet[0] == "P"
+        if packet[0] == "P" and self.written == 2:
+            self.machine.let_run("within")
+        if self.how == "deaf" or self.machine.stop_if_running():
             return
         self.sock.sendall(b"+")
         self._send("\x00garbage" if self.how == "garbage" else self._result(packet))
+        if packet[0] == "P" and self.written == 1:
+            self.machine.let_run("after")
 
     def _send(self, packet: str) -> None:
         data = packet.encode()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -292,3 +293,31 @@ def test_a_stub_in_trouble_is_told_and_ended(
     assert dict(paused.read_state(0)) == FIRST
     assert machine.execute("play-count")["devices"] == 0
     assert machine.status() == "paused"
+
+
+@pytest.mark.parametrize(
+    ("options", "status"),
+    [
+        (("-fake", f"stub=run-{when}{stopped}"), "paused" if stopped else "running")
+        for when in ("before", "within", "after")
+        for stopped in ("", "-stopped")
+    ]
+    + [(("-fake", "stub=run-attached"), "running")],
+)
+def test_what_others_do_with_the_machine_meanwhile_counts(
+    machine: QemuWithMonitor, paused: Microvmi, status: str
+) -> None:
+    began = time.monotonic()
+    with pytest.raises(DriverUnavailableError, match="somebody else let the machine run"):
+        paused.write_state({"rbx": 1, "rcx": 2})
+    assert time.monotonic() - began < 1.0  # a part of the time limit is 2.5 s
+    assert machine.status() == status
+    assert machine.execute("play-count")["devices"] == 0
+
+
+@fake("stub=run-within")
+def test_nothing_is_put_back_into_a_machine_that_ran_on(paused: Microvmi) -> None:
+    with pytest.raises(DriverUnavailableError):
+        paused.write_state({"rbx": 1, "rcx": 2})
+    state = paused.read_state(0)
+    assert (state["rbx"], state["rcx"]) == (1, FIRST["rcx"])
