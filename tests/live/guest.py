@@ -100,9 +100,14 @@ class Guest:
         return f"vmi://qemu/?vm_name={self.name}"
 
     @property
+    def console(self) -> str:
+        """What the guest printed so far."""
+        return self._console.read_text(errors="replace")
+
+    @property
     def banner(self) -> str:
         """What the guest's kernel calls itself, by its own word, see :func:`banner_of`."""
-        return banner_of(self._console.read_text())
+        return banner_of(self.console)
 
     def _machine(self) -> list[str]:
         common = [
@@ -167,7 +172,7 @@ class Guest:
         return True
 
     def _is_up(self) -> bool:
-        return initramfs.READY in self._console.read_text(errors="replace")
+        return initramfs.READY in self.console
 
     def _wait(self, what: str, seconds: float, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + seconds
@@ -175,7 +180,7 @@ class Guest:
             if self._process.poll() is not None:
                 raise RuntimeError(f"QEMU ended: {self._log.read_text(errors='replace')}")
             if time.monotonic() > deadline:
-                raise TimeoutError(f"no sign of {what} after {seconds} s: {self._console.read_text()[-2000:]}")
+                raise TimeoutError(f"no sign of {what} after {seconds} s: {self.console[-2000:]}")
             time.sleep(0.02)
 
     def stop(self) -> None:

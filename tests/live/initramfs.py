@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from .cpio import Archive
@@ -18,6 +19,9 @@ BANNER = "microvmi-live: this line lies in the guest's memory {name}"
 
 PATTERN_SIZE = 1 << 20
 
+SETUP = "/setup"
+"""A script that is run before that, if there is one."""
+
 INIT = f"""#!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin
@@ -28,6 +32,7 @@ mount -t tmpfs tmpfs /tmp
 name=$(sed 's/.*live_name=//; s/ .*//' /proc/cmdline)
 yes "{BANNER.format(name="$name")}" | head -c {PATTERN_SIZE} > /tmp/pattern
 cat /proc/version > /dev/console
+[ ! -e {SETUP} ] || . {SETUP}
 echo "{READY}" > /dev/console
 counter=0
 while true; do
@@ -38,12 +43,14 @@ done
 """
 
 
-def build(busybox: Path, target: Path) -> None:
-    """Write the initramfs to ``target``."""
+def build(busybox: Path, target: Path, files: Mapping[str, bytes] | None = None) -> None:
+    """Write the initramfs to ``target``; ``files`` are more files, by their paths."""
     archive = Archive()
     for name in ("/bin", "/dev", "/proc", "/sys", "/tmp"):
         archive.directory(name)
     archive.device("/dev/console", 5, 1)
     archive.file("/bin/busybox", busybox.read_bytes(), program=True)
     archive.file("/init", INIT.encode(), program=True)
+    for path, content in (files or {}).items():
+        archive.file(path, content)
     target.write_bytes(archive.to_bytes())
