@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from pagetables import KIB, Tables
+from programs import Programs
 
 NOT_MAPPED, READ_ONLY, INVALID_ARGUMENT, INVALID_CONTEXT = 6, 11, 1, 2
 TABLES, PAGES = 0x40000, 0x10000
@@ -357,3 +358,24 @@ def test_a_dump_refuses_a_write(lib: Any, stubs: ModuleType, opened: Open, tmp_p
     guest.context = opened(f"vmi://dump/?path={path}&format=raw")
     assert guest.write(HIGH, b"12345678") == READ_ONLY
     assert guest.write(HIGH + 0x1000, b"12345678") == NOT_MAPPED
+
+
+@pytest.mark.parametrize(("kept", "paused_calls"), [("", 0), ("&cache=0", 1)])
+def test_words_take_one_system_call_and_scattered_pages_one_a_level(
+    lib: Any,
+    stubs: ModuleType,
+    opened: Open,
+    start_machine: Callable[..., str],
+    programs: Programs,
+    kept: str,
+    paused_calls: int,
+) -> None:
+    """Of a machine in another process; running, and paused, where translations and pages are kept or nothing is."""
+    uri = start_machine("-fake", "private")
+    guest = Guest(lib, stubs, opened(uri))
+    step = 0x1F000
+    for index in range(257):
+        guest.tables.map(HIGH + index * step, PAGES + (index * 7 % 48) * 4 * KIB)
+    guest.write_tables()
+    program = programs.foreign("system-calls", linked=True)
+    programs.run(program, uri + kept, hex(guest.tables.base), hex(HIGH), hex(step), paused_calls)

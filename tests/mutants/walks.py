@@ -77,4 +77,11 @@ MUTANTS = (
         "a read at the end of all addresses goes on at address 0",
         (f"{WAYS}::test_nothing_goes_on_at_address_0",),
     ),
+    Mutant(
+        f"{HERE}/path.c",
+        "    if (path->tag == mvi_kept_tag(address, key) && mvi_path_take",
+        "    if (path->tag != mvi_kept_tag(address, key) && mvi_path_take",
+        "a word of a machine that runs is walked to again each time",
+        (f"{WAYS}::test_words_take_one_system_call_and_scattered_pages_one_a_level",),
+    ),
 )
