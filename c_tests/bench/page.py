@@ -47,7 +47,8 @@ READING = """
   guest with firmware only. A *bare walk* is a C function that loads an entry a level and tests what it must to be
   right; of a whole kernel half it is one that makes the same list. Of private RAM a hot read of a machine that runs
   takes five pieces in one call, the bytes and each entry that led there; its partner is a call with one piece. The
-  Python rows have physical reads of the same bytes, by the same classes, beside them.
+  Python rows have physical reads of the same bytes, by the same classes, beside them; those of *frames* are of the
+  driver `fake`, whose frames Python reads one by one: a word takes five, one for each level and its own.
 - A start is a process's CPU time, that of the kernel included, from `exec` to its end.
 - Idle guests are dumped before anything else reads them: by `mem-dump`, by a loop over all addresses, and by one that
   reads what `SEEK_DATA` finds; of three times, as of 20 openings, the quickest counts. Growth is that of the blocks of

@@ -101,6 +101,9 @@ class Bench:
             if self.wants("frames"):
                 with self.part(name):
                     add("", measure(programs, seconds / 2))
+        if self.wants("frames"):
+            with self.part("address spaces of frames"):
+                add("", run_python("spaces.py", self.options.package, "frames", seconds))
         if self.wants("latency"):
             with self.part("latency"):
                 add("", programs.run("beside", programs.library, simulators.FAKE, 2 * seconds))

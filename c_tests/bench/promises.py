@@ -189,6 +189,8 @@ SPACES = [
     Row("Python: read_virtual of 8 B", "Python read_virtual of 8 B", "read_physical"),
     Row("Python: seek and read of 8 B, virtual", "Python seek and read of 8 B, virtual", "seek and read, physical"),
     Row("Python: 256 virtual pages by read_batch", "Python 256 virtual pages", "read_physical_batch", 1.5),
+    Row("Python, frames: read_virtual of 8 B", "Python, frames: read_virtual of 8 B", "read_physical", 7),
+    Row("Python, frames: 256 virtual pages", "Python, frames: 256 virtual pages", "read_physical_batch", 3),
 ]
 
 KDUMP = [Row(f"kdump, zlib: {text}", f"kdump {text}", "zlib of a page") for text in ("8 B", "4 KiB", "open")]

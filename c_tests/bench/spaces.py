@@ -4,12 +4,15 @@
 spaces.py PACKAGE URI START SECONDS
     prints pairs (see bench.h), in ns per call; at START are the tables that virtual.c leaves: 64 MiB from FIRST on,
     each page of which begins with its number
+spaces.py PACKAGE frames SECONDS
+    the same of a driver that reads frame by frame, the one without a hypervisor, into which it writes such tables
 """
 
 from __future__ import annotations
 
 import importlib
 import random
+import struct
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -21,6 +24,7 @@ BATCH = 256
 WORDS = 256
 FIRST = 0xFFFF_8880_0000_0000
 PAGES = (64 << 20) // PAGE
+FRAMES = f"vmi://fake/?size={(PAGES + 64) * PAGE:#x}"
 
 
 class Way(NamedTuple):
@@ -82,20 +86,43 @@ def ways(machine: Any, space: Any) -> list[Way]:
     ]
 
 
-def main(package: str, uri: str, start: str, seconds: str) -> None:
+def lay_tables(machine: Any) -> int:
+    """Map all but the last 64 frames from FIRST on, in no order; the base of the tables, which lie in these."""
+    frames = random.Random(3).sample(range(PAGES), PAGES)
+    root, upper, middle, *lowest = ((PAGES + number) * PAGE for number in range(3 + PAGES // 512))
+    _write_entries(machine, root + 8 * (FIRST >> 39 & 511), [upper])
+    _write_entries(machine, upper + 8 * (FIRST >> 30 & 511), [middle])
+    _write_entries(machine, middle + 8 * (FIRST >> 21 & 511), lowest)
+    for number, table in enumerate(lowest):
+        _write_entries(machine, table, [frame * PAGE for frame in frames[512 * number : 512 * (number + 1)]])
+    return root
+
+
+def _write_entries(machine: Any, address: int, places: list[int]) -> None:
+    machine.write_physical(address, struct.pack(f"<{len(places)}Q", *(place | 3 for place in places)))
+
+
+def measure(kind: str, machine: Any, start: int, seconds: float) -> None:
+    """Print a pair of each way."""
+    compared = ways(machine, machine.address_space(start))
+    for way in compared:
+        if way.ours() != way.partner():
+            sys.exit(f"{way.name} does not read what is there")
+        samples = pairs.take_turns(
+            lambda way=way: pairs.timed(way.ours), lambda way=way: pairs.timed(way.partner), seconds / len(compared)
+        )
+        pairs.print_pair(f"{kind} {way.name}", samples, way.calls)
+
+
+def main(package: str, uri: str, *rest: str) -> None:
     sys.path.insert(0, package)
     microvmi = importlib.import_module("libmicrovmi_py")
-    with microvmi.Microvmi.open(uri) as machine:
-        compared = ways(machine, machine.address_space(int(start)))
-        for way in compared:
-            if way.ours() != way.partner():
-                sys.exit(f"{way.name} does not read what is there")
-            samples = pairs.take_turns(
-                lambda way=way: pairs.timed(way.ours),
-                lambda way=way: pairs.timed(way.partner),
-                float(seconds) / len(compared),
-            )
-            pairs.print_pair(f"Python {way.name}", samples, way.calls)
+    if uri == "frames":
+        with microvmi.Microvmi.open(FRAMES) as machine:
+            measure("Python, frames:", machine, lay_tables(machine), float(rest[0]))
+    else:
+        with microvmi.Microvmi.open(uri) as machine:
+            measure("Python", machine, int(rest[0]), float(rest[1]))
 
 
 if __name__ == "__main__":

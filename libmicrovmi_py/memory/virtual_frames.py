@@ -19,6 +19,7 @@ from libmicrovmi_py.memory.translation import (
     virtual_error,
 )
 from libmicrovmi_py.memory.walks import Walks
+from libmicrovmi_py.model import PAGE_SIZE
 from libmicrovmi_py.transport.native import give_way, native
 
 if TYPE_CHECKING:
@@ -87,12 +88,29 @@ class FrameVirtual:
         """How much there is from the start, and why it is not all."""
         check_virtual(address)
         done = ready or self._read_here(address, buffer)
-        for runs in self._plan(address, done, len(buffer)):
+        plan = self._plan(address, done, len(buffer))
+        if not done and _in_frame(address, buffer):
+            walks = self._walk((address,))
+            if self._read_in_frame(walks.physical[0], buffer):
+                return len(buffer), None
+            plan = iter([_runs(address, walks, range(1), len(buffer))])
+        for runs in plan:
             done, error = self._put_together(address, buffer, runs, self._read_runs(runs, buffer))
             if error is not None:
                 return done, error
             give_way()
         return done, None
+
+    def _read_in_frame(self, physical: int | None, buffer: memoryview) -> bool:
+        """The most frequent read, of what lies in one frame; false if there is anything to tell of it."""
+        if physical is None:
+            return False
+        try:
+            self._frames.read_within(physical, buffer)
+        except AccessError:
+            return False
+        give_way()
+        return True
 
     def _read_here(self, address: int, buffer: memoryview) -> int:
         """How much C reads by itself, from the start."""
@@ -118,7 +136,7 @@ class FrameVirtual:
         if len(there) == 1:
             run, physical = there[0]
             return iter([(None, read_one(self._frames.read_into, (physical, buffer[run.begin : run.end])))])
-        views = [memoryview(bytearray(run.end - run.begin)) for run, _ in there]
+        views = [_room(run) for run, _ in there]
         requests = [(physical, view) for (_, physical), view in zip(there, views, strict=True)]
         return iter(zip(views, self._frames.read_batch(requests), strict=True))
 
@@ -225,26 +243,41 @@ class FrameVirtual:
     def _read_group(self, group: Sequence[Request]) -> list[Result]:
         if len(group) < 2:
             return [Result(*self._read(address, view, 0)) for address, view in group]
-        starts = [self._starts(address, min(address + len(view), _END)) if view else [] for address, view in group]
+        starts = [self._starts_of(address, view) for address, view in group]
         walks, first = self._walk([at for item in starts for at in item]), 0
         plans = []
         for (address, view), item in zip(group, starts, strict=True):
             own, first = range(first, first + len(item)), first + len(item)
-            plans.append(_runs(address, walks, own, min(len(view), _END - address)) + _behind(address, len(view)))
-        read = self._read_plans(plans)
+            if _in_frame(address, view):
+                plans.append([_Run(0, len(view), walks.physical[own.start], walks, own.start)])
+            else:
+                plans.append(_runs(address, walks, own, min(len(view), _END - address)) + _behind(address, len(view)))
+        return self._read_plans(group, plans)
+
+    def _starts_of(self, address: int, view: memoryview) -> Sequence[int]:
+        if _in_frame(address, view):
+            return (address,)
+        return self._starts(address, min(address + len(view), _END)) if view else ()
+
+    def _read_plans(self, group: Sequence[Request], plans: Sequence[Sequence[_Run]]) -> list[Result]:
+        """Read what is planned of each request, in one trip for all."""
+        wanted = [
+            [(run.physical, view if len(plan) == 1 else _room(run)) for run in plan if run.physical is not None]
+            for plan, (_, view) in zip(plans, group, strict=True)
+        ]
+        results = iter(self._frames.read_batch([piece for pieces in wanted for piece in pieces]))
         return [
-            Result(*self._put_together(address, view, plan, read_of_plan))
-            for (address, view), plan, read_of_plan in zip(group, plans, read, strict=True)
+            self._result(request, plan, pieces, list(itertools.islice(results, len(pieces))))
+            for request, plan, pieces in zip(group, plans, wanted, strict=True)
         ]
 
-    def _read_plans(self, plans: Sequence[Sequence[_Run]]) -> list[Iterator[_Read]]:
-        """The same as :meth:`_read_runs` of each plan, in one trip for all."""
-        wanted = [
-            [(run.physical, memoryview(bytearray(run.end - run.begin))) for run in plan if run.physical is not None]
-            for plan in plans
-        ]
-        results = iter(self._frames.read_batch([piece for plan in wanted for piece in plan]))
-        return [iter([(view, next(results)) for _, view in plan]) for plan in wanted]
+    def _result(
+        self, request: Request, plan: Sequence[_Run], pieces: Sequence[Request], results: Sequence[Result]
+    ) -> Result:
+        if len(plan) == len(results) == 1 and results[0].error is None:  # the most frequent one
+            return results[0]
+        rooms = [None if len(plan) == 1 else room for _, room in pieces]
+        return Result(*self._put_together(*request, plan, iter(list(zip(rooms, results, strict=True)))))
 
     # ------------------------------------------------------------------------------------------------------ writes
 
@@ -279,6 +312,15 @@ class FrameVirtual:
         error = self._stopped(run, done, err, address, size)
         error.completed = 0
         return error
+
+
+def _in_frame(address: int, view: memoryview) -> bool:
+    """Whether an access is of one frame, whatever the tables are: no page is smaller."""
+    return 0 < len(view) <= PAGE_SIZE - address % PAGE_SIZE
+
+
+def _room(run: _Run) -> memoryview:
+    return memoryview(bytearray(run.end - run.begin))
 
 
 def _runs(address: int, walks: Walks, own: range, stop: int) -> list[_Run]:

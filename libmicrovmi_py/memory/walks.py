@@ -6,6 +6,7 @@ The rules stand in C, which says which entries the walks need next.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 from libmicrovmi_py.declare import Any
@@ -24,22 +25,31 @@ class Walks:
         ffi, lib = native()
         count = len(virtual)
         self.virtual = virtual
+        self._space = space
         self._frames = frames
         self._errors: dict[int, AccessError] = {}
-        self._rows, physical = ffi.new("struct microvmi_translation[]", count), ffi.new("uint64_t[]", count)
-        walks, places = ffi.new("struct mvi_walk[]", count), ffi.new("uint64_t[]", count)
-        needed = lib.mvi_walks_begin(space.pointer, walks, ffi.new("uint64_t[]", virtual), count, places)
-        if count == 1 and needed:
-            self._go_alone(space, walks, places)
+        self._walks, places = ffi.new("struct mvi_walk[]", count), ffi.new("uint64_t[]", count)
+        needed = lib.mvi_walks_begin(space.pointer, self._walks, ffi.new("uint64_t[]", virtual), count, places)
+        if count == 1:
+            self._go_alone(space, self._walks, places, needed)
+            self.physical = [None if self._walks[0].failure else self._walks[0].address]
         else:
-            self._go(space, walks, places, needed)
-        lib.mvi_walks_tell(space.pointer, walks, count, self._rows, physical)
-        self.physical = [None if place == NOWHERE else place for place in ffi.unpack(physical, count)]
+            self._go(space, self._walks, places, needed)
+            self.physical = [None if place == NOWHERE else place for place in ffi.unpack(self._told[1], count)]
 
-    def _go_alone(self, space: Space, walk: Any, place: Any) -> None:
+    @functools.cached_property
+    def _told(self) -> tuple[Any, Any]:
+        """What C tells of the walks: a ``struct microvmi_translation`` and a physical address of each."""
+        ffi, lib = native()
+        count = len(self.virtual)
+        rows, physical = ffi.new("struct microvmi_translation[]", count), ffi.new("uint64_t[]", count)
+        lib.mvi_walks_tell(self._space.pointer, self._walks, count, rows, physical)
+        return rows, physical
+
+    def _go_alone(self, space: Space, walk: Any, place: Any, needed: int) -> None:
         """One walk, the most frequent case: an entry after the other."""
         ffi, lib = native()
-        entry, there, needed = ffi.new("uint64_t *"), ffi.new("bool *", True), 1
+        entry, there = ffi.new("uint64_t *"), ffi.new("bool *", True)
         view = memoryview(ffi.buffer(entry, space.entry_size))
         while needed:
             try:
@@ -84,17 +94,18 @@ class Walks:
     def row(self, index: int) -> Any:
         """The ``struct microvmi_translation`` of an address; of no worth where there is an :meth:`error`."""
         row = new_translation()
-        native().ffi.memmove(row, self._rows + index, row.struct_size)
+        native().ffi.memmove(row, self._told[0] + index, row.struct_size)
         return row
 
     def reach(self, index: int) -> int:
         """Up to where all virtual addresses are nowhere for the same reason; 0 where that is not told."""
-        row = self._rows[index]
+        row = self._told[0][index]
         size, nowhere = row.page_size, self.physical[index] is None and self.error(index) is None
         return (self.virtual[index] // size + 1) * size if nowhere and size else 0
 
     def error(self, index: int) -> AccessError | None:
         """What reading a table of this walk ended with, other than that there is no memory."""
-        row = self._rows[index]
-        ended = self._errors and row.failure == TranslationFailure.TABLE_NOT_MEMORY
-        return self._errors.get(row.entry_address) if ended else None
+        if not self._errors:
+            return None
+        row = self._told[0][index]
+        return self._errors.get(row.entry_address) if row.failure == TranslationFailure.TABLE_NOT_MEMORY else None
