@@ -16,7 +16,7 @@ _FILE_TESTS = "tests/memory/test_virtual_files.py"
 MUTANTS = (
     Mutant(
         _FRAMES,
-        "        views = [memoryview(bytearray(run.end - run.begin)) for run, _ in there]",
+        "        views = [_room(run) for run, _ in there]",
         "        views = [buffer[run.begin : run.end] for run, _ in there]",
         "what lies behind a hole is handed out",
         (f"{_MEMORY_TESTS}::test_behind_a_hole_nothing_is_handed_out",),
