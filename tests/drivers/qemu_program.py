@@ -179,6 +179,7 @@ class Machine:
             "query-status": {"status": self.status, "running": self.status == "running"},
             "qom-get": self.properties().get(arguments.get("path", ""), {}).get(arguments.get("property", "")),
             "query-memory-devices": self.plugged(),
+            "query-version": {"qemu": {"major": 7, "minor": 2, "micro": 0}, "package": ""},
             "query-migrate": {"status": "postcopy-active"} if "arriving" in self.fakes else {},
         }
         if command == "cont" or (command == "stop" and self.status == "running"):

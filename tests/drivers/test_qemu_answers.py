@@ -32,6 +32,7 @@ ANSWERS: dict[str, Any] = {
     "query-memdev": [{"id": "shm"}],
     "query-memory-devices": [],
     "query-migrate": {},
+    "query-version": {"qemu": {"major": 7, "minor": 2, "micro": 0}},
     "qom-list": [],
     "query-status": {"status": "running", "running": True},
     "query-cpus-fast": [{"cpu-index": 0}],
@@ -90,7 +91,7 @@ def registers(client: QmpClient) -> object:
 def saved(client: QmpClient) -> object:
     file = StateFile()
     for stands in (True, True, False):
-        file.save(client, stands=stands)
+        file.save(client, {}, stands=stands)
     file.forget(client)
     return None
 

@@ -61,10 +61,12 @@ def test_a_pause_and_a_resume_are_one_connection_each(qemu: QemuWithMonitor, mac
 
 ALL_REGISTERS = ["query-migrate", "query-cpus-fast", "info registers -a"]
 SAVE = ["add-fd", "xen-save-devices-state"]
+VERSION = "query-version"
+"""Asked once, before the first state is saved."""
 CALLS: dict[str, tuple[Callable[[Microvmi], object], list[str]]] = {
     "vCPUs": (lambda machine: machine.vcpu_count(), ["query-cpus-fast"]),
     "registers": (lambda machine: machine.read_registers(1), ["query-migrate", "query-cpus-fast", "info registers"]),
-    "all registers": (lambda machine: machine.read_states(), [*ALL_REGISTERS, *SAVE, "remove-fd"]),
+    "all registers": (lambda machine: machine.read_states(), [*ALL_REGISTERS, VERSION, *SAVE, "remove-fd"]),
     "map": (
         lambda machine: machine.memory_map(),
         ["query-migrate", VIEW, "gpa2hva 0xfd000000", "gpa2hva 0x8000000000"],
@@ -84,7 +86,7 @@ def test_all_registers_of_a_machine_that_stands_are_one_connection(qemu: QemuWit
     asked(qemu)
     for again in ([], ["query-fdsets"]):
         machine.read_states()
-        save = SAVE if not again else SAVE[1:]
+        save = [VERSION, *SAVE] if not again else SAVE[1:]
         assert asked(qemu) == [[*LOOK, *ALL_REGISTERS, *again, *save]]
 
 

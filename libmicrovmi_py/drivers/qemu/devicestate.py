@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Mapping
 
 from libmicrovmi_py.declare import NamedTuple
-from libmicrovmi_py.errors import IoError
+from libmicrovmi_py.errors import IoError, listed
 from libmicrovmi_py.transport.fds import OwnedFd, StandardStreamsHeld
 from libmicrovmi_py.transport.qmp import QmpClient, Question
+from libmicrovmi_py.transport.shape import integer, record
 
 _MAGIC = b"QEVM\x00\x00\x00\x03"
 _FULL, _SUBSECTION, _FOOTER, _END = 4, 5, 0x7E, 0
@@ -18,6 +20,12 @@ _FOLLOWERS = frozenset((_FULL, _SUBSECTION, _FOOTER, _END))
 
 _LARGEST = 64 << 20
 """Bytes; machines have 20 KiB to a few MiB."""
+
+_NO_STATE = "non-migratable device"
+"""How QEMU begins to tell a device of which it has nothing to save."""
+
+_TELLS_DEVICES, _HIGHEST_VERSION = 6, 1 << 16
+"""The first version of QEMU that tells them."""
 
 _MOST = 1 << 16
 """Sections of one name; there is one for each vCPU."""
@@ -79,13 +87,15 @@ class StateFile:
         except OSError as err:
             raise IoError(f"no memory for the device state: {err.strerror}") from err
         self._kept = False
+        self._version = 0  # QEMU's, once it was asked
 
-    def save(self, client: QmpClient, *, stands: bool) -> bytes:
+    def save(self, client: QmpClient, migration: Mapping[str, object], *, stands: bool) -> bytes:
         """The state. A machine that runs is stopped for a moment, and runs again.
 
-        Raises ``QmpCommandError`` where QEMU refuses, as it does while something blocks migrations,
-        ``DriverUnavailableError`` for a monitor by TCP, ``IoError`` for more than can be.
+        ``migration`` is what ``query-migrate`` answered in this session. Raises ``QmpCommandError`` where QEMU refuses,
+        ``DriverUnavailableError`` for a monitor by TCP, ``IoError`` for more than can be, or where it is not safe.
         """
+        self._check_safe(client, migration)
         os.ftruncate(self._entrance.number, 0)
         os.lseek(self._entrance.number, 0, os.SEEK_SET)
         added = None if self._kept and self._is_there(client) else self._add(client)
@@ -98,6 +108,22 @@ class StateFile:
         if removed:
             removed.result()
         return self._content()
+
+    def _check_safe(self, client: QmpClient, migration: Mapping[str, object]) -> None:
+        """Raise ``IoError`` if saving the state might end QEMU.
+
+        A device that cannot be migrated may have no description of what there is to save. QEMU looks for none before it
+        migrates, but saves the devices alone without a look, and reads at address 0 (an NVMe disk, QEMU 7.2 and 10).
+        """
+        if not self._version:
+            numbers = record(client.record("query-version").get("qemu"), "the version of QEMU")
+            self._version = integer(numbers.get("major"), "the version of QEMU", 1, _HIGHEST_VERSION)
+        if self._version < _TELLS_DEVICES:
+            raise IoError(f"QEMU before {_TELLS_DEVICES}.0 does not tell whether saving its devices would end it")
+        reasons = migration.get("blocked-reasons")
+        found = [one for one in reasons if isinstance(one, str)] if isinstance(reasons, list) else []
+        if devices := [one for one in found if one.startswith(_NO_STATE)]:
+            raise IoError(f"saving this machine's devices might end QEMU ({listed(devices, separator='; ')})")
 
     def forget(self, client: QmpClient) -> None:
         """Take the set back, if QEMU has it."""

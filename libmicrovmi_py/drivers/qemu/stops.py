@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from libmicrovmi_py.drivers.control import RUNS, STOPPED, Phase, RunState
 from libmicrovmi_py.errors import DriverUnavailableError, IoError, VmGoneError
 from libmicrovmi_py.transport.qmp import QmpClient, Question
@@ -84,7 +86,12 @@ def stopped(client: QmpClient, order: Question) -> str:
 
 def migration(status: Question) -> str:
     """What ``query-migrate`` tells; ``none`` if there never was one."""
-    return text(status.record().get("status", "none"), "the status of a migration")
+    return migration_in(status.record())
+
+
+def migration_in(told: Mapping[str, object]) -> str:
+    """As :func:`migration`, of an answer that was taken."""
+    return text(told.get("status", "none"), "the status of a migration")
 
 
 def migrates(told: str) -> bool:

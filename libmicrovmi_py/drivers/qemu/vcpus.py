@@ -111,8 +111,9 @@ def states(
     printed = [] if everything else [_ask_text(client, vcpus, vcpu) for vcpu in wanted]
     stands, saved = run.phase is not Phase.RUNS, _Saved({}, _NOT_NOW)
     unstopped = unstopped and architecture is Architecture.X86  # of others the text does not even have paging
-    if stops.may_save(run, stops.migration(migrating)) and (stands or not unstopped):
-        saved = _saved(client, file, vcpus, stands=stands)
+    told = migrating.record()
+    if stops.may_save(run, stops.migration_in(told)) and (stands or not unstopped):
+        saved = _saved(client, lambda: file().save(client, told, stands=stands), vcpus)
     parts = by_vcpu(everything.human()) if everything else {}
     found = []
     for place, vcpu in enumerate(wanted):
@@ -139,10 +140,10 @@ def chosen(architecture: Architecture, part: str, saved: dict[str, int] | None, 
     return parse_x86(part)
 
 
-def _saved(client: QmpClient, file: Callable[[], StateFile], vcpus: Vcpus, *, stands: bool) -> _Saved:
+def _saved(client: QmpClient, save: Callable[[], bytes], vcpus: Vcpus) -> _Saved:
     """The registers in the devices' state; what cannot be had is logged."""
     try:
-        data = file().save(client, stands=stands)
+        data = save()
         found = x86_of(data, vcpus) if vcpus.architecture is Architecture.X86 else aarch64_of(data, vcpus)
     except (QmpHangupError, QmpProtocolError):
         raise

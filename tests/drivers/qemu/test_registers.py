@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from drivers.qemu.device_states import vcpu
@@ -122,6 +124,27 @@ def test_a_register_that_qemu_does_not_save_says_why(
     state = paused.read_state(0)
     why = "lstar is not known: QEMU refused xen-save-devices-state: not now"
     with pytest.raises(KeyError, match=why + (rf" \(migrations are blocked: {told}\)" if told else "'$")):
+        state["lstar"]
+    assert dict(state) == PRINTED
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "why"),
+    [
+        (
+            "query-migrate",
+            {"blocked-reasons": ["a disk", "non-migratable device: a/b"]},
+            r".*\(non-migratable device: a/b\)",
+        ),
+        ("query-version", {"qemu": {"major": 5, "minor": 2, "micro": 0}}, "QEMU before 6.0"),
+    ],
+)
+def test_a_state_whose_saving_might_end_qemu_is_not_asked_for(
+    machine: QemuWithMonitor, paused: Microvmi, question: str, answer: dict[str, Any], why: str
+) -> None:
+    machine.execute("play-answer", to=question, answer=json.dumps(answer))
+    state = paused.read_state(0)
+    with pytest.raises(KeyError, match=f"lstar is not known: {why}"):
         state["lstar"]
     assert dict(state) == PRINTED
 
