@@ -36,7 +36,7 @@ LIB_LDFLAGS := -shared $(HARD_LINK) -Wl,-z,nodelete -Wl,--no-undefined -Wl,--ver
 MUTANTS ?=
 JOBS ?=
 
-.PHONY: help demo lib test test-xen test-systems mutants sanitize sanitize-memory fuzz bench check lint format install uninstall clean
+.PHONY: help demo lib test test-long test-xen test-systems mutants sanitize sanitize-memory fuzz bench check lint format install uninstall clean
 
 help: ## show this help
 	@echo "libmicrovmi: look into a running virtual machine from outside."
@@ -52,6 +52,9 @@ lib: $(LIB) $(MODULE) $(PRIVATE)/.ready ## build build/lib/libmicrovmi.so
 
 test: lib ## build and run all tests but those of test-xen; JOBS=2 is how many at once
 	@$(if $(filter-out 1,$(JOBS)),"$(PY)" tests/parallel/run.py $(JOBS),"$(PY)" -m pytest)
+
+test-long: lib ## the tests that repeat something as often as there is time, as often as they should: a thousand snapshots
+	@MICROVMI_LONG=1 "$(PY)" -m pytest -v tests/live/test_background.py tests/live/test_snapshots.py -k "every_snapshot or torn or plain"
 
 test-xen: lib ## boot Xen under QEMU and run the checks of tests/xenlab in its dom0; three minutes
 	@"$(PY)" -m pytest -v tests/xenlab
@@ -81,9 +84,9 @@ sanitize-memory: lib ## run the tests of memory and page tables under AddressSan
 	@LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
 	    ASAN_OPTIONS=detect_leaks=0:handle_sigbus=0 MICROVMI_CHECKER=address \
 	    MICROVMI_LIBRARY=$(abspath $(ASAN))/lib/libmicrovmi.so PYTHONPATH=$(abspath $(ASAN))/lib/libmicrovmi \
-	    "$(dir $(PY))pytest" -p no:cacheprovider tests/memory tests/fuzz/test_page_tables.py \
+	    "$(dir $(PY))pytest" -p no:cacheprovider tests/memory tests/fuzz/test_page_tables.py tests/fuzz/test_migration_streams.py tests/drivers/qemu/test_migration.py \
 	    $(addprefix tests/capi/test_,batch.py holes.py kept_streams.py map.py memory.py virtual.py virtual_map.py virtual_ways.py \
-	        address_spaces.py capi_states.py)
+	        address_spaces.py capi_states.py diff.py)
 
 bench: lib ## measure against memcpy and the system calls; writes docs/benchmarks.md and .svg
 	@"$(PY)" c_tests/bench/bench.py

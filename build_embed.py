@@ -47,7 +47,18 @@ size_t mvi_cffi_result_size(const struct _cffi_externpy_s *body)
 """What generated.h declares."""
 
 
-SHARED = ("direct.h", "foreign.h", "virtual.h", "runs.h", "objects.h", "turns.h")
+SHARED = (
+    "direct.h",
+    "foreign.h",
+    "virtual.h",
+    "runs.h",
+    "objects.h",
+    "turns.h",
+    "copy.h",
+    "fill.h",
+    "libvirt.h",
+    "migration.h",
+)
 """What the library and the Python module have in common."""
 
 

@@ -115,6 +115,7 @@ enum DriverType {
     MICROVMI_DRIVER_QEMU = 4,
     MICROVMI_DRIVER_DUMP = 5,
     MICROVMI_DRIVER_PLUGIN = 6,
+    MICROVMI_DRIVER_SNAPSHOT = 7, /* of contexts that microvmi_snapshot() makes; nothing is opened by it */
     MICROVMI_DRIVER_UNKNOWN = 0x7fffffff
 };
 typedef enum DriverType DriverType;
@@ -358,7 +359,8 @@ void microvmi_destroy(void *context);
  * it was already stopped before or does not stand by this pause any more.
  * Until then, pages that are read of memory that is not mapped into this process are kept (16 MiB; parameter `cache` of
  * microvmi_open(), 0 for none): what others write to the machine meanwhile, or let it do, is not seen before the next
- * microvmi_pause() or microvmi_get_memory_map(). Pages of a packed dump are kept from the opening on.
+ * microvmi_pause() or microvmi_get_memory_map(), of QEMU before the next call that asks it, for registers for example.
+ * Pages of a packed dump are kept from the opening on.
  * After a timeout the machine may stop later; it is then this context's pause, as if the call had been a success.
  * Errors: not supported (a driver that cannot), VM gone (also: it was migrated away), timeout, driver unavailable
  * (somebody else holds the control channel, or is saving or migrating the machine), I/O (the hypervisor did not stop it:
@@ -386,8 +388,8 @@ bool microvmi_resume(void *context);
  * Returns true only if all bytes were read. Memory that is mapped into this process (shared RAM of QEMU, mapped or not)
  * stays readable after the machine has ended; other memory is then a VM-gone error, in every thread within a few
  * milliseconds, and the buffer holds nothing. No read waits for memory that a migration has yet to bring.
- * Errors: not mapped (a hole, or beyond the machine's memory), VM gone, permission, I/O (a file that became shorter, or
- * memory that has not arrived).
+ * Errors: not mapped (a hole, or beyond the machine's memory), VM gone, permission, I/O (a file that became shorter,
+ * memory that has not arrived, or that the hypervisor gave up: microvmi_get_memory_map() tells what there is).
  */
 bool microvmi_read_physical(void *context, uint64_t physical_address, uint8_t *buffer, size_t size,
                             uint64_t *bytes_read);
@@ -447,7 +449,8 @@ enum microvmi_error {
     MICROVMI_ERROR_READ_ONLY = 11,         /* that memory, or this whole machine, cannot be written */
     MICROVMI_ERROR_FORKED = 12,            /* called in a child after fork() */
     MICROVMI_ERROR_STARTUP = 13,           /* the embedded Python could not start */
-    MICROVMI_ERROR_INTERNAL = 14           /* a defect of the library */
+    MICROVMI_ERROR_INTERNAL = 14,          /* a defect of the library */
+    MICROVMI_ERROR_CANCELLED = 15          /* the caller ended it, by a function of his that is told how far it is */
 };
 typedef enum microvmi_error microvmi_error;
 
@@ -884,8 +887,9 @@ enum microvmi_ability {
     MICROVMI_CAN_WRITE_REGISTERS = 128, /* write registers, some of the first vCPU's at least */
     MICROVMI_CAN_PAGE_ACCESS = 256,     /* microvmi_set_page_access() */
     MICROVMI_CAN_EVENTS = 512,          /* intercept events; see `answers` for the kinds */
-    MICROVMI_CAN_VIRTUAL = 1024         /* virtual memory, by the base of page tables: every context has it; by a vCPU
+    MICROVMI_CAN_VIRTUAL = 1024,        /* virtual memory, by the base of page tables: every context has it; by a vCPU
                                            where registers can be read as well */
+    MICROVMI_CAN_SNAPSHOT = 2048        /* microvmi_snapshot(): whatever can be paused, or never runs, has it */
 };
 typedef enum microvmi_ability microvmi_ability;
 
@@ -914,6 +918,63 @@ typedef struct microvmi_abilities microvmi_abilities;
  * Untouched on failure. Errors: invalid argument (NULL, struct_size).
  */
 bool microvmi_get_abilities(void *context, struct microvmi_abilities *abilities);
+
+/* ================================================================================================================
+ * MACHINES (since 0.5.0)
+ *
+ * Which machines there are, those included that cannot be opened, with the reason. docs/listing.md has what each driver
+ * tells.
+ * ============================================================================================================= */
+
+/* What a machine does. New states may come. */
+enum microvmi_machine_state {
+    MICROVMI_STATE_UNKNOWN = 0, /* nobody could be asked without disturbing others, or nobody knew */
+    MICROVMI_STATE_RUNNING = 1,
+    MICROVMI_STATE_PAUSED = 2, /* it stands, and can be let run */
+    MICROVMI_STATE_OTHER = 3   /* it sleeps, is being saved, its process is stopped: as `reason` says */
+};
+typedef enum microvmi_machine_state microvmi_machine_state;
+
+/*
+ * A machine. Start from MICROVMI_MACHINE_INIT; the struct may grow. Abilities are those of a context that `uri` opens, as far
+ * as they can be told before, which MAP, PAGE_ACCESS and EVENTS cannot. Texts are UTF-8 and one line each: control characters
+ * of names are escaped, and what is too long is cut. A driver that could ask nobody has one with neither name nor process,
+ * and the reason.
+ */
+struct microvmi_machine {
+    uint32_t struct_size; /* in: of the caller's struct, in bytes; out: how much of it was filled */
+    uint32_t driver_type; /* enum DriverType */
+    uint64_t process_id;  /* 0: none, or not known */
+    uint32_t user_id;     /* who runs it; UINT32_MAX: not known */
+    uint32_t state;       /* enum microvmi_machine_state */
+    uint64_t memory;      /* bytes of RAM; 0: not known */
+    uint32_t vcpus;       /* 0: not known */
+    uint32_t abilities;   /* bits of enum microvmi_ability; 0: it cannot be opened at present */
+    char driver[16];
+    char name[128];   /* for people: what opens the machine is `uri` */
+    char uuid[40];    /* "" if it is not known */
+    char uri[512];    /* for microvmi_open(): opens this very machine; "": nothing does */
+    char reason[256]; /* why it cannot be opened at present, or what of it cannot be had; "": nothing is in the way */
+};
+typedef struct microvmi_machine microvmi_machine;
+#define MICROVMI_MACHINE_INIT {sizeof(struct microvmi_machine), 0, 0, 0, 0, 0, 0, 0, "", "", "", "", ""}
+
+/*
+ * List the machines that there are now. None of them is disturbed: a QEMU's monitor that another client holds is left alone,
+ * nothing is stopped, nothing that runs is waited for. It takes a second at the most beside what looking through the
+ * processes takes.
+ *
+ * driver: the name of a driver, or NULL for all of them. Some tell theirs only when they are named (fake), or have none to
+ *   tell (dump, memflow). A driver whose hypervisor or library is not there adds nothing.
+ * machines: room for `capacity` of them, each as large as struct_size of the first says, which alone has to be set; may be
+ *   NULL when capacity is 0.
+ * count: where to store how many there are, which may be more than `capacity`: the first `capacity` are then stored. The
+ *   next call lists anew, and may find more. 0 on failure.
+ *
+ * Errors: invalid argument (NULL, struct_size, a name that is no UTF-8), driver unavailable (there is no such driver), I/O (no
+ * descriptors left), and those of the start of the library.
+ */
+bool microvmi_list_vms(const char *driver, struct microvmi_machine *machines, size_t capacity, size_t *count);
 
 /* ================================================================================================================
  * EVERY REGISTER OF A VCPU (since 0.5.0)
@@ -1304,6 +1365,119 @@ bool microvmi_listen(void *context, uint32_t timeout_ms, struct microvmi_event *
  * this kind of event, or the hypervisor, does not have: the event stays open), VM gone, timeout.
  */
 bool microvmi_reply_event(void *context, const struct microvmi_event *event, const struct microvmi_reply *reply);
+
+/* ================================================================================================================
+ * SNAPSHOTS (since 0.5.0)
+ *
+ * What is read of a machine that runs is of as many moments as there are reads. A snapshot is a copy of one moment:
+ * memory and the registers of all vCPUs. It is a context as any other, read-only and always paused, with virtual memory,
+ * streams and memory without a copy; nothing of the machine is needed for it any more. docs/snapshots.md says more.
+ * ============================================================================================================= */
+
+/* How a snapshot may be taken, bits. */
+enum microvmi_snapshot_flag {
+    MICROVMI_SNAPSHOT_PAUSE_ONLY =
+        1 /* the machine stands while all of it is copied, whatever else its hypervisor has */
+};
+typedef enum microvmi_snapshot_flag microvmi_snapshot_flag;
+
+/* How a snapshot is to be taken. Start from MICROVMI_SNAPSHOT_OPTIONS_INIT; the struct may grow. */
+struct microvmi_snapshot_options {
+    uint32_t struct_size; /* of the caller's struct, in bytes */
+    uint32_t flags;       /* bits of enum microvmi_snapshot_flag */
+    uint64_t max_bytes;   /* what the copy may take of memory at any time; 0: as much as the machine's memory */
+    uint32_t threads;     /* how many threads copy memory that is reached directly, up to 64; 0: as many as help */
+    uint32_t timeout_ms;  /* how long all of it may take, in milliseconds; 0: as long as it takes */
+    /*
+     * NULL, or a function that is told how far it is, in bytes, some 20 times a second; false ends it. It is called on
+     * the calling thread (a thread of the library's, while the caller waits, if that has too little stack), also while
+     * the machine stands, which may stand longer for it. `total` may change. It may call the library, but not
+     * microvmi_destroy() for this context, and has to return.
+     */
+    bool (*progress)(void *opaque, uint64_t done, uint64_t total);
+    void *opaque; /* handed to `progress` */
+};
+typedef struct microvmi_snapshot_options microvmi_snapshot_options;
+#define MICROVMI_SNAPSHOT_OPTIONS_INIT {sizeof(struct microvmi_snapshot_options), 0, 0, 0, 0, NULL, NULL}
+
+/*
+ * Take a snapshot of a machine.
+ *
+ * options: how; NULL stands for MICROVMI_SNAPSHOT_OPTIONS_INIT. Copied.
+ * error: as init_error of microvmi_init().
+ *
+ * Returns a context of its own, to be read by any thread and given to microvmi_destroy(), or NULL. It outlives `context`
+ * and the machine. Memory is copied as far as it is not zero, into one file in memory without a name. The machine is left
+ * as it was found: running, or standing if it stood, by this context's pause or for any other reason. How long it
+ * stood is told by microvmi_get_snapshot_info(). Of a dump, or of a snapshot, one is taken without anything that stands.
+ * On an error nothing is left. A microvmi_destroy() of `context` meanwhile ends it. A snapshot of
+ * MICROVMI_SNAPSHOT_BACKGROUND is not interrupted: who ends it, or whose time is over, waits until its hypervisor, which
+ * lets the machine run meanwhile, has written what it copies. MICROVMI_SNAPSHOT_PAUSE_ONLY is for who cannot wait. After
+ * one that a QEMU took in the background, what its guest never touched is read and compared as zeros that are there, which
+ * takes longer, and no longer passed over (docs/drivers/qemu.md).
+ * Errors: invalid argument (struct_size, flags, threads), not supported (a machine that cannot be paused), cancelled,
+ * timeout, I/O (no memory for it, more than max_bytes; the machine was let run by others meanwhile, or its memory map
+ * changed again and again), and those of microvmi_pause(), microvmi_get_memory_map(), microvmi_read_physical() and
+ * microvmi_read_vcpu_states().
+ */
+void *microvmi_snapshot(void *context, const struct microvmi_snapshot_options *options, const char **error);
+
+/* How a snapshot was taken. More may come. */
+enum microvmi_snapshot_method {
+    MICROVMI_SNAPSHOT_PAUSED = 1,     /* the machine stood while it was copied */
+    MICROVMI_SNAPSHOT_BACKGROUND = 2, /* by its hypervisor, which let it run and kept what was about to change */
+    MICROVMI_SNAPSHOT_STATIC = 3      /* of a dump, or of a snapshot: nothing moves there */
+};
+typedef enum microvmi_snapshot_method microvmi_snapshot_method;
+
+/* About a snapshot. Start from MICROVMI_SNAPSHOT_INFO_INIT; the struct may grow. */
+struct microvmi_snapshot_info {
+    uint32_t struct_size; /* in: of the caller's struct, in bytes; out: how much of it was filled */
+    uint32_t method;      /* enum microvmi_snapshot_method */
+    uint64_t stood_ns;    /* how long the machine was kept from running for it, at the most, in nanoseconds */
+    uint64_t taken_at;    /* of which moment it is, in nanoseconds since 1970 by the host's clock */
+    uint64_t data_bytes;  /* how much memory it takes: pages that are not zero */
+};
+typedef struct microvmi_snapshot_info microvmi_snapshot_info;
+#define MICROVMI_SNAPSHOT_INFO_INIT {sizeof(struct microvmi_snapshot_info), 0, 0, 0, 0}
+
+/*
+ * Store what is known about a snapshot in *info, with struct_size set.
+ *
+ * Untouched on failure. Errors: invalid argument (NULL, struct_size), not supported (a context that is no snapshot).
+ */
+bool microvmi_get_snapshot_info(void *snapshot, struct microvmi_snapshot_info *info);
+
+/*
+ * Store the frames in which the memory of two contexts differs, as runs in ascending order: those in which a byte is not the
+ * same, and those of which one of the two has bytes that the other has not. The contexts may be any: two pictures of a
+ * machine, a picture and the machine, two dumps, also of different drivers. Call it until `next` is 0:
+ *
+ *   uint64_t next = 0;
+ *   do {
+ *       if (!microvmi_diff(older, newer, &next, ranges, capacity, &count)) ...
+ *       ... `count` ranges ...
+ *   } while (next != 0);
+ *
+ * older, newer: two contexts; the same one twice is allowed.
+ * next: in: a guest-physical address in the frame to begin with. Out: the frame to go on with; 0 if that was all.
+ * ranges: room for `capacity` ranges, at least one. They are of whole frames (start and size are multiples of 4096), also
+ *   where memory begins or ends within a frame: read them padded. `kind` is the one in `newer` where it has the bytes that
+ *   differ, else the one in `older`; neighbours of different kinds are two ranges.
+ * count: where to store how many were filled.
+ *
+ * A call compares 256 MiB, or 16 MiB where memory is read frame by frame, and then ends early, with fewer ranges than there
+ * is room for, perhaps none, and a `next` that is not 0: so a caller can tell how far it is, and give up. A run that such a
+ * call ends with may go on in the next one. What both know to be zeros without a look (holes of a file, memory that a
+ * process never touched) is passed over. A machine that runs changes meanwhile: a frame that the guest is writing may be told
+ * or not. Kinds are not compared.
+ *
+ * Returns false if memory of one of them could not be read: what was found before is in `ranges` and `count`, and `next` is
+ * the frame that could not be read. Errors: invalid context, invalid argument (NULL, no room; then *count is 0 and *next as
+ * it was), VM gone, permission, I/O, timeout.
+ */
+bool microvmi_diff(void *older, void *newer, uint64_t *next, struct microvmi_memory_range *ranges, size_t capacity,
+                   size_t *count);
 
 #ifdef __cplusplus
 }

@@ -11,6 +11,7 @@ from libmicrovmi_py.declare import TYPE_CHECKING
 from libmicrovmi_py.drivers.base import Driver
 from libmicrovmi_py.errors import (
     AccessError,
+    CancelledError,
     DriverUnavailableError,
     ForkedError,
     InvalidArgumentError,
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
     from libmicrovmi_py.arch import Aarch64Registers, Registers, X86Registers
     from libmicrovmi_py.arch.state import VcpuState
     from libmicrovmi_py.arch.x86.registers import SegmentReg, SystemTableReg
+    from libmicrovmi_py.drivers.snapshot import SnapshotInfo, SnapshotMethod
+    from libmicrovmi_py.listed import ListedMachine, MachineState
+    from libmicrovmi_py.machine.listing import list_vms
     from libmicrovmi_py.memory.virtual import AddressSpace
     from libmicrovmi_py.paging import (
         PageRights,
@@ -61,6 +65,7 @@ __all__ = [
     "Aarch64Registers",
     "AccessError",
     "AddressSpace",
+    "CancelledError",
     "Driver",
     "DriverType",
     "DriverUnavailableError",
@@ -71,6 +76,8 @@ __all__ = [
     "InvalidArgumentError",
     "InvalidContextError",
     "IoError",
+    "ListedMachine",
+    "MachineState",
     "Memory",
     "MemoryKind",
     "MemoryRange",
@@ -92,6 +99,8 @@ __all__ = [
     "Reply",
     "ReplyAction",
     "SegmentReg",
+    "SnapshotInfo",
+    "SnapshotMethod",
     "StartupError",
     "SystemTableReg",
     "TimeoutExpiredError",
@@ -101,6 +110,7 @@ __all__ = [
     "VmGoneError",
     "X86Registers",
     "__version__",
+    "list_vms",
     "release_all",
 ]
 
@@ -109,6 +119,9 @@ _LATE = {
     **dict.fromkeys(("Aarch64Registers", "Registers", "X86Registers"), "libmicrovmi_py.arch"),
     **dict.fromkeys(("SegmentReg", "SystemTableReg"), "libmicrovmi_py.arch.x86.registers"),
     "VcpuState": "libmicrovmi_py.arch.state",
+    **dict.fromkeys(("ListedMachine", "MachineState"), "libmicrovmi_py.listed"),
+    "list_vms": "libmicrovmi_py.machine.listing",
+    **dict.fromkeys(("SnapshotInfo", "SnapshotMethod"), "libmicrovmi_py.drivers.snapshot"),
     "AddressSpace": "libmicrovmi_py.memory.virtual",
     **dict.fromkeys(("PageRights", "PageTables", "Paging", "PagingControl"), "libmicrovmi_py.paging"),
     **dict.fromkeys(("Translation", "TranslationFailure"), "libmicrovmi_py.paging"),

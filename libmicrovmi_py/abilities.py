@@ -34,6 +34,8 @@ class Ability(enum.IntFlag):
     """It can be intercepted what the guest does; which kinds, and how they are answered, is told beside it."""
     VIRTUAL = 1 << 10
     """Virtual memory by the base of page tables; every machine has it. By a vCPU where registers are read as well."""
+    SNAPSHOT = 1 << 11
+    """A snapshot can be taken of it: of every machine that can be paused, or that never changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +44,8 @@ class Abilities:
 
     can: Ability
     events: EventAbilities
+
+
+def with_snapshots(can: Ability) -> Ability:
+    """What a machine can of which that is what its driver can: a copy takes no more than a pause."""
+    return can | Ability.SNAPSHOT if can & Ability.PAUSE else can

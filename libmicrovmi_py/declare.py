@@ -122,9 +122,12 @@ class _Late:
 
     def __get__(self, instance: object, made: type) -> Any:
         kinds = (*made.__mro__, *getattr(instance, "__mro__", ()))  # inspect takes a class for an instance
-        owner = next(kind for kind in kinds if vars(kind).get(self._name) is self)
-        value = self._make(owner)
-        setattr(owner, self._name, value)
+        owner = next((kind for kind in kinds if vars(kind).get(self._name) is self), None)
+        if owner is None:  # another thread has made it since this one was found here
+            value = next(vars(kind)[self._name] for kind in kinds if self._name in vars(kind))
+        else:
+            value = self._make(owner)
+            setattr(owner, self._name, value)
         return value.__get__(instance, made) if hasattr(value, "__get__") else value
 
 

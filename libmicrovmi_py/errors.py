@@ -262,3 +262,9 @@ class StartupError(MicrovmiError):
     """The library could not start."""
 
     code = 13
+
+
+class CancelledError(MicrovmiError):
+    """The caller ended it, by the function that is told how far it is."""
+
+    code = 15

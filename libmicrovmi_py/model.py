@@ -28,6 +28,7 @@ class DriverType(enum.IntEnum):
     QEMU = 4
     DUMP = 5
     PLUGIN = 6
+    SNAPSHOT = 7
 
 
 class Architecture(enum.IntEnum):

@@ -133,6 +133,21 @@ def declared() -> Iterator[type]:
             )
 
 
+def test_two_threads_may_make_the_first_objects_of_a_class_at_once() -> None:
+    """The second finds that what it was about to make is made."""
+
+    @declare.dataclass(frozen=True, slots=True)
+    class Pair:
+        first: int
+        second: int
+
+    about_to = vars(Pair)["__init__"]
+    pair = Pair(1, 2)
+    assert vars(Pair)["__init__"] is not about_to, "made by the first thread"
+    about_to.__get__(pair, Pair)(3, 4)
+    assert (pair.first, pair.second) == (3, 4)
+
+
 def test_every_declared_class_can_be_asked_for_its_fields() -> None:
     kinds = [kind for kind in declared() if dataclasses.is_dataclass(kind)]
     assert len(kinds) > 15

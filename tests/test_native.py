@@ -20,7 +20,20 @@ UNITS = sorted(NATIVE.glob("*.c"))
 HEADERS = sorted(NATIVE.glob("*.h"))
 INCLUDES = [f"-I{folder}" for folder in (ROOT / "include", NATIVE, ROOT / "build")]
 FLAGS = ["-std=gnu11", "-D_GNU_SOURCE", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wmissing-prototypes", *INCLUDES]
-FOR_CFFI = {"callbacks.h", "direct.h", "foreign.h", "objects.h", "runs.h", "services.h", "turns.h", "virtual.h"}
+FOR_CFFI = {
+    "callbacks.h",
+    "copy.h",
+    "direct.h",
+    "fill.h",
+    "foreign.h",
+    "libvirt.h",
+    "migration.h",
+    "objects.h",
+    "runs.h",
+    "services.h",
+    "turns.h",
+    "virtual.h",
+}
 """Headers that cffi reads as well, which takes neither includes nor guards; others include them."""
 
 

@@ -15,6 +15,8 @@ NAMES = {
     *("MicrovmiError", "NoDriverError", "NotMappedError", "NotSupportedError", "PaddedMemory", "Parameters"),
     *("PermissionDeniedError", "ReadOnlyError", "Registers", "SegmentReg", "StartupError", "SystemTableReg"),
     *("TimeoutExpiredError", "VcpuState", "VmGoneError", "X86Registers", "__version__", "release_all"),
+    *("CancelledError", "SnapshotInfo", "SnapshotMethod"),
+    *("ListedMachine", "MachineState", "list_vms"),
     *("AddressSpace", "PageRights", "PageTables", "Paging", "PagingControl", "Translation", "TranslationFailure"),
     *("ALL_VCPUS", "Event", "EventKind", "Intercept", "PageAccess", "Reply", "ReplyAction"),
 }

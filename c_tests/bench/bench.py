@@ -55,6 +55,9 @@ def on_guests(bench: Bench) -> None:
         events = programs.directory / "events"
         with bench.part("64 vCPUs"), guests.many_vcpus(64, events) as machine:
             bench.vcpus(machine, events)
+    if bench.wants("snapshots"):
+        with bench.part("snapshots"):
+            bench.snapshots()
     if bench.wants("opening"):
         with bench.part("opening"), guests.empty(512, 64 << 10) as machines:
             idle.openings(programs, results, machines)

@@ -11,6 +11,7 @@ control.py PACKAGE URI MONITOR SECONDS
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
 import time
@@ -43,6 +44,7 @@ BARE: dict[str, Sequence[Commands]] = {
 
 CROWD = 1000
 OPENINGS = 40
+LISTS = 20
 
 
 def _bare(monitor: Monitor, name: str) -> None:
@@ -68,6 +70,19 @@ def _open(microvmi: Any, uri: str) -> float:
     taken = float(time.perf_counter_ns() - before)
     machine.close()
     return taken
+
+
+def _scan() -> None:
+    """What whoever looks for a machine among all processes cannot do without: each one's program and command line."""
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                os.readlink(f"/proc/{name}/exe")
+                fd = os.open(f"/proc/{name}/cmdline", os.O_RDONLY)
+            except OSError:  # a thread of the kernel's, or one that ended
+                continue
+            os.read(fd, 1 << 16)
+            os.close(fd)
 
 
 def _pause_and_resume(machine: Any) -> None:
@@ -96,7 +111,10 @@ def main(package: str, uri: str, path: str, seconds: str) -> None:
     alone = [_open(microvmi, uri) for _ in range(OPENINGS)]
     with _crowd():
         beside = [_open(microvmi, uri) for _ in range(OPENINGS)]
+        list_vms: Any = importlib.import_module("libmicrovmi_py").list_vms
+        turns = [(pairs.timed(list_vms), pairs.timed(_scan)) for _ in range(LISTS)]
     pairs.print_pair("control open in a crowd", pairs.Samples(beside, alone))
+    pairs.print_pair("control list in a crowd", pairs.Samples(*map(list, zip(*turns, strict=True))))
 
 
 def _compare(name: str, call: Callable[[], object], monitor: Monitor, seconds: float) -> None:

@@ -35,15 +35,17 @@ PARTS = {
     "start": "from a program's start to the first byte",
     "control": "pause, registers, vCPUs and open of a QEMU guest",
     "vcpus": "all registers of a QEMU guest with 64 vCPUs",
+    "snapshots": "how long a guest stands for a snapshot, beside a bare copy",
     "frames": "the drivers that read frames: fake, and kvm and virtualbox on the tests' simulators",
     "latency": "small reads beside large ones of another context",
     "kdump": "a compressed dump",
     "lookup": "a table of 10,000 regions",
+    "diff": "two copies of 4 GiB that are mostly holes",
 }
 """What --only takes, and what it means."""
 
 ON_ONE = ("shared", "python", "start", "control")
-WITH_GUESTS = (*ON_ONE, "private", "idle", "opening", "virtual", "vcpus")
+WITH_GUESTS = (*ON_ONE, "private", "idle", "opening", "virtual", "vcpus", "snapshots")
 
 
 class Bench:
@@ -115,6 +117,9 @@ class Bench:
         if self.wants("lookup"):
             with self.part("lookup"):
                 add("", programs.run("lookup", seconds))
+        if self.wants("diff"):
+            with self.part("diff"):
+                add("", programs.run("differ", programs.library, seconds))
 
     def columns(self, machine: Machine, kind: str) -> None:
         """All ways to read, in all sizes."""
@@ -143,6 +148,11 @@ class Bench:
         uri = f"{machine.uri}&qmp={machine.monitor}"
         arguments = [self.options.package, uri, machine.monitor, events, 2 * self.options.seconds]
         self.results.add("", run_python("vcpus.py", *arguments))
+
+    def snapshots(self) -> None:
+        """Of guests that count, which are started for it."""
+        arguments = [self.options.package, self.programs.directory, 2 * self.options.seconds]
+        self.results.add("", run_python("snapshots.py", *arguments))
 
     def _hosts(self, machine: Machine) -> None:
         seconds = self.options.seconds

@@ -167,10 +167,20 @@ CONTROL = [
         ("vCPU count", "connect, query-cpus-fast", 2),
         ("open by name", "connect, query-status, info mtree -f", 8),
         ("open in a crowd", "without 1,000 more processes", 2),
+        ("list in a crowd", "each process's program and command line", 5),
         ("all registers of 64 vCPUs", ALL_REGISTERS, 4),
     )
 ]
 STANDS = [Row("QEMU: the guest stands for them", "control stands", "for xen-save-devices-state", 1.3, quickest=True)]
+
+SNAPSHOTS = [
+    Row(f"snapshot, {name} with {data} of data: it stands", f"snapshot {name}", "a bare copy", 1.3, quickest=True)
+    for name, data in (("private 512 MiB", "300 MiB"), ("shared 512 MiB", "300 MiB"), ("private 4 GiB", "1 GiB"))
+]
+SNAPSHOTS += [
+    Row(f"the same in the background, {name}: it stands", f"background {name}", "a bare copy", 0.5, quickest=True)
+    for name in ("private 512 MiB", "private 4 GiB")
+]
 
 VIRTUAL = [
     Row(f"{kind} RAM, virtual: {text}", f"{kind} virtual {pair}", partner, most)
@@ -197,6 +207,8 @@ KDUMP = [Row(f"kdump, zlib: {text}", f"kdump {text}", "zlib of a page") for text
 
 LOOKUP = [Row("8 B random among 10,000 regions", "lookup among 10,000", "among 2", 2)]
 
+DIFF = [Row("diff of two copies of 4 GiB, of which 512 MiB is data", "diff", "memcmp of the data", 1 / 0.8)]
+
 
 def claims(results: Results) -> Iterator[Claim]:
     """Every promise, in the order of the documentation."""
@@ -205,7 +217,7 @@ def claims(results: Results) -> Iterator[Claim]:
     yield from _thread_claims(results)
     yield from _rows(results, [*FRAMES, *PYTHON, *SPACES, *START])
     yield from _sparse_claims(results)
-    yield from _rows(results, [*LOOKUP, *CONTROL, *STANDS, *KDUMP])
+    yield from _rows(results, [*LOOKUP, *DIFF, *CONTROL, *STANDS, *SNAPSHOTS, *KDUMP])
 
 
 def _rows(results: Results, rows: list[Row]) -> Iterator[Claim]:

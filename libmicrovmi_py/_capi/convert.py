@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from operator import attrgetter
 
@@ -12,7 +13,7 @@ from libmicrovmi_py.abilities import Abilities
 from libmicrovmi_py.declare import TYPE_CHECKING, Any, NamedTuple
 from libmicrovmi_py.errors import InvalidArgumentError
 from libmicrovmi_py.events import Event, EventKind, Intercept, PageAccess, Reply, ReplyAction
-from libmicrovmi_py.model import DriverType
+from libmicrovmi_py.model import DriverType, MemoryRange
 from libmicrovmi_py.params import Parameters
 
 if TYPE_CHECKING:
@@ -157,3 +158,10 @@ def reply(action: int, source: Any) -> Reply:
     except ValueError:
         raise InvalidArgumentError(f"there is no reply action {action}") from None
     return Reply(known, None if source == ffi.NULL else registers(source))
+
+
+def fill_ranges(rows: Any, capacity: int, ranges: Sequence[MemoryRange]) -> int:
+    """Fill ``struct microvmi_memory_range`` with as many ranges as there is room for; how many there are."""
+    for index, item in enumerate(ranges[:capacity]):
+        rows[index] = {"start": item.start, "size": item.size, "kind": item.kind, "reserved": (0, 0, 0)}
+    return len(ranges)

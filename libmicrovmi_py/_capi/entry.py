@@ -7,7 +7,8 @@ from _libmicrovmi import ffi, lib
 
 from libmicrovmi_py import environment
 from libmicrovmi_py._capi import convert, handles, mapped
-from libmicrovmi_py._capi import entry_virtual as entry_virtual  # its functions are there from the start as well
+from libmicrovmi_py._capi import entry_snapshots as entry_snapshots  # its functions are there from the start as well
+from libmicrovmi_py._capi import entry_virtual as entry_virtual
 from libmicrovmi_py._capi.boundary import exported, failed, on_machine, whole
 from libmicrovmi_py.declare import Any
 from libmicrovmi_py.drivers.registry import open_driver
@@ -24,20 +25,22 @@ _ASK_PYTHON = -1
 environment.decide(lib.mvi_environment_counts())
 
 
-def _add(context: int, machine: Microvmi) -> None:
-    handles.add(context, machine)
-    lib.mvi_context_describe(ffi.cast("void *", context), machine.driver_type, machine.driver.name.encode())
-
-
 @exported
 def mvi_py_open_uri(context: int, uri: Any) -> None:
-    _add(context, Microvmi.from_parameters(Parameters.from_uri(convert.text(uri, "uri") or "")))
+    handles.add(context, Microvmi.from_parameters(Parameters.from_uri(convert.text(uri, "uri") or "")))
 
 
 @exported
 def mvi_py_open_params(context: int, driver_type: Any, params: Any) -> None:
     driver = open_driver(convert.parameters(params), convert.driver_type(driver_type))
-    _add(context, Microvmi.from_driver(driver))
+    handles.add(context, Microvmi.from_driver(driver))
+
+
+@exported
+def mvi_py_list_vms(driver: Any, machines: Any, capacity: int, count: Any) -> None:
+    from libmicrovmi_py._capi import listing  # of whom opens a machine, nobody needs it
+
+    count[0] = listing.fill_all(convert.text(driver, "driver"), machines, capacity)
 
 
 @exported
@@ -183,10 +186,7 @@ def mvi_py_max_address(machine: Microvmi, address: Any) -> None:
 
 @on_machine
 def mvi_py_memory_map(machine: Microvmi, ranges: Any, capacity: int, count: Any) -> None:
-    known = machine.memory_map()
-    for index, item in enumerate(known[:capacity]):
-        ranges[index] = {"start": item.start, "size": item.size, "kind": item.kind, "reserved": (0, 0, 0)}
-    count[0] = len(known)
+    count[0] = convert.fill_ranges(ranges, capacity, machine.memory_map())
 
 
 @on_machine

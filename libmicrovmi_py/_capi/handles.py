@@ -88,7 +88,7 @@ _handles: dict[int, Handle] = {}
 
 
 def add(context: int, machine: Microvmi) -> None:
-    """From now on ``context`` stands for ``machine``."""
+    """From now on ``context`` stands for ``machine``, also in what C tells of it."""
     handle = Handle(context, machine, follows=machine.physical.direct is not None)
     handle.read_within = machine.physical.read_within
     _handles[context] = handle
@@ -99,6 +99,7 @@ def add(context: int, machine: Microvmi) -> None:
         del _handles[context]
         machine.close()
         raise
+    lib.mvi_context_describe(ffi.cast("void *", context), machine.driver_type, machine.driver.name.encode())
 
 
 def enter(context: int) -> Handle:
@@ -118,6 +119,7 @@ def remove(context: int) -> Microvmi:
     if handle is None:
         raise InvalidContextError("the context is not live: it was destroyed")
     handle.machine.stop_listening()
+    handle.machine.end_snapshots()
     handle.await_users()
     handle.close()
     return handle.machine

@@ -2,12 +2,14 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * The boundary between C and Python, read by cffi and by the C compiler alike. Every mvi_py_ function is written in
- * Python (entry.py and entry_virtual.py in libmicrovmi_py/_capi) and returns 1 for success; 0 is a failure, whose error is then set. `context`
+ * Python (in entry.py and the files beside it in libmicrovmi_py/_capi) and returns 1 for success; 0 is a failure, whose error is then set. `context`
  * is a live token. Out parameters are never NULL. Of a read `ready` bytes are there already; of one at a cursor `position`
  * is where they ended.
  */
 int32_t mvi_py_open_uri(uintptr_t context, const char *uri);
 int32_t mvi_py_open_params(uintptr_t context, const int32_t *driver_type, const struct DriverInitParamsFFI *params);
+/* `driver` may be NULL; `machines` are as large as the first of them says. */
+int32_t mvi_py_list_vms(const char *driver, struct microvmi_machine *machines, size_t capacity, size_t *count);
 int32_t mvi_py_close(uintptr_t context);
 int32_t mvi_py_pause(uintptr_t context);
 int32_t mvi_py_resume(uintptr_t context);
@@ -27,6 +29,9 @@ int32_t mvi_py_stream_read(uintptr_t context, bool padded, uint8_t *buffer, size
 int32_t mvi_py_stream_write(uintptr_t context, const uint8_t *data, size_t size, uint64_t *done);
 int32_t mvi_py_max_address(uintptr_t context, uint64_t *address);
 int32_t mvi_py_memory_map(uintptr_t context, struct microvmi_memory_range *ranges, size_t capacity, size_t *count);
+/* The out parameters are set after a failure as well. */
+int32_t mvi_py_diff(uintptr_t context, uintptr_t newer, uint64_t *next, struct microvmi_memory_range *ranges,
+                    size_t capacity, size_t *count);
 int32_t mvi_py_abilities(uintptr_t context, struct microvmi_abilities *abilities);
 int32_t mvi_py_vcpu_count(uintptr_t context, uint16_t *count);
 int32_t mvi_py_read_registers(uintptr_t context, uint16_t vcpu, struct Registers *registers);
@@ -54,6 +59,9 @@ int32_t mvi_py_write_virtual(uintptr_t context, const struct microvmi_address_sp
                              const uint8_t *data, size_t size);
 int32_t mvi_py_read_virtual_batch(uintptr_t context, const struct microvmi_address_space *space,
                                   struct microvmi_read_request *requests, size_t count);
+/* Put a snapshot of the machine behind another context, a new one; the options are whole and were checked. */
+int32_t mvi_py_snapshot(uintptr_t context, uintptr_t snapshot, const struct microvmi_snapshot_options *options);
+int32_t mvi_py_snapshot_info(uintptr_t context, struct microvmi_snapshot_info *info);
 int32_t mvi_py_log(const char *filter);
 int32_t mvi_py_exit(void);
 int32_t mvi_py_release_all(uint32_t timeout_ms);

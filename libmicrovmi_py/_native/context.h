@@ -64,6 +64,14 @@ static inline const struct mvi_table *mvi_context_enter(void *context)
     return mvi_table_enter(&slot->table, &slot->token, (uintptr_t)context);
 }
 
+/* The table of another context, beside one that is in use, until mvi_table_leave_second(). */
+static inline const struct mvi_table *mvi_context_enter_second(void *context)
+{
+    struct mvi_slot *slot = mvi_slot_of(context);
+
+    return mvi_table_enter_second(&slot->table, &slot->token, (uintptr_t)context);
+}
+
 static inline struct mvi_cursor *mvi_context_cursor(void *context, bool padded)
 {
     return mvi_slot_of(context)->cursors[padded];

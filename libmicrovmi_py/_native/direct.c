@@ -36,13 +36,14 @@ static bool mvi_fetch(const struct mvi_table *table, const struct mvi_region *re
         return false;
     epoch = mvi_cache_epoch(table->cache);
     if (mvi_process_pread(region, start - region->start, bytes, sizeof bytes, &got) != MICROVMI_OK ||
-        (mvi_is_process(region) && mvi_has_ended(region)))
+        (mvi_is_process(region) && mvi_has_ended(region)) || mvi_has_moved(region))
         return false;
     mvi_cache_keep(table->cache, epoch, bytes, address, buffer, size);
     return true;
 }
 
-/* What was read of a process that has ended meanwhile is nothing: its memory may be kept, its number another one's. */
+/* What was read of a process that has ended meanwhile is nothing: its memory may be kept, its number another one's. Nor
+ * is what was read where something else may be by now. */
 static int32_t mvi_read_process(const struct mvi_region *region, uint8_t *dense, uint64_t offset, uint8_t *buffer,
                                 size_t size, size_t *done)
 {
@@ -50,10 +51,14 @@ static int32_t mvi_read_process(const struct mvi_region *region, uint8_t *dense,
                        ? mvi_process_read_touched(region, dense, offset, buffer, size, done)
                        : mvi_process_read(region, offset, buffer, size, done);
 
-    if (code != MICROVMI_ERROR_VM_GONE && !mvi_has_ended(region))
+    if (code == MICROVMI_ERROR_VM_GONE || mvi_has_ended(region))
+        code = MICROVMI_ERROR_VM_GONE;
+    else if (mvi_has_moved(region))
+        code = MICROVMI_ERROR_IO;
+    else
         return code;
     *done = 0;
-    return MICROVMI_ERROR_VM_GONE;
+    return code;
 }
 
 /* A mapping: a large read looks at its holes, and whether the file still is as long. */
@@ -72,8 +77,8 @@ static int32_t mvi_read_mapping(const struct mvi_region *region, uint8_t *dense,
     return there == size ? MICROVMI_OK : MICROVMI_ERROR_IO;
 }
 
-static int32_t mvi_region_read(const struct mvi_region *region, uint8_t *dense, uint64_t offset, uint8_t *buffer,
-                               size_t size, size_t *done)
+int32_t mvi_region_read(const struct mvi_region *region, uint8_t *dense, uint64_t offset, uint8_t *buffer, size_t size,
+                        size_t *done)
 {
     if (region->bytes != NULL)
         return mvi_read_mapping(region, dense, offset, buffer, size, done);
@@ -162,6 +167,8 @@ int32_t mvi_check_write(const struct mvi_table *table, uint64_t address, size_t 
             return MICROVMI_ERROR_READ_ONLY;
         if (region->pidfd >= 0 && mvi_has_ended(region))
             return MICROVMI_ERROR_VM_GONE;
+        if (checked && mvi_has_moved(region))
+            return MICROVMI_ERROR_IO;
         if ((region->bytes != NULL ? region->writable == NULL : region->write_fd < 0) || (region->unsteady && !checked))
             code = MVI_ASK_PYTHON;
         at += mvi_part(region, address + at, size - at);
@@ -220,7 +227,7 @@ const struct mvi_region *mvi_whole_in_process(const struct mvi_table *table, uin
     if (index == table->count)
         return NULL;
     region = &table->regions[index];
-    return mvi_is_process(region) && !region->arriving && mvi_holds(region, address) &&
+    return mvi_is_process(region) && !region->arriving && region->mapping == NULL && mvi_holds(region, address) &&
                    size <= region->size - (address - region->start)
                ? region
                : NULL;
@@ -301,19 +308,18 @@ bool mvi_table_read_batch(const struct mvi_table *table, struct microvmi_read_re
 
 /* ------------------------------------------------------------------------------------------------ data, holes ---- */
 
-/* Where data (or a hole) begins in a region, from `offset` on; its size if there is none. */
-static uint64_t mvi_region_find(const struct mvi_region *region, uint8_t *dense, uint64_t offset, bool hole)
+uint64_t mvi_region_find(const struct mvi_region *region, uint8_t *dense, uint64_t offset, uint64_t end, bool hole)
 {
     off_t found;
 
     if (mvi_is_process(region) && dense != NULL)
-        return mvi_touched_find(region, dense, offset, hole);
+        return mvi_touched_find(region, dense, offset, end, hole);
     if (mvi_is_process(region) || region->fd < 0)
-        return hole ? region->size : offset;
+        return hole ? end : offset;
     found = lseek(region->fd, (off_t)(region->offset + offset), hole ? SEEK_HOLE : SEEK_DATA);
     if (found < 0)
-        return errno == ENXIO || hole ? region->size : offset;
-    return (uint64_t)found - region->offset < region->size ? (uint64_t)found - region->offset : region->size;
+        return errno == ENXIO || hole ? end : offset;
+    return (uint64_t)found - region->offset < end ? (uint64_t)found - region->offset : end;
 }
 
 uint64_t mvi_table_find(const struct mvi_table *table, uint64_t address, bool hole)
@@ -329,12 +335,28 @@ uint64_t mvi_table_find(const struct mvi_table *table, uint64_t address, bool ho
                 return address;
             address = region->start;
         }
-        found = mvi_region_find(region, table->dense[index], address - region->start, hole);
+        found = mvi_region_find(region, table->dense[index], address - region->start, region->size, hole);
         address = region->start + found;
         if (found < region->size)
             break;
     }
     return address < table->max_address && (hole || index < table->count) ? address : table->max_address;
+}
+
+uint64_t mvi_table_data(const struct mvi_table *table, uint64_t address, uint64_t end)
+{
+    size_t index = mvi_first(table, address);
+    const struct mvi_region *region;
+    uint64_t offset, until;
+
+    if (index == table->count || !mvi_holds(&table->regions[index], address))
+        return address;
+    region = &table->regions[index];
+    offset = address - region->start;
+    until = mvi_region_find(region, table->dense[index], offset, mvi_smaller(region->size, end - region->start), false);
+    if (until > offset && !mvi_is_process(region) && mvi_still_there(region, offset, until - offset) < until - offset)
+        return address; /* no hole, but the end of a file that was cut: a read tells so */
+    return region->start + until;
 }
 
 const char *mvi_cause(int32_t code)
@@ -349,7 +371,8 @@ const char *mvi_cause(int32_t code)
     case MICROVMI_ERROR_VM_GONE:
         return "the machine ended or was migrated away";
     default:
-        return "the memory could not be accessed (its file became shorter, a migration has yet to bring it, or "
+        return "the memory could not be accessed (its file became shorter, it was unplugged, a migration has yet to "
+               "bring it, or "
                "a background snapshot has yet to save it)";
     }
 }

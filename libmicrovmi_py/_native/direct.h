@@ -6,24 +6,41 @@
  */
 
 /*
+ * A mapping of another process, as the map of the guest's memory found it. What lies there now is the guest's as long as
+ * the mapping is that one: an address that is unmapped may be anything's a moment later.
+ */
+struct mvi_mapping {
+    uint64_t start, end; /* addresses in that process */
+    uint64_t offset;     /* in the file, of `start` */
+    uint64_t inode;      /* 0: no file's */
+    uint64_t device;     /* major number << 32 | minor number */
+    int32_t fd;          /* its /proc/PID/maps */
+    bool writable;
+    bool shared;
+    bool pieces; /* these are several that continue each other, of which one is looked at */
+    bool moved;  /* a look has found another one there; atomic */
+};
+
+/*
  * A piece of guest memory that can be reached directly: through a mapping of ours (`bytes`), in another process (`pid`),
  * or, with neither, in a file that is read and not mapped.
  */
 struct mvi_region {
-    uint64_t start;       /* guest-physical address */
-    uint64_t size;        /* bytes, at least 1 */
-    const uint8_t *bytes; /* the mapping; NULL where there is none */
-    uint8_t *writable;    /* the mapping to write through; NULL where there is none (yet) */
-    uint64_t offset;      /* of the first byte, in `fd` */
-    int32_t fd;           /* the file (of a mapping -1: none, or no holes to find), or /proc/PID/mem */
-    int32_t write_fd;     /* the same opened for writing where nothing is mapped, -1 where it is not (yet) */
-    int32_t pid;          /* of the other process, 0 for a mapping and for a file */
-    int32_t pidfd;        /* of the process whose memory this is, mapped or not; -1 where there is none */
-    int32_t pagemap_fd;   /* its /proc/PID/pagemap where what it never touched is zero, else -1 */
-    uint8_t kind;         /* enum microvmi_memory_kind */
-    bool image;           /* of a mapped file: touch only chunks that are known to have no hole */
-    bool arriving;        /* of a process: memory may still be on its way, and some reads would wait for it */
-    bool unsteady;        /* may be taken out of the machine at any time: Python looks before a write */
+    uint64_t start;              /* guest-physical address */
+    uint64_t size;               /* bytes, at least 1 */
+    const uint8_t *bytes;        /* the mapping; NULL where there is none */
+    uint8_t *writable;           /* the mapping to write through; NULL where there is none (yet) */
+    uint64_t offset;             /* of the first byte, in `fd` */
+    int32_t fd;                  /* the file (of a mapping -1: none, or no holes to find), or /proc/PID/mem */
+    int32_t write_fd;            /* the same opened for writing where nothing is mapped, -1 where it is not (yet) */
+    int32_t pid;                 /* of the other process, 0 for a mapping and for a file */
+    int32_t pidfd;               /* of the process whose memory this is, mapped or not; -1 where there is none */
+    int32_t pagemap_fd;          /* its /proc/PID/pagemap where what it never touched is zero, else -1 */
+    uint8_t kind;                /* enum microvmi_memory_kind */
+    bool image;                  /* of a mapped file: touch only chunks that are known to have no hole */
+    bool arriving;               /* of a process: memory may still be on its way, and some reads would wait for it */
+    bool unsteady;               /* may be taken out of the machine at any time: Python looks before a write */
+    struct mvi_mapping *mapping; /* which has to be there still after a read; NULL where it cannot go */
 };
 
 struct mvi_table;
@@ -82,8 +99,29 @@ bool mvi_table_read_batch(const struct mvi_table *table, struct microvmi_read_re
  * zero (hole = true); the maximum address if there is none. */
 uint64_t mvi_table_find(const struct mvi_table *table, uint64_t address, bool hole);
 
+/* How many bytes one look for differences compares before it ends early; what else it does counts as some. */
+#define MVI_DIFF_LIMIT 268435456
+
+/*
+ * The frames in which the memory of two tables differs, as runs of the same kind in ascending order: those that have not the
+ * same bytes, and those that are not there in the same places. The kind is the newer one's where it has the bytes that differ.
+ */
+struct mvi_diff {
+    const struct mvi_table *older;
+    const struct mvi_table *newer;
+    uint64_t next; /* in: an address in the frame to begin with; out: the frame to go on with, 0: that was all */
+    uint64_t last; /* the last address that is looked at */
+    struct microvmi_memory_range *ranges;
+    size_t capacity;   /* of `ranges`, at least 1 */
+    size_t count;      /* out: how many were filled, after an error as well */
+    bool newer_failed; /* out: which of the two could not be read, after an error; `next` is then its frame */
+};
+int32_t mvi_diff_some(struct mvi_diff *diff);
+/* As mvi_describe(), of an error of mvi_diff_some(). */
+void mvi_diff_describe(const struct mvi_diff *diff, int32_t code, char *text, size_t room);
+
 /* What a result means, as one line: `room` bytes at `text` take it, MVI_DESCRIPTION are enough. */
-#define MVI_DESCRIPTION 256
+#define MVI_DESCRIPTION 288
 void mvi_describe(int32_t code, uint64_t address, size_t size, uint64_t done, char *text, size_t room);
 
 /* A stream's cursor: 0 to the maximum address, guarded by a lock. */

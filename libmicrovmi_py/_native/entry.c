@@ -68,7 +68,7 @@ bool mvi_leave(int32_t succeeded)
 
 /* -------------------------------------------------------------------------------------------- open and close ----- */
 
-static void *mvi_opened(void *context, int32_t succeeded)
+void *mvi_opened(void *context, int32_t succeeded)
 {
     if (mvi_leave(succeeded))
         return context;
@@ -96,7 +96,7 @@ static void *mvi_open_params(const int32_t *driver_type, const struct DriverInit
     return mvi_opened(context, mvi_py_open_params((uintptr_t)context, driver_type, params));
 }
 
-static void *mvi_report(void *context, const char **error)
+void *mvi_report(void *context, const char **error)
 {
     if (error != NULL)
         *error = context == NULL ? strdup(microvmi_last_error()) : NULL;

@@ -15,6 +15,10 @@ bool mvi_need_struct(const uint32_t *given, uint32_t least, const char *name, co
 bool mvi_enter(void *context);
 /* What a function of Python returned. */
 bool mvi_leave(int32_t succeeded);
+/* The same for one that put a machine behind a new context: that context, or NULL. */
+void *mvi_opened(void *context, int32_t succeeded);
+/* Hand out the error's text if there is no context, which is returned. */
+void *mvi_report(void *context, const char **error);
 
 /* ------------------------------------------------------------------------------------------ without Python ------- */
 

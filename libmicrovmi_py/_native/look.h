@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Looks at what may end or change outside: whether a process still runs, whether a file is still as long as it was. A
- * look costs a system call; one that this thread took at most a millisecond ago, by the clock, counts. That clock is
+ * Looks at what may end or change outside: whether a process still runs, whether it still has a mapping, whether a file is
+ * still as long as it was. A look costs a system call; one that this thread took at most a millisecond ago, by the clock, counts. That clock is
  * read after the access that the look is for: what was there less than a millisecond before its end was there.
  *
  * The system calls are made without the C library's wrappers, which are places where a thread can be cancelled: it
@@ -60,6 +60,17 @@ static inline bool mvi_has_ended_by(const struct mvi_region *region, clockid_t c
  * keeps its memory. Where the system has no pidfd they have to do.
  */
 bool mvi_has_ended(const struct mvi_region *region);
+
+/* ------------------------------------------------------------------------------------------------ mappings -------- */
+
+/* Look whether the mapping of a region that has one is another one by now, or none. */
+bool mvi_look_at_mapping(const struct mvi_region *region);
+
+/* The same for every region; to be asked after a read. */
+static inline bool mvi_has_moved(const struct mvi_region *region)
+{
+    return __builtin_expect(region->mapping != NULL, 0) && mvi_look_at_mapping(region);
+}
 
 /* ------------------------------------------------------------------------------------------------ files ---------- */
 

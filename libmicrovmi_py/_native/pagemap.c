@@ -8,7 +8,8 @@
 
 #include <string.h>
 
-#define MVI_PAGES_AT_ONCE 64
+#define MVI_PAGES_AT_ONCE 64                  /* at the least, */
+#define MVI_MOST_PAGES_AT_ONCE 512            /* and as many more as are wanted */
 #define MVI_PAGE_IS_THERE (UINT64_C(3) << 62) /* in memory, or swapped out */
 
 static uint64_t mvi_chunk_after(uint64_t offset, uint64_t end)
@@ -30,31 +31,39 @@ static bool mvi_any_page(const struct mvi_region *region, const uint64_t *entrie
     return false;
 }
 
-/*
- * Whether memory is there at an offset, and how far that holds, some chunks at the most: a chunk of which a page is
- * there counts as a whole. Where the system does not tell, all is there.
- */
-static uint64_t mvi_touched_until(const struct mvi_region *region, uint8_t *dense, uint64_t offset, uint64_t end,
-                                  bool *there)
+/* How much of the pagemap is read at once to tell of so many bytes. */
+static size_t mvi_entries_for(uint64_t size)
 {
-    uint64_t entries[MVI_PAGES_AT_ONCE], page = (region->offset + offset) >> PAGE_SHIFT, at, next, until;
+    uint64_t pages = (size >> PAGE_SHIFT) + 1;
+
+    pages = pages > MVI_PAGES_AT_ONCE ? pages : MVI_PAGES_AT_ONCE;
+    return (size_t)(pages < MVI_MOST_PAGES_AT_ONCE ? pages : MVI_MOST_PAGES_AT_ONCE) * sizeof(uint64_t);
+}
+
+uint64_t mvi_touched_until(const struct mvi_region *region, uint8_t *dense, uint64_t offset, uint64_t end, bool *there)
+{
+    uint64_t entries[MVI_MOST_PAGES_AT_ONCE], page = (region->offset + offset) >> PAGE_SHIFT, at, next, until;
     ssize_t got;
+    bool any;
 
     *there = true;
     until = mvi_dense_until(dense, offset, end);
     if (until > offset)
         return until;
-    got = mvi_pread(region->pagemap_fd, entries, sizeof entries, page * sizeof *entries);
+    got = mvi_pread(region->pagemap_fd, entries, mvi_entries_for(end - offset), page * sizeof *entries);
     if (got < (ssize_t)sizeof *entries)
         return end;
     until = ((page + (uint64_t)got / sizeof *entries) << PAGE_SHIFT) - region->offset;
     until = until < end ? until : end;
     for (at = offset; at < until; at = next) {
         next = mvi_chunk_after(at, end);
-        if (next > until || (at > offset && mvi_any_page(region, entries, offset, at, next) != *there))
+        if (next > until)
             break;
-        *there = mvi_any_page(region, entries, offset, at, next);
-        if (*there)
+        any = mvi_any_page(region, entries, offset, at, next);
+        if (at > offset && any != *there)
+            break;
+        *there = any;
+        if (any)
             mvi_mark_dense(region, dense, at, next);
     }
     return at > offset ? at : mvi_chunk_after(offset, end);
@@ -82,13 +91,13 @@ int32_t mvi_process_read_touched(const struct mvi_region *region, uint8_t *dense
     return code;
 }
 
-uint64_t mvi_touched_find(const struct mvi_region *region, uint8_t *dense, uint64_t offset, bool hole)
+uint64_t mvi_touched_find(const struct mvi_region *region, uint8_t *dense, uint64_t offset, uint64_t end, bool hole)
 {
     uint64_t until;
     bool there;
 
-    for (; offset < region->size; offset = until) {
-        until = mvi_touched_until(region, dense, offset, region->size, &there);
+    for (; offset < end; offset = until) {
+        until = mvi_touched_until(region, dense, offset, end, &there);
         if (there != hole)
             break;
     }

@@ -8,11 +8,17 @@
 
 #include "table.h"
 
+/*
+ * Whether memory is there at an offset, and how far that holds, some chunks at the most: a chunk of which a page is
+ * there counts as a whole. Where the system does not tell, all is there.
+ */
+uint64_t mvi_touched_until(const struct mvi_region *region, uint8_t *dense, uint64_t offset, uint64_t end, bool *there);
+
 /* Read at an offset, of what is there; the rest is zeros. */
 int32_t mvi_process_read_touched(const struct mvi_region *region, uint8_t *dense, uint64_t offset, uint8_t *buffer,
                                  size_t size, size_t *done);
 
-/* Where touched (or untouched) memory begins in a region, from `offset` on; its size if there is none. */
-uint64_t mvi_touched_find(const struct mvi_region *region, uint8_t *dense, uint64_t offset, bool hole);
+/* Where touched (or untouched) memory begins in a region, from `offset` on; `end` if there is none before that. */
+uint64_t mvi_touched_find(const struct mvi_region *region, uint8_t *dense, uint64_t offset, uint64_t end, bool hole);
 
 #endif

@@ -19,6 +19,7 @@ static void mvi_reader_leave(void *reader)
 {
     mvi_thread.reader = NULL; /* a destructor of the host's may still call, and then takes another one */
     mvi_near_none();
+    __atomic_store_n(&((struct mvi_reader *)reader)->second, 0, __ATOMIC_RELEASE);
     __atomic_store_n(&((struct mvi_reader *)reader)->used, 0, __ATOMIC_RELEASE); /* a read that it was torn out of */
     __atomic_store_n(&((struct mvi_reader *)reader)->taken, 0, __ATOMIC_RELEASE);
 }
@@ -43,7 +44,7 @@ static struct mvi_reader *mvi_take_reader(void)
             return reader;
     if (posix_memalign((void **)&reader, 64, sizeof *reader) != 0)
         return NULL;
-    reader->used = 0;
+    reader->used = reader->second = 0;
     reader->taken = 1;
     reader->next = __atomic_load_n(&mvi_readers, __ATOMIC_RELAXED);
     while (!__atomic_compare_exchange_n(&mvi_readers, &reader->next, reader, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
@@ -138,6 +139,8 @@ bool mvi_table_is_used(const struct mvi_table *table)
         used = __atomic_load_n(&reader->used, __ATOMIC_ACQUIRE);
         if (used != 0 && (used == (uintptr_t)table || used == table->edition))
             return true;
+        if (__atomic_load_n(&reader->second, __ATOMIC_ACQUIRE) == (uintptr_t)table)
+            return true;
     }
     return false;
 }
@@ -163,8 +166,11 @@ bool mvi_table_wait(const struct mvi_table *table)
 
     if (table == NULL)
         return true;
-    if (mvi_thread.reader != NULL) /* this thread is here: what it says of itself is of a read that it jumped out of */
+    if (mvi_thread.reader !=
+        NULL) { /* this thread is here: what it says of itself is of a read that it jumped out of */
+        __atomic_store_n(&mvi_thread.reader->second, 0, __ATOMIC_RELEASE);
         __atomic_store_n(&mvi_thread.reader->used, 0, __ATOMIC_RELEASE);
+    }
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     if (mvi_light)
         (void)syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);

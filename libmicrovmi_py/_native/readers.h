@@ -8,6 +8,9 @@
  * look: the waiting side sees to that for all threads at once with membarrier(), so that a read pays no fence. Both its
  * stores release: whoever waits may see either, and what was read before is then over.
  *
+ * A call that reads through two tables names both, each in a word of its own, so there is no order in which they are to be
+ * taken. What such a call leaves behind by a jump goes with the next entry: until then nothing is read the fast way.
+ *
  * All of that is here and in readers.c. A published table stands in a place, which is live while a word beside it holds
  * what is expected.
  */
@@ -21,7 +24,8 @@
 
 /* One a thread; never freed, as other threads look at it, but used again after the thread's end. */
 struct mvi_reader {
-    uint64_t used; /* the address of a table, or its edition; 0 between calls */
+    uint64_t used;   /* the address of a table, or its edition; 0 between calls */
+    uint64_t second; /* the address of another one that is used beside it; 0 nearly always */
     struct mvi_reader *next;
     int taken;
 } __attribute__((aligned(64)));
@@ -40,27 +44,58 @@ static inline void mvi_fence(void)
         __atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
 
-/* Take part in the use of *place, if `still` holds what it should; NULL if not. mvi_table_leave() ends it. */
-static inline const struct mvi_table *mvi_table_enter(struct mvi_table *const *place, const uintptr_t *still,
-                                                      uintptr_t expected)
+/* Say in a word that the table in *place is used, if `still` holds what it should; NULL if not. */
+static inline const struct mvi_table *mvi_table_name(uint64_t *word, struct mvi_table *const *place,
+                                                     const uintptr_t *still, uintptr_t expected)
 {
     const struct mvi_table *table = __atomic_load_n(place, __ATOMIC_ACQUIRE);
 
-    if (table == NULL || (mvi_thread.reader == NULL && !mvi_become_reader()))
+    if (table == NULL)
         return NULL;
-    __atomic_store_n(&mvi_thread.reader->used, (uintptr_t)table, __ATOMIC_RELEASE);
+    __atomic_store_n(word, (uintptr_t)table, __ATOMIC_RELEASE);
     mvi_fence();
     if (__builtin_expect(__atomic_load_n(place, __ATOMIC_ACQUIRE) == table &&
                              __atomic_load_n(still, __ATOMIC_ACQUIRE) == expected,
                          1))
         return table;
-    __atomic_store_n(&mvi_thread.reader->used, 0, __ATOMIC_RELEASE);
+    __atomic_store_n(word, 0, __ATOMIC_RELEASE);
     return NULL;
+}
+
+/* Take part in the use of *place, if `still` holds what it should; NULL if not. mvi_table_leave() ends it. */
+static inline const struct mvi_table *mvi_table_enter(struct mvi_table *const *place, const uintptr_t *still,
+                                                      uintptr_t expected)
+{
+    if (mvi_thread.reader == NULL && !mvi_become_reader())
+        return NULL;
+    __atomic_store_n(&mvi_thread.reader->second, 0, __ATOMIC_RELEASE);
+    return mvi_table_name(&mvi_thread.reader->used, place, still, expected);
 }
 
 static inline void mvi_table_leave(void)
 {
     __atomic_store_n(&mvi_thread.reader->used, 0, __ATOMIC_RELEASE);
+}
+
+/* From now on, until the next word: nothing is read the fast way by this thread. */
+static inline void mvi_near_none(void)
+{
+    mvi_thread.near.context = 0;
+    if (mvi_thread.translations != NULL)
+        mvi_near_forget(mvi_thread.translations);
+}
+
+/* The same for another table beside that one, perhaps the same one; mvi_table_leave_second() comes before the other leave. */
+static inline const struct mvi_table *mvi_table_enter_second(struct mvi_table *const *place, const uintptr_t *still,
+                                                             uintptr_t expected)
+{
+    mvi_near_none();
+    return mvi_table_name(&mvi_thread.reader->second, place, still, expected);
+}
+
+static inline void mvi_table_leave_second(void)
+{
+    __atomic_store_n(&mvi_thread.reader->second, 0, __ATOMIC_RELEASE);
 }
 
 /*
@@ -187,14 +222,6 @@ static inline bool mvi_virtual_read_word(uintptr_t context, const struct microvm
 
 /* After a word of virtual memory was read, as mvi_table_near(). */
 void mvi_table_near_space(uintptr_t context, const struct mvi_table *table, const uint64_t *edition);
-
-/* From now on, until the next word: nothing is read the fast way by this thread. */
-static inline void mvi_near_none(void)
-{
-    mvi_thread.near.context = 0;
-    if (mvi_thread.translations != NULL)
-        mvi_near_forget(mvi_thread.translations);
-}
 
 /* Put a table (NULL: none) into a place; the one before is returned, which mvi_table_wait() is to be called with. */
 struct mvi_table *mvi_table_put(struct mvi_table **place, struct mvi_table *table);

@@ -60,27 +60,38 @@ static uint64_t mvi_data_until(const struct mvi_region *region, uint8_t *dense, 
     return (offset >> PAGE_SHIFT << PAGE_SHIFT) + PAGE_SIZE;
 }
 
+uint64_t mvi_filled_until(const struct mvi_region *region, uint8_t *dense, uint64_t offset, uint64_t end, bool *filled)
+{
+    uint64_t until = mvi_dense_until(dense, offset, end), data;
+
+    *filled = true;
+    if (until > offset)
+        return until;
+    data = mvi_seek_file(region, offset, SEEK_DATA);
+    if (data == UINT64_MAX && errno == ENXIO && !mvi_reaches(region->fd, (off_t)(region->offset + end)))
+        return offset;
+    if (data != offset && (data != UINT64_MAX || errno == ENXIO)) {
+        *filled = false;
+        return data < end ? data : end;
+    }
+    until = data == offset ? mvi_data_until(region, dense, offset) : end; /* else the file system does not tell */
+    return until < end ? until : end;
+}
+
 int32_t mvi_copy_sparse(const struct mvi_region *region, uint8_t *dense, uint64_t offset, uint8_t *buffer, size_t size,
                         size_t *done)
 {
-    uint64_t at = offset, end = offset + size, until, data;
+    uint64_t at = offset, end = offset + size, until;
+    bool filled;
 
     for (; at < end; at = until) {
-        until = mvi_dense_until(dense, at, end);
-        if (until == at) {
-            data = mvi_seek_file(region, at, SEEK_DATA);
-            if (data == UINT64_MAX && errno == ENXIO && !mvi_reaches(region->fd, (off_t)(region->offset + end)))
-                return MICROVMI_ERROR_IO;
-            if (data != at && (data != UINT64_MAX || errno == ENXIO)) {
-                until = data < end ? data : end;
-                memset(buffer + (at - offset), 0, (size_t)(until - at));
-                *done = (size_t)(until - offset);
-                continue;
-            }
-            until = data == at ? mvi_data_until(region, dense, at) : end; /* else the file system does not tell */
-            until = until < end ? until : end;
-        }
-        memcpy(buffer + (at - offset), region->bytes + at, (size_t)(until - at));
+        until = mvi_filled_until(region, dense, at, end, &filled);
+        if (until == at)
+            return MICROVMI_ERROR_IO;
+        if (filled)
+            memcpy(buffer + (at - offset), region->bytes + at, (size_t)(until - at));
+        else
+            memset(buffer + (at - offset), 0, (size_t)(until - at));
         *done = (size_t)(until - offset);
     }
     return MICROVMI_OK;

@@ -26,6 +26,12 @@ uint64_t mvi_dense_until(const uint8_t *dense, uint64_t offset, uint64_t end);
 void mvi_mark_dense(const struct mvi_region *region, uint8_t *dense, uint64_t start, uint64_t end);
 
 /*
+ * Whether a mapped file has data at an offset, or a hole, and how far that holds, `end` at the most. The offset itself: the
+ * file is not as long any more. Where the file system does not tell, all is data.
+ */
+uint64_t mvi_filled_until(const struct mvi_region *region, uint8_t *dense, uint64_t offset, uint64_t end, bool *filled);
+
+/*
  * Touching a hole of a mapped file would make the host allocate it: the holes of large reads are not touched. A file
  * that was cut is told from one that ends in a hole.
  */

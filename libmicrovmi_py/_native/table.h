@@ -90,7 +90,8 @@ static inline size_t mvi_first(const struct mvi_table *table, uint64_t address)
     return mvi_search(table, address);
 }
 
-/* direct.c: the region of another process that holds so many bytes, and can be read without waiting; NULL for every other. */
+/* direct.c: the region of another process that holds so many bytes, and can be read without waiting and without a look at
+ * its mapping; NULL for every other. */
 const struct mvi_region *mvi_whole_in_process(const struct mvi_table *table, uint64_t address, size_t size);
 
 /*
@@ -101,6 +102,15 @@ int32_t mvi_check_write(const struct mvi_table *table, uint64_t address, size_t 
 
 /* direct.c: do requests, at least one, until one is not whole; how many were done, that one among them. */
 size_t mvi_table_read_some(const struct mvi_table *table, struct microvmi_read_request *requests, size_t count);
+
+/* direct.c: the first byte of a range that may hold something, in the region that the range begins in; its end, or the
+ * region's, if there is none. The beginning itself where no region is. */
+uint64_t mvi_table_data(const struct mvi_table *table, uint64_t address, uint64_t end);
+/* direct.c: read at an offset of a region, whatever its source is; *done, 0 before, is how much was read. */
+int32_t mvi_region_read(const struct mvi_region *region, uint8_t *dense, uint64_t offset, uint8_t *buffer, size_t size,
+                        size_t *done);
+/* direct.c: where data (or a hole) begins in a region, from `offset` on; `end`, within it, if not before that. */
+uint64_t mvi_region_find(const struct mvi_region *region, uint8_t *dense, uint64_t offset, uint64_t end, bool hole);
 
 /* direct.c: what a code means, in words that an address follows. */
 const char *mvi_cause(int32_t code);

@@ -45,6 +45,7 @@ struct mvi_thread {
     uint64_t failed_done;                  /* and how much it had read */
     struct mvi_translations *translations; /* translations.h: heap, freed when the thread ends; NULL: none yet */
     bool interrupted;                      /* calls.c: the host's Python is owed a KeyboardInterrupt */
+    bool hushed;                           /* libvirt.c: libvirt's library prints nothing of its errors */
 };
 extern __attribute__((visibility("hidden"))) __thread struct mvi_thread mvi_thread;
 

@@ -6,17 +6,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 DIRECT = (
-    *("thread", "table", "look", "process", "sparse", "pagemap", "cache", "foreign", "stream", "direct"),
-    *("paging", "translations", "path", "gather", "virtual", "told", "runs"),
+    *("thread", "table", "look", "process", "sparse", "pagemap", "cache", "foreign", "stream", "direct", "diff"),
+    *("paging", "translations", "path", "gather", "virtual", "told", "runs", "copy", "fill"),
 )
 """Direct access to memory: part of the library, of the Python module, and of a benchmark."""
-MODULE = (*DIRECT, "walks", "objects", "turns")
+MODULE = (*DIRECT, "walks", "objects", "turns", "libvirt", "migration", "receiver")
 """The Python module."""
 LIBRARY = (
     *MODULE,
     *("error", "readers", "context", "standard", "environment", "fork", "log"),
     *("python", "interpreter", "modules", "calls", "boot"),
-    *("entry", "entry_memory", "entry_streams", "entry_virtual", "registers", "events"),
+    *("entry", "entry_memory", "entry_streams", "entry_virtual", "entry_snapshots"),
+    *("registers", "events", "listing"),
 )
 """All of them."""
 

@@ -11,7 +11,7 @@ An ability is a protocol: a driver that has its methods has it, any other has no
 from __future__ import annotations
 
 import abc
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from libmicrovmi_py.abilities import Ability
@@ -24,7 +24,10 @@ from libmicrovmi_py.transport.reach import Reach
 
 if TYPE_CHECKING:
     from libmicrovmi_py.arch.state import VcpuState
+    from libmicrovmi_py.listed import ListedMachine
+    from libmicrovmi_py.transport.copy import Copy
     from libmicrovmi_py.transport.foreign_reads import ForeignReads
+    from libmicrovmi_py.transport.watch import Watch
 
 
 class Driver(abc.ABC):
@@ -35,7 +38,8 @@ class Driver(abc.ABC):
     was named. ``static`` is whether memory never changes, so that pages that were read are kept from the start on;
     ``lasting`` is the same of memory that is read in place, of which translations alone are kept.
     ``architecture`` is that of the vCPUs, whose registers are read and written: an object that opened a machine of
-    another one says so.
+    another one says so. ``remedy`` is the way to what this machine cannot do and others of the driver can, for errors;
+    ``""`` if there is none.
     """
 
     name: ClassVar[str]
@@ -45,6 +49,7 @@ class Driver(abc.ABC):
     static: ClassVar[bool] = False
     lasting: ClassVar[bool] = False
     architecture: Architecture = Architecture.X86
+    remedy: str = ""
 
     @classmethod
     @abc.abstractmethod
@@ -55,6 +60,16 @@ class Driver(abc.ABC):
         machine, so what only bears it, without a proof, is not touched. Every wait has a time limit. Nothing about the
         machine changes.
         """
+
+    @classmethod
+    def machines(cls) -> Iterator[ListedMachine]:
+        """The machines that there are now, those that cannot be opened included, for ``list_vms``; by default none.
+
+        Every wait has a limit, all together a second, and no machine is disturbed: nobody else's connection is taken,
+        nothing is stopped. Where the hypervisor or its library is not there, that is found out at once, and there are
+        none. Raises a ``MicrovmiError`` where the hypervisor is there and cannot be asked.
+        """
+        return iter(())
 
     @property
     @abc.abstractmethod
@@ -171,6 +186,10 @@ class Region:
         return self.start + self.size
 
 
+class Anew(tuple[Region, ...]):
+    """Regions whose memory others may have changed without the machine running: what was kept of it is forgotten."""
+
+
 @runtime_checkable
 class SupportsRegions(Protocol):
     """Memory that can be reached directly, in C; takes the place of frames."""
@@ -182,7 +201,8 @@ class SupportsRegions(Protocol):
     def regions(self) -> Sequence[Region]:
         """All memory, sorted by ``start``, not overlapping, within 64 bits and within its sources.
 
-        The sequence is immutable and does not wait: a driver whose map changed returns another object.
+        The sequence is immutable and does not wait: a driver whose map changed returns another object, which
+        is an :class:`Anew` if what was kept of pages and translations is to be forgotten though the map is the same.
         """
 
 
@@ -297,6 +317,31 @@ class SupportsPageAccess(SupportsEvents, Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A copy of one instant: how many seconds the machine stood still for it, the registers of all vCPUs at that
+    instant (none: they are not known), which of the copy's ranges existed, and when it was, in ns since 1970."""
+
+    stood: float
+    states: Sequence[VcpuState]
+    ranges: Sequence[MemoryRange]
+    taken_at: int
+
+
+@runtime_checkable
+class SupportsSnapshots(Protocol):
+    """A way to a copy of one instant for which the machine does not have to stand while all of it is copied."""
+
+    def take_snapshot(self, copy: Copy, watch: Watch) -> Taken | None:
+        """Fill ``copy``, which is empty and made for the ranges of the memory map. ``None``: not now, or not ever (the
+        reason is logged); nothing is changed, and the machine has to be paused instead.
+
+        ``watch.report`` is called often with what is done and what is to be done, in bytes, and ends it by raising.
+        Whatever happens, the machine is left as it was found, also within a ``watch.limited()``. Raises ``IoError`` as
+        the copy does.
+        """
+
+
 ABILITIES: dict[type, Ability] = {
     SupportsFrameWrites: Ability.WRITE,
     SupportsMemoryMap: Ability.MEMORY_MAP,
@@ -319,3 +364,11 @@ def able_by_methods(driver: Driver) -> Ability:
         if isinstance(driver, protocol):
             able |= ability
     return able
+
+
+_OPEN_ONLY = Ability.MAP | Ability.PAGE_ACCESS | Ability.EVENTS
+
+
+def able_by_class(kind: type[Driver]) -> Ability:
+    """What all machines of a driver's class can; what only one that is open can tell of itself is not among it."""
+    return able_by_methods(kind.__new__(kind)) & ~_OPEN_ONLY

@@ -92,6 +92,8 @@ def _named_after(name: str) -> Iterator[type[Driver]]:
 def _of_type(driver_type: DriverType) -> type[Driver]:
     if driver_type is DriverType.PLUGIN:
         raise InvalidArgumentError("driver type PLUGIN stands for several drivers: name one in a URI")
+    if driver_type is DriverType.SNAPSHOT:
+        raise InvalidArgumentError("a snapshot is not opened: it is taken of an open machine, by microvmi_snapshot()")
     for driver in _builtin():
         if driver.type is driver_type:
             return driver

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 
-from libmicrovmi_py.abilities import Abilities, Ability
+from libmicrovmi_py.abilities import Abilities, Ability, with_snapshots
 from libmicrovmi_py.declare import TYPE_CHECKING, TypeVar
 from libmicrovmi_py.drivers.base import (
     ABILITIES,
@@ -25,6 +25,7 @@ from libmicrovmi_py.machine.books import Books
 from libmicrovmi_py.machine.events import EventSession
 from libmicrovmi_py.machine.keeping import CACHE_SIZE, cache_size, keeper
 from libmicrovmi_py.machine.runstate import RunBooks, one_session
+from libmicrovmi_py.machine.snapshots import Snapshots
 from libmicrovmi_py.memory import Memory, PaddedMemory, PhysicalMemory
 from libmicrovmi_py.memory.batch import Result
 from libmicrovmi_py.memory.checks import memory_map
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 _Part = TypeVar("_Part")
 
 
-class Microvmi:
+class Microvmi(Snapshots):
     """An open virtual machine.
 
     ``Microvmi("debian")`` tries every driver; ``Microvmi("debian", driver="qemu", timeout=2)`` names one and hands it
@@ -123,7 +124,7 @@ class Microvmi:
             can &= ~Ability.PAGE_ACCESS
         if self._physical.is_mapped:
             can |= Ability.MAP
-        return Abilities(can, events)
+        return Abilities(with_snapshots(can), events)
 
     # -------------------------------------------------------------------------------------------- memory by address
 
@@ -336,6 +337,8 @@ class Microvmi:
 
         Raises the ``MicrovmiError`` of what could not be undone, after everything was released.
         """
+        if self._run is not None:
+            self._run.check_not_kept()
         with self._closing:
             if self._closed:
                 return
@@ -364,8 +367,11 @@ class Microvmi:
         """A part that there is only where the driver has what it takes."""
         self._check_open()
         if part is None:
-            raise NotSupportedError(f"the {self.driver.name} driver cannot {action}")
+            raise NotSupportedError(f"the {self.driver.name} driver cannot {action}{self._remedy()}")
         return part
+
+    def _remedy(self) -> str:
+        return f": {self.driver.remedy}" if self.driver.remedy else ""
 
     def _capable(self, capability: type[_Part], action: str) -> _Part:
         able = self.driver if isinstance(self.driver, capability) and ABILITIES[capability] in self._can else None

@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 
 from libmicrovmi_py.drivers.control import Phase, RunState, SupportsLateRun, SupportsPause, SupportsSessions
 from libmicrovmi_py.errors import (
+    CancelledError,
     DriverUnavailableError,
     MicrovmiError,
     TimeoutExpiredError,
@@ -46,6 +47,13 @@ class _Stop(enum.Enum):
     """It stands by our stop."""
 
 
+class Stand:
+    """A machine that stands. ``stopped``: for this; ``seconds``: how long at the most, when it is over, else 0."""
+
+    stopped = False
+    seconds = 0.0
+
+
 class RunBooks:
     """The run state of one machine, and who is to let it run.
 
@@ -59,6 +67,8 @@ class RunBooks:
         self._ended = False
         self._stop = _Stop.NONE
         self._lock = threading.Lock()
+        self._keeper = 0  # the thread that is in standing()
+        self._settling: list[None] = []  # one for each thread that wants to settle
         self._awaited_until = _NEVER
 
     @property
@@ -101,17 +111,56 @@ class RunBooks:
 
         Raises ``TimeoutExpiredError`` while that cannot be told; it may be called again.
         """
+        self._settling.append(None)
+        try:
+            with self._turn():
+                self._take_back()
+        finally:
+            self._settling.pop()
+
+    def runs(self) -> bool:
+        """Whether its vCPUs run at present, or may do so at any time."""
         with self._turn():
-            if not self.owes:
-                return
-            self._keep(False)
+            return _moves(self._look())
+
+    @contextmanager
+    def standing(self, limit: Callable[[], AbstractContextManager[None]] = nullcontext) -> Iterator[Stand]:
+        """A block in which the machine stands, and after which it is as it was found: it runs if it ran.
+
+        Within it nobody of this process pauses it or lets it run; who is to be long in it calls :meth:`check_wanted`
+        now and then. ``limit`` makes what the waits are limited by, but for those in which the machine is let run.
+
+        Raises as :meth:`pause`, and ``DriverUnavailableError`` at the end if somebody else let it run meanwhile.
+        """
+        stand = Stand()
+        with self._turn(limit):
+            with limit():
+                state = self._look()
+            if state.no_pause:
+                raise DriverUnavailableError(state.no_pause)
+            self._keeper = threading.get_ident()
+            began = time.perf_counter()
             try:
-                self._decided(self._look())
-                if self._stop is _Stop.DONE:
-                    self._driver.run(whoever=False)
-            except VmGoneError as err:
-                _log.info("nothing to let run: %s", err)
-            self._stop = _Stop.NONE
+                with limit():
+                    self._stop_for(stand, state)
+                yield stand
+                with limit():
+                    self._check_stood()
+            finally:
+                self._keeper = 0
+                if stand.stopped:
+                    self._take_back()
+                    stand.seconds = time.perf_counter() - began
+
+    def check_not_kept(self) -> None:
+        """Raise ``DriverUnavailableError`` if this very thread is in :meth:`standing`."""
+        if self._keeper == threading.get_ident():
+            raise DriverUnavailableError("this thread is taking a snapshot of the machine: wait until that is over")
+
+    def check_wanted(self) -> None:
+        """Raise ``CancelledError`` if another thread waits for the machine to be let run for good."""
+        if self._settling or self._ended:
+            raise CancelledError("the machine is being closed, or left as it was found: nothing is done to it any more")
 
     def end(self) -> None:
         """Nothing is stopped from now on: the machine is being closed."""
@@ -133,8 +182,10 @@ class RunBooks:
     # ------------------------------------------------------------------------------------------------- with the lock
 
     @contextmanager
-    def _turn(self) -> Iterator[None]:
-        deadline = Deadline(_PATIENCE)
+    def _turn(self, limit: Callable[[], AbstractContextManager[None]] = nullcontext) -> Iterator[None]:
+        self.check_not_kept()
+        with limit():
+            deadline = Deadline(_PATIENCE)
         if not self._lock.acquire(timeout=deadline.seconds):
             raise TimeoutExpiredError(f"another thread has been pausing or resuming for {deadline.seconds:g} s")
         try:
@@ -178,6 +229,31 @@ class RunBooks:
             raise
         self._stop = _Stop.DONE
 
+    def _stop_for(self, stand: Stand, state: RunState) -> None:
+        """Stop a machine that runs. One that sleeps, which cannot be stopped, stands; so does one that is stopped."""
+        if _moves(state):
+            stand.stopped = True
+            self._order_stop()
+        elif self._stop is _Stop.DONE:
+            self._keep(True)  # what others wrote to it meanwhile is read
+
+    def _check_stood(self) -> None:
+        if _moves(self._look()):
+            raise DriverUnavailableError("somebody else let the machine run meanwhile: try again")
+
+    def _take_back(self) -> None:
+        """Let the machine run if it still stands by our stop."""
+        if not self.owes:
+            return
+        self._keep(False)
+        try:
+            self._decided(self._look())
+            if self._stop is _Stop.DONE:
+                self._driver.run(whoever=False)
+        except VmGoneError as err:
+            _log.info("nothing to let run: %s", err)
+        self._stop = _Stop.NONE
+
     def _decided(self, state: RunState) -> RunState:
         """The run state when a stop without an answer has come, or will not; and whatever is under way is over.
 
@@ -195,6 +271,11 @@ class RunBooks:
             time.sleep(_LOOK)
             state = self._look()
         return state
+
+
+def _moves(state: RunState) -> bool:
+    """Whether the vCPUs of a machine run; one that sleeps does not, though it can wake up."""
+    return state.phase is Phase.RUNS and not state.no_resume
 
 
 def one_session(driver: object) -> AbstractContextManager[None]:

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from libmicrovmi_py.declare import TYPE_CHECKING, NamedTuple
 from libmicrovmi_py.errors import AccessError, not_mapped
 from libmicrovmi_py.memory.checks import check_address
+from libmicrovmi_py.transport.native import native
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -48,3 +49,19 @@ def read_one(read_into: Callable[[int, memoryview], int], request: Request) -> R
         return result(request, read_into(*request))
     except AccessError as err:
         return Result(err.completed, err)
+
+
+class Whole(dict[int, Result]):
+    """The results of requests that were read as a whole, by their size: most are alike."""
+
+    def __missing__(self, size: int) -> Result:
+        self[size] = made = Result(size, None)
+        return made
+
+
+def understood(requests: Sequence[tuple[int, WriteableBuffer]], check: Callable[[int], None]) -> list[Request]:
+    """Requests as C takes them; raises what is wrong with the first that is none, ``check`` what is with an address."""
+    views = checked(requests, check)
+    for _, view in views:
+        native().ffi.from_buffer("uint8_t[]", view, require_writable=True)
+    return views

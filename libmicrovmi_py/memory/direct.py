@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 
 from libmicrovmi_py.declare import TYPE_CHECKING, Any, NamedTuple
-from libmicrovmi_py.drivers.base import Region, SupportsMemoryMap, SupportsRegions
+from libmicrovmi_py.drivers.base import Anew, Region, SupportsMemoryMap, SupportsRegions
 from libmicrovmi_py.errors import (
     AccessError,
     IoError,
@@ -18,10 +19,11 @@ from libmicrovmi_py.errors import (
     VmGoneError,
     not_mapped,
 )
-from libmicrovmi_py.memory.batch import Request, Result, checked
+from libmicrovmi_py.memory.batch import Result, Whole, understood
 from libmicrovmi_py.memory.cache import PageCache
 from libmicrovmi_py.memory.checks import check_address, check_maximum, check_ranges
 from libmicrovmi_py.model import PAGE_SIZE, U64_MAX
+from libmicrovmi_py.transport.deadline import limited
 from libmicrovmi_py.transport.native import functions, native
 from libmicrovmi_py.transport.reach import Reach
 
@@ -32,6 +34,13 @@ if TYPE_CHECKING:
 
 _ASK_PYTHON = -1
 _FARTHEST = (1 << 63) - 1
+
+_LOOK = 0.02
+"""Seconds for which the answer counts that memory has yet to arrive."""
+
+_PATIENCE = 1.0
+"""Seconds that a read may wait for that answer."""
+
 _ERRORS: dict[int, type[AccessError]] = {
     kind.code: kind for kind in (NotMappedError, PermissionDeniedError, VmGoneError, IoError, ReadOnlyError)
 }
@@ -64,11 +73,12 @@ class Table:
         reaches = {key: source.reach() for key, source in sources.items()}
         for row, region in zip(rows, regions, strict=False):
             _fill(row, region, reaches[id(region.source)])
+        self.awaited = any(reach.awaited for reach in reaches.values())
         lasts = lasts or cache is not None
         if not by_frames and all(reach.view is not None for reach in reaches.values()):
             cache = None  # a mapping is cheaper than a kept page
         self.cache = cache
-        self._kept = reaches, foreign
+        self._kept = reaches, sources, foreign
         pages = cache.pointer if cache else ffi.NULL
         reads = foreign.pointer if foreign else ffi.NULL
         table = lib.mvi_table_new(rows, len(regions), max_addr, pages, by_frames, reads)
@@ -98,6 +108,7 @@ def _fill(row: Any, region: Region, reach: Reach) -> None:
     row.pidfd = reach.pidfd.number if reach.pidfd else -1
     row.pagemap_fd = reach.pagemap.number if reach.pagemap else -1
     row.image, row.arriving, row.unsteady = reach.image, reach.arriving, region.unsteady
+    row.mapping = native().ffi.NULL if reach.mapping is None else reach.mapping
     row.bytes = _address(reach.view, region.offset)
     row.writable = _address(reach.writable, region.offset)
 
@@ -178,19 +189,38 @@ class DirectMemory:
         self._table = Table((), 0)
         self._cache: PageCache | None = None
         self._lasts = False
+        self._known_until = 0.0
         self._lock = threading.Lock()
         self._forget: list[Callable[[], None]] = []
 
     def table(self) -> Table:
         """The table of the regions that the driver tells now; a new one if they are not those of the last call."""
+        if self._table.awaited:
+            self._look_for_memory()
         if self._driver.regions() is not self._regions:
             self._make_table()
         return self._table
 
+    def present(self) -> Table | None:
+        """As :meth:`table`, where nobody has to be asked; ``None`` while memory is awaited, as only Python asks."""
+        if self._driver.regions() is not self._regions:
+            self._make_table()
+        return None if self._table.awaited else self._table
+
+    def _look_for_memory(self) -> None:
+        """Ask the driver whether memory that is awaited has come, unless it was asked just now."""
+        if self._known_until < time.monotonic() and isinstance(self._driver, SupportsMemoryMap):
+            try:
+                with limited(_PATIENCE):
+                    self._driver.memory_map()
+            finally:
+                self._known_until = time.monotonic() + _LOOK
+
     def _make_table(self) -> None:
         with self._lock:
             regions = self._driver.regions()
-            if self._cache is not None and self._regions is not None and self._regions != regions:
+            anew = self._regions is not regions and (self._regions != regions or isinstance(regions, Anew))
+            if self._cache is not None and self._regions is not None and anew:
                 self._cache = self._cache.emptied()
             self._table = Table(regions, self._driver.max_addr, self._cache, lasts=self._lasts)
             self._regions = regions
@@ -215,21 +245,21 @@ class DirectMemory:
         found = functions().read_bytes(table.address, address, size)
         if isinstance(found, tuple):
             code, done = found
-            raise _error(code, address, size, done)
+            raise read_error(code, address, size, done)
         return found
 
     def read_into(self, address: int, buffer: memoryview) -> int:
         """As ``PhysicalMemory.read_into``."""
         code, done = self._read(False, address, buffer)
         if code and code != NotMappedError.code:
-            raise _error(code, address, len(buffer), done)
+            raise read_error(code, address, len(buffer), done)
         return done
 
     def read_padded_into(self, address: int, buffer: memoryview) -> None:
         """As ``PhysicalMemory.read_padded_into``."""
         code, done = self._read(True, address, buffer)
         if code:
-            raise _error(code, address, len(buffer), done)
+            raise read_error(code, address, len(buffer), done)
 
     def _read(self, padded: bool, address: int, buffer: memoryview) -> tuple[int, int]:
         ffi, lib = native()
@@ -250,7 +280,11 @@ class DirectMemory:
             code, done = self._write(address, data, checked=True)
         if code:
             refused = code in (NotMappedError.code, ReadOnlyError.code)
-            raise _error(code, address + done, len(data), 0) if refused else _error(code, address, len(data), done)
+            raise (
+                read_error(code, address + done, len(data), 0)
+                if refused
+                else read_error(code, address, len(data), done)
+            )
 
     def prepare_write(self, address: int, size: int) -> None:
         """What C does not do of a write: see to it that memory is still there, and open it.
@@ -296,7 +330,7 @@ class DirectMemory:
             with self._lock:
                 made = ffi.new("struct mvi_stream *", (cursor, self._table.pointer, padded))
                 bound.stream = ffi.gc(made, self._table.release), int(ffi.cast("uintptr_t", made))
-                bound.regions = self._regions
+                bound.regions = None if self._table.awaited else self._regions
 
         self._forget.append(bound.forget)
         return _ways(self._driver.regions, bound, bind)
@@ -319,7 +353,7 @@ class DirectMemory:
         ffi, lib = native()
         address = ffi.new("uint64_t *")
         if code := lib.mvi_runs_read(runs, self.table().pointer, address):
-            raise _error(code, address[0], PAGE_SIZE, 0)
+            raise read_error(code, address[0], PAGE_SIZE, 0)
 
     def view(self, address: int, size: int) -> memoryview:
         """The bytes themselves, read-only: ``NotMappedError``, ``NotSupportedError`` where they are not mapped here."""
@@ -340,25 +374,9 @@ class DirectMemory:
         return int(native().lib.mvi_table_find(table.pointer, address, hole))
 
 
-class Whole(dict[int, Result]):
-    """The results of requests that were read as a whole, by their size: most are alike."""
-
-    def __missing__(self, size: int) -> Result:
-        self[size] = made = Result(size, None)
-        return made
-
-
 def _failed(request: tuple[int, WriteableBuffer], code: int, done: int) -> Result:
     address, buffer = request
-    return Result(done, _error(code, address, memoryview(buffer).nbytes, done))
-
-
-def understood(requests: Sequence[tuple[int, WriteableBuffer]], check: Callable[[int], None]) -> list[Request]:
-    """Requests as C takes them; raises what is wrong with the first that is none, ``check`` what is with an address."""
-    views = checked(requests, check)
-    for _, view in views:
-        native().ffi.from_buffer("uint8_t[]", view, require_writable=True)
-    return views
+    return Result(done, read_error(code, address, memoryview(buffer).nbytes, done))
 
 
 def _stream_error(code: int, size: int) -> AccessError:
@@ -366,10 +384,11 @@ def _stream_error(code: int, size: int) -> AccessError:
     ffi, lib = native()
     position, done = ffi.new("uint64_t *"), ffi.new("uint64_t *")
     lib.mvi_stream_failure(position, done)
-    return _error(code, position[0], size, done[0])
+    return read_error(code, position[0], size, done[0])
 
 
-def _error(code: int, address: int, size: int, done: int) -> AccessError:
+def read_error(code: int, address: int, size: int, done: int) -> AccessError:
+    """The error of a code that C gave for an access to physical memory, of which so many bytes were done."""
     ffi, lib = native()
     text = ffi.new("char[]", native().lib.MVI_DESCRIPTION)
     lib.mvi_describe(code, address & U64_MAX, size, done, text, len(text))

@@ -243,6 +243,18 @@ class FrameMemory:
             raise _stopped(err, address, len(buffer), done) from err
         clear(buffer[done:])
 
+    def read_existing(self, address: int, buffer: memoryview) -> Iterator[_Part]:
+        """Fill ``buffer`` where frames exist, part by part, each with whether it does. Raises as :meth:`read_into`."""
+        done = ready = self._read_here(address, buffer)
+        if ready:
+            yield 0, ready, True
+        try:
+            for begin, end, exists in self._read(address + ready, buffer[ready:]):
+                done = ready + end
+                yield ready + begin, done, exists
+        except AccessError as err:
+            raise _stopped(err, address, len(buffer), done) from err
+
     def _read(self, address: int, buffer: memoryview) -> Iterator[_Part]:
         """Read, and tell part by part which exist; in as few trips as the driver can."""
         cache = self._cache

@@ -6,16 +6,17 @@ Stateless: nothing here has a cursor, so any number of threads may read at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from libmicrovmi_py.declare import TYPE_CHECKING
 from libmicrovmi_py.drivers.base import Driver, SupportsFrames, SupportsRegions
 from libmicrovmi_py.errors import InvalidArgumentError, NotSupportedError, not_mapped
 from libmicrovmi_py.memory.batch import Result, checked
 from libmicrovmi_py.memory.cache import PageCache
-from libmicrovmi_py.memory.checks import check_address, check_maximum
+from libmicrovmi_py.memory.checks import check_address, check_maximum, memory_map
 from libmicrovmi_py.memory.direct import DirectMemory, Table
 from libmicrovmi_py.memory.frames import FrameMemory
+from libmicrovmi_py.model import MemoryRange
 from libmicrovmi_py.transport.native import native
 
 if TYPE_CHECKING:
@@ -59,9 +60,15 @@ class PhysicalMemory:
         regions = self._driver.regions() if isinstance(self._driver, SupportsRegions) else ()
         return any(region.source.reach().view is not None for region in regions)
 
+    def ranges(self) -> Sequence[MemoryRange]:
+        """The ranges that may be read, ascending: those of the regions, or of the map that a driver of frames has."""
+        if isinstance(self._driver, SupportsRegions):
+            return [MemoryRange(region.start, region.size, region.kind) for region in self._driver.regions()]
+        return memory_map(self._driver)
+
     def table(self) -> Table | None:
-        """What C can read by itself at present."""
-        return self._access.table()
+        """What C can read by itself at present; ``None`` as long as a driver of regions has to be asked."""
+        return self._access.present() if isinstance(self._access, DirectMemory) else self._access.table()
 
     def flush_translations(self) -> None:
         """Forget all translations that C remembers."""

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from libmicrovmi_py.declare import TYPE_CHECKING, Any
 from libmicrovmi_py.errors import AccessError, NotMappedError, ReadOnlyError
-from libmicrovmi_py.memory.batch import Result
-from libmicrovmi_py.memory.direct import DirectMemory, Whole, understood
+from libmicrovmi_py.memory.batch import Result, Whole, understood
+from libmicrovmi_py.memory.direct import DirectMemory
 from libmicrovmi_py.memory.translation import (
     Space,
     behind_everything,

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import stat
 import threading
 from collections.abc import Callable
 from types import TracebackType
@@ -113,3 +114,12 @@ class OwnedFd:
 
     def __del__(self) -> None:
         self._close(self.number)
+
+
+def read_regular(path: str, largest: int) -> bytes:
+    """All of a regular file of ``largest`` bytes at the most. Raises ``OSError``, and ``ValueError`` for another."""
+    fd = OwnedFd.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    status = os.fstat(fd.number)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > largest:
+        raise ValueError("not a text file")
+    return os.pread(fd.number, largest, 0)

@@ -31,8 +31,8 @@ class Vma:
     """A line of ``/proc/PID/maps``, or several that continue each other.
 
     Host addresses, and the file behind them when ``inode`` is not 0. ``writable`` is whether the process may write all
-    of it, which for a shared file says that it has the right to write that file. ``head`` is where the first of the
-    lines ends: the kernel knows the mapping by that and by ``start``.
+    of it, which for a shared file says that it has the right to write that file. ``edges`` is where its lines end, in
+    ascending order: the kernel knows the mapping by each of them.
     """
 
     start: int
@@ -43,7 +43,17 @@ class Vma:
     device: int
     inode: int
     path: str
-    head: int = field(compare=False)
+    edges: list[int] = field(compare=False)
+
+    @property
+    def head(self) -> int:
+        """Where the first line ends."""
+        return self.edges[0]
+
+    def line(self, address: int) -> tuple[int, int]:
+        """Start and end of the line that holds an address of this mapping."""
+        index = bisect.bisect_right(self.edges, address)
+        return self.edges[index - 1] if index else self.start, self.edges[index]
 
     @property
     def is_shared_file(self) -> bool:
@@ -82,13 +92,15 @@ class Process:
         return None if state in _ENDED else cls(pid, start_time)
 
     @classmethod
-    def all(cls, wanted: Callable[[str], object] = lambda name: True) -> Iterator[Process]:
+    def all(cls, wanted: Callable[[str], object] = lambda name: True, words: Sequence[bytes] = ()) -> Iterator[Process]:
         """Every process whose program's name is ``wanted``, in ascending order; one that ends meanwhile is left out.
 
-        Of the others nothing but that name is looked at: there may be thousands, of a few programs.
+        ``words``: and those in whose command line one of them occurs, whatever their programs are called. Of the others
+        nothing but that is looked at: there may be thousands, of a few programs.
         """
         wants = functools.cache(lambda program: wanted(_name(program)))
-        for pid in sorted(int(name) for name in names_in("/proc") if name.isdigit() and wants(_program(name))):
+        names = (name for name in names_in("/proc") if name.isdigit())
+        for pid in sorted(int(name) for name in names if wants(_program(name)) or (words and _has(name, words))):
             if (process := cls.find(pid)) is not None:
                 yield process
 
@@ -181,6 +193,13 @@ class Process:
             told = told or bool(target)
         return False if told else None
 
+    def threads(self) -> set[int]:
+        """The ids of its threads; none if it ended."""
+        try:
+            return {int(name) for name in names_in(self.path("task"))}
+        except OSError:
+            return set()
+
     def uids(self) -> tuple[int, ...]:
         """Its real and its effective user id; none if the system does not tell."""
         try:
@@ -196,13 +215,24 @@ class Process:
         Those that hold something of ``spans``, each from an address up to another. Raises ``PermissionDeniedError`` or
         ``VmGoneError``.
         """
+        return _joined(_within(self._maps(), spans))
+
+    def areas(self, size: int) -> list[Vma]:
+        """Its mappings of exactly ``size`` bytes that it reads and writes and does not execute.
+
+        Each is one that the process made: unlike in :meth:`mappings`, neighbours are not joined. Raises as that does.
+        """
+        data = (line for line in self._maps() if line.split(None, 2)[1].startswith(b"rw-"))
+        return [vma for vma in map(_vma, data) if vma.end - vma.start == size]
+
+    def _maps(self) -> list[bytes]:
+        """The lines of ``maps``. Raises ``PermissionDeniedError`` or ``VmGoneError``."""
         try:
-            lines = _content(self.path("maps")).split(b"\n")
+            return _content(self.path("maps")).split(b"\n")[:-1]
         except PermissionError as err:
             raise self.refused("maps") from err
         except OSError as err:
             raise failed(self.pid, err) from err
-        return _joined(_within(lines[:-1], spans))
 
     def refused(self, name: str) -> PermissionDeniedError | VmGoneError:
         """The error for a file that was refused. A zombie refuses its own user as well: that process is gone."""
@@ -271,6 +301,14 @@ def _program(pid: str) -> str:
         return (Process(int(pid), 0).argv() or [""])[0]
 
 
+def _has(pid: str, words: Sequence[bytes]) -> bool:
+    try:
+        line = _content(f"/proc/{pid}/cmdline")
+    except OSError:
+        return False
+    return any(word in line for word in words)
+
+
 def _name(program: str) -> str:
     return os.path.basename(program.removesuffix(DELETED))
 
@@ -313,7 +351,7 @@ def _vma(line: bytes) -> Vma:
     number = os.makedev(int(major, 16), int(minor, 16))
     shared, writable = perms[3:4] == b"s", perms[1:2] == b"w"
     name = b"".join(path).decode("utf-8", "surrogateescape")
-    return Vma(start, end, shared, writable, int(offset, 16), number, int(inode), name, end)
+    return Vma(start, end, shared, writable, int(offset, 16), number, int(inode), name, [end])
 
 
 def _joined(vmas: Iterator[Vma]) -> list[Vma]:
@@ -321,6 +359,7 @@ def _joined(vmas: Iterator[Vma]) -> list[Vma]:
     for vma in vmas:
         if result and vma.continues(result[-1]):
             last = result.pop()
+            last.edges.append(vma.end)
             vma = replace(last, end=vma.end, writable=last.writable and vma.writable)
         result.append(vma)
     return result

@@ -6,10 +6,11 @@ from __future__ import annotations
 import os
 import threading
 
-from libmicrovmi_py.declare import replace
-from libmicrovmi_py.errors import ReadOnlyError, VmGoneError, was_closed
+from libmicrovmi_py.declare import Any, dataclass, replace
+from libmicrovmi_py.errors import IoError, ReadOnlyError, VmGoneError, was_closed
 from libmicrovmi_py.transport.fds import OwnedFd
 from libmicrovmi_py.transport.life import Life, life_of
+from libmicrovmi_py.transport.native import native
 from libmicrovmi_py.transport.processes import Process, denied, failed
 from libmicrovmi_py.transport.reach import Reach
 
@@ -41,12 +42,19 @@ class ProcessMemory:
             return Reach(fd=self._reader, writer=self._writer, pid=self.pid, pidfd=self._pidfd)
 
     def anonymous(self) -> Anonymous:
-        """The same memory, where it is private and no file's: what the process never touched there is zero."""
-        return Anonymous(self, self._open_pagemap())
+        """The same memory, where it is private and no file's: what the process never touched there is zero.
+
+        ``/proc/PID/pagemap`` tells which pages are there.
+        """
+        return Anonymous(self, self._open_beside("pagemap"))
 
     def arriving(self) -> Arriving:
         """The same memory while a migration has yet to bring some of it: what is not there is an error, not a wait."""
         return Arriving(self)
+
+    def maps(self) -> OwnedFd | None:
+        """``/proc/PID/maps``, the list of mappings; ``None`` if it cannot be opened."""
+        return self._open_beside("maps")
 
     def open_for_writing(self) -> None:
         """Open the memory for writing. Raises ``PermissionDeniedError``, ``VmGoneError``, ``InvalidContextError``."""
@@ -72,10 +80,10 @@ class ProcessMemory:
             raise self._gone()
         return fd
 
-    def _open_pagemap(self) -> OwnedFd | None:
-        """``/proc/PID/pagemap``, which tells the pages that are there; ``None`` if it cannot be opened."""
+    def _open_beside(self, name: str) -> OwnedFd | None:
+        """A file of ``/proc/PID`` that tells more of the memory; ``None`` if it cannot be opened."""
         try:
-            fd = OwnedFd.open(self._process.path("pagemap"), os.O_RDONLY)
+            fd = OwnedFd.open(self._process.path(name), os.O_RDONLY)
         except OSError:
             return None
         return fd if self._process.alive else None
@@ -143,6 +151,22 @@ class Departed:
         raise VmGoneError(self._reason)
 
 
+class Awaited:
+    """The memory of a machine that has yet to come: every access is an error, until the driver is asked again."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+        self._nothing = OwnedFd.open("/dev/null", os.O_RDONLY)
+
+    def reach(self) -> Reach:
+        """A file that gives 0 bytes, which is an I/O error."""
+        return Reach(fd=self._nothing, awaited=True)
+
+    def open_for_writing(self) -> None:
+        """Raises ``IoError``."""
+        raise IoError(self._reason)
+
+
 class Anonymous(_Part):
     """A part of a process's memory of which untouched pages need not be read; see :meth:`ProcessMemory.anonymous`."""
 
@@ -153,6 +177,54 @@ class Anonymous(_Part):
     def reach(self) -> Reach:
         """As :meth:`ProcessMemory.reach`, with the pages that there are."""
         return replace(self._memory.reach(), pagemap=self._pagemap)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A mapping of a process: host addresses, the file behind it if ``inode`` is not 0, and the process's list of them.
+
+    ``pieces`` is whether the list has it in several lines.
+    """
+
+    maps: OwnedFd
+    start: int
+    end: int
+    offset: int
+    device: int
+    inode: int
+    writable: bool
+    shared: bool
+    pieces: bool
+
+    def row(self) -> Any:
+        """A ``struct mvi_mapping``, as long as which this object has to live."""
+        made = native().ffi.new("struct mvi_mapping *")
+        made.fd, made.start, made.end = self.maps.number, self.start, self.end
+        made.offset, made.device, made.inode = self.offset, self.device, self.inode
+        made.writable, made.shared, made.pieces = self.writable, self.shared, self.pieces
+        return made
+
+
+class Movable:
+    """A part of a process's memory, in one mapping, that the process may give up: something else may come there."""
+
+    def __init__(self, source: ProcessMemory | Anonymous | Arriving | ReadOnlyMemory, place: Place) -> None:
+        self._source = source
+        self._place = place
+        self._row = place.row()
+
+    def reach(self) -> Reach:
+        """As the whole memory's; what is read counts if the mapping is then still that one."""
+        return replace(self._source.reach(), mapping=self._row)
+
+    @property
+    def moved(self) -> bool:
+        """Whether a read has found another mapping there."""
+        return bool(self._row.moved)
+
+    def open_for_writing(self) -> None:
+        """As :meth:`ProcessMemory.open_for_writing`."""
+        self._source.open_for_writing()
 
 
 class Arriving(_Part):

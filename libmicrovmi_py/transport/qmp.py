@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A client of the QEMU Machine Protocol: JSON objects over a stream socket, a time limit on everything."""
+"""A client of the QEMU Machine Protocol, as by a stream socket: JSON objects, a time limit on everything."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import contextlib
 import json
 import socket
 import struct
+from collections.abc import Sequence
 from types import TracebackType
 
-from libmicrovmi_py.declare import Any, dataclass, replace
+from libmicrovmi_py.declare import Any, NamedTuple, dataclass, replace
 from libmicrovmi_py.errors import DriverUnavailableError, IoError, TimeoutExpiredError
 from libmicrovmi_py.transport.deadline import Deadline
 from libmicrovmi_py.transport.shape import record, records, shown, text
@@ -23,6 +24,9 @@ DEEPEST_MESSAGE = 64
 
 RUN_EVENTS = ("STOP", "RESUME")
 """What QEMU tells everybody when the machine stops, and when it runs."""
+
+MAP_EVENTS = ("DEVICE_DELETED", "ACPI_DEVICE_OST", "MEMORY_DEVICE_SIZE_CHANGE", "RESET")
+"""What QEMU tells everybody when something was taken out, a guest took something in, or the machine begins anew."""
 
 _CHUNK = 1 << 16
 _encoded = json.JSONEncoder(separators=(",", ":")).encode
@@ -46,6 +50,14 @@ class QmpCommandError(IoError):
         super().__init__(f"QEMU refused {command}: {description}")
         self.kind = kind
         self.description = description
+
+
+class Request(NamedTuple):
+    """A command to be sent: its number among those of its client, its name, and the message without a number."""
+
+    number: int
+    command: str
+    message: dict[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,56 +93,80 @@ class Question:
         return text(self.result(), f"QEMU's answer to {self.line}")
 
 
-class QmpClient:
-    """One connection, for operations one after the other, each with its own deadline.
+class Messages:
+    """The JSON objects in what arrives, each as soon as it is whole.
 
-    Commands that are asked go out together, before the first answer is awaited: QEMU takes them in their order, and a
-    trip to it costs more than most commands. Every call raises ``QmpHangupError``, ``QmpProtocolError`` or
-    ``TimeoutExpiredError``; the connection is of no use afterwards. Owns the socket.
+    One is a line, or, from a QMP monitor with ``pretty=on``, several indented ones.
     """
 
-    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
-        self._sock = sock
-        self._deadline = deadline
+    def __init__(self) -> None:
         self._received = bytearray()
-        self._asked = bytearray()
+        self._searched = 0
+        self._lines = bytearray()
+
+    def add(self, data: bytes) -> None:
+        """What has arrived."""
+        self._received += data
+
+    def next(self) -> dict[str, Any] | None:
+        """The next one, ``None`` if it is not whole yet. Raises ``QmpProtocolError``."""
+        while (line := self._line()) is not None:
+            lines = self._lines
+            if not lines and not line.strip():
+                continue
+            if (not lines and not line.startswith(b"{")) or (lines and line.startswith(b"{")):
+                raise QmpProtocolError(f"not a QMP server: it sent {bytes(line[:60])!r}")
+            complete = line.startswith(b"}") or (not lines and line.rstrip().endswith(b"}"))
+            lines += line
+            if complete:
+                self._lines = bytearray()
+                return parsed(bytes(lines))
+        return None
+
+    def _line(self) -> bytes | None:
+        end = self._received.find(b"\n", self._searched)
+        if end < 0:
+            self._searched = len(self._received)
+            if len(self._lines) + self._searched > LARGEST_MESSAGE:
+                raise QmpProtocolError(f"not a QMP server: a message of more than {LARGEST_MESSAGE >> 20} MiB")
+            return None
+        line = bytes(self._received[: end + 1])
+        del self._received[: end + 1]
+        self._searched = 0
+        return line
+
+
+class QmpClient:
+    """What a monitor is asked, and what it answers, whatever carries the messages: see the classes made of it.
+
+    For operations one after the other, each with its own deadline. Commands that are asked go out together, before the
+    first answer is awaited: QEMU takes them in their order, and a trip to it costs more than most commands. Every call
+    raises ``DriverUnavailableError`` or ``TimeoutExpiredError``; the client is of no use afterwards.
+    """
+
+    run_event = ""
+    """The last of ``RUN_EVENTS`` that came: it comes before the reply to the command that it is about."""
+    map_changed = False
+    """Whether one of ``MAP_EVENTS`` came."""
+
+    def __init__(self, deadline: Deadline) -> None:
+        self._deadline = deadline
+        self._asked: list[Request] = []
         self._last_id = 0
-        self._open: set[int] = set()
         self._early: dict[int, dict[str, Any]] = {}
-        self._negotiation: Question | None = None
-        self._descriptors: tuple[int, ...] = ()
-        self.run_event = ""
-        """The last of ``RUN_EVENTS`` that came: it comes before the reply to the command that it is about."""
-
-    def __enter__(self) -> QmpClient:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
+        self._descriptor: int | None = None
 
     def close(self) -> None:
         """Hang up."""
-        self._sock.close()
+        raise NotImplementedError
 
     def fileno(self) -> int:
-        """The socket's descriptor: it is readable when an event came, or anything else."""
-        return self._sock.fileno()
+        """A descriptor that is readable when an event came, or anything else; -1: there is none, and no events come."""
+        return -1
 
     def begin(self, deadline: Deadline) -> None:
         """The next operation, which has to be done before ``deadline``."""
         self._deadline = deadline
-
-    def greet(self, deadline: Deadline) -> None:
-        """Wait until ``deadline`` for the greeting, and ask to leave negotiation mode; the answer is taken later.
-
-        What happens while QEMU accepts a connection it may tell before it greets.
-        """
-        while "event" in (message := self._message(deadline)):
-            pass
-        if "QMP" not in message:
-            raise QmpProtocolError(f"not a QMP server: it greets with {shown(message)}")
-        self._negotiation = self.ask("qmp_capabilities")
-        self._send_asked()
 
     def ask(self, command: str, **arguments: object) -> Question:
         """Have a command run, together with the next that is waited for; ``_`` in an argument's name stands for ``-``.
@@ -138,11 +174,10 @@ class QmpClient:
         The answers may be taken in any order, or left.
         """
         self._last_id += 1
-        request: dict[str, object] = {"execute": command, "id": self._last_id}
+        request: dict[str, object] = {"execute": command}
         if arguments:
             request["arguments"] = {name.replace("_", "-"): value for name, value in arguments.items()}
-        self._asked += _encoded(request).encode() + b"\n"
-        self._open.add(self._last_id)
+        self._asked.append(Request(self._last_id, command, request))
         return Question(self, command, self._last_id)
 
     def ask_human(self, line: str, **arguments: object) -> Question:
@@ -152,12 +187,11 @@ class QmpClient:
     def hand_over(self, descriptor: int, command: str, **arguments: object) -> Question:
         """As :meth:`ask`, of a command that takes a descriptor; ours stays open, until it is sent at least.
 
-        Raises ``DriverUnavailableError`` for a monitor by TCP.
+        Raises ``DriverUnavailableError`` where no descriptors can be handed over.
         """
-        if self._sock.family != socket.AF_UNIX:
-            raise DriverUnavailableError("a monitor by TCP takes no descriptors, one by a UNIX socket does")
+        self._check_takes_descriptors()
         self._send_asked()
-        self._descriptors = (descriptor,)
+        self._descriptor = descriptor
         return self.ask(command, **arguments)
 
     def execute(self, command: str, **arguments: object) -> Any:
@@ -177,18 +211,88 @@ class QmpClient:
         return self.ask_human(line, **arguments).human()
 
     def answer(self, question: Question) -> Any:
-        """The result of a question, taken once. Other events and replies to nobody are skipped.
-
-        Raises also ``QmpCommandError``.
-        """
+        """The result of a question, taken once. Raises also ``QmpCommandError``."""
         self._send_asked()
+        return _result(question.command, self._reply(question.number))
+
+    def _send_asked(self) -> None:
+        if self._asked:
+            asked, self._asked = self._asked, []
+            descriptor, self._descriptor = self._descriptor, None
+            self._deliver(asked, descriptor)
+
+    def share(self, parts: int) -> Deadline:
+        """A part of the time that this operation has left."""
+        return self._deadline.share(parts)
+
+    def _check_takes_descriptors(self) -> None:
+        """Raise ``DriverUnavailableError`` if none can be handed over."""
+
+    def _deliver(self, asked: Sequence[Request], descriptor: int | None) -> None:
+        """Send commands, with the first of them a descriptor."""
+        raise NotImplementedError
+
+    def _reply(self, number: int) -> dict[str, Any]:
+        """The reply to the command of that number, which was delivered."""
+        raise NotImplementedError
+
+
+class SocketClient(QmpClient):
+    """A connection to the monitor itself, whose socket it owns.
+
+    Raises ``QmpHangupError`` and ``QmpProtocolError`` besides.
+    """
+
+    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
+        super().__init__(deadline)
+        self._sock = sock
+        self._messages = Messages()
+        self._open: set[int] = set()
+        self._negotiation: Question | None = None
+
+    def fileno(self) -> int:
+        """That of the socket."""
+        return self._sock.fileno()
+
+    def __enter__(self) -> SocketClient:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up."""
+        self._sock.close()
+
+    def greet(self, deadline: Deadline) -> None:
+        """Wait until ``deadline`` for the greeting, and ask to leave negotiation mode; the answer is taken later.
+
+        What happens while QEMU accepts a connection it may tell before it greets.
+        """
+        while "event" in (message := self._message(deadline)):
+            pass
+        if "QMP" not in message:
+            raise QmpProtocolError(f"not a QMP server: it greets with {shown(message)}")
+        self._negotiation = self.ask("qmp_capabilities")
+        self._send_asked()
+
+    def _check_takes_descriptors(self) -> None:
+        if self._sock.family != socket.AF_UNIX:
+            raise DriverUnavailableError("a monitor by TCP takes no descriptors, one by a UNIX socket does")
+
+    def _deliver(self, asked: Sequence[Request], descriptor: int | None) -> None:
+        self._open.update(request.number for request in asked)
+        lines = (_encoded({**request.message, "id": request.number}) for request in asked)
+        self._send("".join(f"{line}\n" for line in lines).encode(), descriptor)
+
+    def _reply(self, number: int) -> dict[str, Any]:
+        """The reply of that number; those to earlier questions, which come before it, are kept for who takes them.
+
+        Other events, and replies to nobody, are skipped.
+        """
         negotiation, self._negotiation = self._negotiation, None
         if negotiation is not None:
             self.answer(negotiation)
-        return _result(question.command, self._reply(question.number))
-
-    def _reply(self, number: int) -> dict[str, Any]:
-        """The reply of that number; those to earlier questions, which come before it, are kept for who takes them."""
         self._open.discard(number)
         while number not in self._early:
             reply = self._message(self._deadline)
@@ -202,81 +306,54 @@ class QmpClient:
     def _hear(self, event: object) -> None:
         if event in RUN_EVENTS:
             self.run_event = str(event)
+        self.map_changed = self.map_changed or event in MAP_EVENTS
 
-    def _send_asked(self) -> None:
-        if self._asked:
-            asked, self._asked = bytes(self._asked), bytearray()
-            self._send(asked)
-
-    def share(self, parts: int) -> Deadline:
-        """A part of the time that this operation has left."""
-        return self._deadline.share(parts)
-
-    def _send(self, data: bytes) -> None:
+    def _send(self, data: bytes, descriptor: int | None) -> None:
         """Send all of it; a descriptor that is handed over goes with the first byte."""
-        descriptors, self._descriptors = self._descriptors, ()
         try:
             self._sock.settimeout(self._time_left(self._deadline))
-            if descriptors:
-                rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", *descriptors))
+            if descriptor is not None:
+                rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", descriptor))
                 data = data[self._sock.sendmsg([data], [rights], socket.MSG_NOSIGNAL) :]
             self._sock.sendall(data, socket.MSG_NOSIGNAL)
         except TimeoutError as err:
-            raise _late(self._deadline) from err
+            raise late(self._deadline) from err
         except OSError as err:
             raise QmpHangupError(f"the connection broke: {err.strerror or err}") from err
 
     def _message(self, deadline: Deadline) -> dict[str, Any]:
-        """The next JSON object. It is one line, or, from a QMP monitor with ``pretty=on``, several indented ones."""
-        lines = bytearray()
-        while True:
-            line = self._line(deadline, len(lines))
-            if not lines and not line.strip():
-                continue
-            if (not lines and not line.startswith(b"{")) or (lines and line.startswith(b"{")):
-                raise QmpProtocolError(f"not a QMP server: it sent {bytes(line[:60])!r}")
-            complete = line.startswith(b"}") or (not lines and line.rstrip().endswith(b"}"))
-            lines += line
-            if complete:
-                return _parsed(bytes(lines))
-
-    def _line(self, deadline: Deadline, before: int) -> bytes:
-        searched = 0
-        while (end := self._received.find(b"\n", searched)) < 0:
-            searched = len(self._received)
-            if before + searched > LARGEST_MESSAGE:
-                raise QmpProtocolError(f"not a QMP server: a message of more than {LARGEST_MESSAGE >> 20} MiB")
+        while (message := self._messages.next()) is None:
             self._receive(deadline)
-        line = bytes(self._received[: end + 1])
-        del self._received[: end + 1]
-        return line
+        return message
 
     def _receive(self, deadline: Deadline) -> None:
         try:
             self._sock.settimeout(self._time_left(deadline))
             data = self._sock.recv(_CHUNK)
         except TimeoutError as err:
-            raise _late(deadline) from err
+            raise late(deadline) from err
         except OSError as err:
             raise QmpHangupError(f"the connection broke: {err.strerror or err}") from err
         if not data:
             raise QmpHangupError("QEMU closed the connection")
-        self._received += data
+        self._messages.add(data)
 
     def _time_left(self, deadline: Deadline) -> float:
         left = min(deadline.remaining, self._deadline.remaining)
         if left == 0.0:
-            raise _late(deadline)
+            raise late(deadline)
         return left
 
 
-def _late(deadline: Deadline) -> TimeoutExpiredError:
+def late(deadline: Deadline) -> TimeoutExpiredError:
+    """The error for an answer that did not come."""
     return TimeoutExpiredError(f"no answer from QEMU within {deadline.seconds:g} s")
 
 
-def _parsed(line: bytes) -> dict[str, Any]:
+def parsed(line: bytes) -> dict[str, Any]:
+    """A message, which is an object. Raises ``QmpProtocolError``."""
     message = None
-    if not _too_deep(line):
+    if len(line) <= LARGEST_MESSAGE and not _too_deep(line):
         with contextlib.suppress(ValueError, RecursionError):
             message = _decoded(line.decode("utf-8", "surrogatepass"))
     if not isinstance(message, dict):

@@ -7,20 +7,23 @@ shares lie above. Byte N of a block is N // 4096 % 251. Two vCPUs, numbered 0 an
 
 ``-ram FILE`` is where shared main memory lies, 64 KiB in. ``-fake WHAT=COMMAND`` makes it misbehave at that command:
 ``hang``, ``late`` (by a second), ``exit``, ``hangup``, ``leave`` (hangs up, ends a little later), ``refuse``,
-``refuse-when-paused``, ``move`` (the first time the map has moved on), ``vanish``. ``-fake lose=OFFSET`` takes the 4096
-bytes at that offset of the first block away at SIGUSR1 and says ``lost``; at SIGUSR2 it puts others like them there and
-says ``found``. ``-fake old`` does not tell whose memory is, as QEMU before 3.0. ``-fake plain`` has no ivshmem device.
-``-fake swapped`` has the halves of the second range in another order in the block. ``-fake arriving`` says that its
-memory is still being migrated, ``-fake waiting`` that it waits for a migration. ``-fake missing`` makes the pages from
-4 KiB to 128 KiB missing ones, which nobody brings, as of a post-copy migration whose source hangs (the kernel's
-userfaultfd; takes root). ``-fake deaf`` never takes a client of the first monitor. ``-fake fuzz`` spoils answers, by
-the number of the connection. ``-fake gdb=NAME``: it has somebody's debugger's stub of that name; what else can be wrong
-with its registers is in ``qemu/fake_vcpus.py``. ``-fake fork`` leaves a child of the same command line behind for 0.3
-s. ``-dimm FILE`` plugs 64 KiB at 0x180000 in, which are there as long as FILE is; another one comes if it comes again,
-another file's in its place if it is shared, or with ``-fake in-place``. ``-fake owned`` has it belong to a device. The
-command
-``play-state`` makes a run state the machine's, ``play-answer`` an answer that of a command. ``play-log`` tells what was
-asked since it was asked last: a list for each connection, of commands, or of lines of the human monitor.
+``refuse-when-paused``, ``move`` (the first time the map has moved on), ``vanish``, ``tell`` (the event of a device that
+is gone). ``-fake lose=OFFSET`` takes the 4096 bytes at that offset of the first block away at SIGUSR1 and says
+``lost``; at SIGUSR2 it puts others like them there and says ``found``. ``-fake old`` does not tell whose memory is, as
+QEMU before 3.0. ``-fake plain`` has no ivshmem device. ``-fake swapped`` has the halves of the second range in another
+order in the block. ``-fake arriving`` says that its memory is still being migrated, ``-fake waiting`` that it waits for
+a migration. ``-fake missing`` makes the pages from 4 KiB to 128 KiB missing ones, which nobody brings, as of a
+post-copy migration whose source hangs (the kernel's userfaultfd; takes root). ``-fake deaf`` never takes a client of
+the first monitor. ``-fake fuzz`` spoils answers, by the number of the connection. ``-fake gdb=NAME``: it has somebody's
+debugger's stub of that name; what else can be wrong with its registers is in ``qemu/fake_vcpus.py``, with
+migrations in ``qemu/fake_migration.py``. ``-fake fork``
+leaves a child of the same command line behind for 0.3 s. ``-dimm FILE`` plugs 64 KiB at 0x180000 in, which are there as
+long as FILE is; another one comes if it comes again, another file's in its place if it is shared, or with ``-fake
+in-place``. ``-fake owned`` has it belong to a device. ``-fake reused`` has something else in a part of its place as
+soon as it is gone, ``-fake unmapped`` nothing. The command ``play-state`` makes a run state the machine's,
+``play-answer`` an answer that of a command. ``play-split`` has the kernel know the DIMM's memory as two mappings.
+``play-log`` tells what was asked since it was asked last: a list for each connection, of commands, or of lines of the
+human monitor.
 """
 
 from __future__ import annotations
@@ -107,12 +110,14 @@ class Machine:
     def __init__(self, argv: list[str]) -> None:
         options = list(itertools.pairwise(argv))
         self.fakes = [value for option, value in options if option == "-fake"]
+        from drivers.qemu.fake_migration import Migrations
         from drivers.qemu.fake_vcpus import Vcpus
 
         self.vcpus = Vcpus(self.fakes)
         self.vcpus.tell, self.vcpus.runs = self.tell, lambda: self.status == "running"
         self.status = "prelaunch" if "-S" in argv else "running"
         self.client: socket.socket | None = None
+        self.migrations = Migrations(self.fakes, self.vcpus, self.let_run)
         self.sending = threading.Lock()
         self.played: dict[str, Any] = {}
         self.log: list[list[str]] = []
@@ -139,6 +144,10 @@ class Machine:
                 self.ranges[4][3].whose = "owner:{dev id=owner}"
         if "missing" in self.fakes:
             withhold(main.area, 4 * KIB, 124 * KIB)
+
+    def let_run(self, runs: bool) -> None:
+        """QEMU itself stops the machine, or lets it run."""
+        self.status = "running" if runs else "paused"
 
     def fake(self, command: str) -> str:
         for index, text in enumerate(self.fakes):
@@ -190,6 +199,10 @@ class Machine:
             self.played[arguments["to"]] = json.loads(arguments["answer"])
         if command == "query-status" and "waiting" in self.fakes:
             return {"status": "inmigrate", "running": False}
+        if command == "play-split":
+            dimm = next(item[3] for item in self.ranges if item[3].name == "dimm0")
+            libc.madvise(ctypes.c_void_p(dimm.address), ctypes.c_size_t(32 * KIB), 16)  # MADV_DONTDUMP
+            return {}
         if command == "play-log":
             log, self.log = self.log[:-1], []
             return log
@@ -197,8 +210,12 @@ class Machine:
             return {}
         if command in self.played:
             return self.played[command]
-        if (answer := self.vcpus.execute(command, arguments)) is not None:
-            return answer
+        if command == "migrate":
+            names = {"vga.vram": "0000:00:02.0/vga.vram"}
+            self.migrations.blocks = {names.get(item[3].name, item[3].name): item[3].area[:] for item in self.ranges}
+        for part in (self.migrations, self.vcpus):
+            if (answer := part.execute(command, arguments)) is not None:
+                return answer
         if command == "qom-list":
             anonymous = arguments["path"].endswith("-anon")
             return (
@@ -227,10 +244,22 @@ class Machine:
         if not os.path.exists(self.dimm):
             self.gone += [item[3] for item in there]
             self.ranges = [item for item in self.ranges if item not in there]
+            for item in there:
+                self.give_back(item[3])
             return []
         if not there:
             self.ranges.insert(4, (0x180000, 64 * KIB, "ram", self.replugged(), 0))
         return [{"type": "dimm", "data": {"addr": 0x180000, "size": 64 * KIB, "memdev": "/objects/dimm0"}}]
+
+    def give_back(self, gone: Block) -> None:
+        """What becomes of the memory of a DIMM that is gone."""
+        place = ctypes.c_void_p(gone.address)
+        if "unmapped" in self.fakes or "reused" in self.fakes:
+            libc.munmap(place, ctypes.c_size_t(len(gone.area)))
+        if "reused" in self.fakes:
+            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x10  # MAP_FIXED
+            libc.mmap(place, ctypes.c_size_t(32 * KIB), 3, flags, -1, ctypes.c_long(0))
+            ctypes.memset(gone.address, 0xEE, 32 * KIB)
 
     def replugged(self) -> Block:
         gone = self.gone[-1]
@@ -307,6 +336,8 @@ class Machine:
                 time.sleep(0.2)
                 os._exit(0)
             self.send(client, {"event": "NOISE", "timestamp": {}})
+            if fake == "tell":
+                self.send(client, {"event": "DEVICE_DELETED", "data": {}, "timestamp": {}})
             if fake == "refuse" or (fake == "refuse-when-paused" and self.status != "running"):
                 self.send(client, {"error": {"class": "GenericError", "desc": "not now"}, "id": request["id"]})
             else:

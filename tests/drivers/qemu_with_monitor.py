@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,20 @@ class QemuWithMonitor:
 
     def execute(self, command: str, **arguments: object) -> Any:
         """Run a command over a connection of its own."""
+        return self._execute(command, arguments, ())
+
+    def hand_over(self, path: str, name: str) -> None:
+        """Leave it a descriptor of a file by that name."""
+        fd = os.open(path, os.O_RDONLY)
+        self._execute("getfd", {"fdname": name}, (fd,))
+        os.close(fd)
+
+    def _execute(self, command: str, arguments: dict[str, object], descriptors: Sequence[int]) -> Any:
         with socket.socket(socket.AF_UNIX) as client, client.makefile("rb") as lines:
             client.settimeout(20)
             client.connect(str(self.path))
-            client.sendall(json.dumps({"execute": command, "arguments": arguments, "id": 1}).encode() + b"\n")
+            request = json.dumps({"execute": command, "arguments": arguments, "id": 1}).encode() + b"\n"
+            socket.send_fds(client, [request], descriptors)
             for line in lines:
                 message = json.loads(line)
                 if "return" in message:

@@ -90,7 +90,9 @@ NAME = unique("machine")
 
 
 def opened(vm_name: str = NAME, **parameters: str) -> QemuDriver:
-    return QemuDriver.open(Parameters({"vm_name": vm_name, "timeout": "5", **parameters}))
+    driver = QemuDriver.open(Parameters({"vm_name": vm_name, "timeout": "5", **parameters}))
+    assert isinstance(driver, QemuDriver)
+    return driver
 
 
 def read(driver: QemuDriver, address: int, size: int) -> bytes:

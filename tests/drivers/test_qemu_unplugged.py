@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ctypes import c_ubyte
+from ctypes import byref, c_ubyte, c_ulong
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from drivers.qemu_with_monitor import QemuWithMonitor
 from qemu_simulators import QemuSimulators
 
 from libmicrovmi_py import Microvmi
-from libmicrovmi_py.errors import MicrovmiError, NotMappedError
+from libmicrovmi_py.errors import IoError, MicrovmiError, NotMappedError
 
 DIMM = 0x180000
 NOT_MAPPED = 6
@@ -90,3 +90,76 @@ def test_another_dimm_in_the_place_of_one_is_read_where_it_is(
         assert qemu.execute("query-memory-devices") != []
         getattr(machine, renew)()
         assert machine.read_physical(DIMM, 1 << 16) == b"\xfb" * (1 << 16)
+
+
+@pytest.fixture
+def vanishing(request: pytest.FixtureRequest, machines: QemuSimulators, tmp_path: Path) -> QemuWithMonitor:
+    """A machine whose DIMM is private memory, which QEMU gives back; something else may come in its place."""
+    (tmp_path / "dimm").touch()
+    options = ["-dimm", str(tmp_path / "dimm"), "-fake", "private", "-fake", request.param]
+    return QemuWithMonitor(*machines.launch(*options))
+
+
+def take_out(qemu: QemuWithMonitor, folder: Path) -> None:
+    (folder / "dimm").unlink()
+    assert qemu.execute("query-memory-devices") == []
+
+
+SIZES = [8, 4096, 20 << 10]
+"""Bytes of a read by each of the ways into a process."""
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("vanishing", ["reused", "unmapped"], indirect=True)
+def test_what_came_where_a_dimm_was_is_not_taken_for_it(vanishing: QemuWithMonitor, tmp_path: Path, size: int) -> None:
+    with Microvmi.open(vanishing.uri) as machine:
+        assert machine.read_physical(DIMM, size) == bytes([0]) * min(size, 4096) + b"".join(
+            bytes([page]) * 4096 for page in range(1, size // 4096)
+        )
+        take_out(vanishing, tmp_path)
+        buffer = bytearray(size)
+        with pytest.raises(IoError, match="unplugged") as caught:
+            machine.read_physical(DIMM, size)
+        assert caught.value.completed == 0
+        for result in machine.read_physical_batch([(DIMM, buffer), (DIMM + 8192, bytearray(8))]):
+            assert isinstance(result.error, IoError)
+            assert result.done == 0
+        with pytest.raises(IoError):
+            machine.read_physical_padded_into(DIMM, buffer)
+        assert machine.read_physical(0x1000, 16) == b"\x01" * 16  # other memory goes on
+        machine.memory_map()
+        with pytest.raises(NotMappedError):
+            machine.read_physical(DIMM, size)
+
+
+@pytest.mark.parametrize("vanishing", ["reused"], indirect=True)
+def test_it_is_not_kept_of_a_paused_machine_either(vanishing: QemuWithMonitor, tmp_path: Path) -> None:
+    with Microvmi.open(vanishing.uri) as machine:
+        machine.pause()
+        take_out(vanishing, tmp_path)
+        for _ in range(2):
+            with pytest.raises(IoError):
+                machine.read_physical(DIMM, 8)
+
+
+@pytest.mark.parametrize("renew", ["memory_map", "pause"])
+@pytest.mark.parametrize("vanishing", ["plain"], indirect=True)
+def test_memory_whose_mapping_was_split_is_read_after_the_next_map(vanishing: QemuWithMonitor, renew: str) -> None:
+    with Microvmi.open(vanishing.uri) as machine:
+        before = machine.read_physical(DIMM, 1 << 16)
+        vanishing.execute("play-split")
+        with pytest.raises(IoError):
+            machine.read_physical(DIMM, 1 << 16)
+        getattr(machine, renew)()
+        assert machine.read_physical(DIMM, 1 << 16) == before
+        assert machine.read_physical(DIMM, 8) == before[:8]
+
+
+@pytest.mark.parametrize("vanishing", ["reused"], indirect=True)
+def test_nor_does_c_take_it(vanishing: QemuWithMonitor, tmp_path: Path, lib: Any, opened: Any) -> None:
+    context, buffer, count = opened(vanishing.uri), (c_ubyte * 64)(), c_ulong()
+    assert lib.microvmi_read_physical(context, DIMM, buffer, 64, byref(count)), lib.microvmi_last_error()
+    take_out(vanishing, tmp_path)
+    for size in (8, 64):
+        assert not lib.microvmi_read_physical(context, DIMM, buffer, size, byref(count))
+        assert (lib.microvmi_last_error_code(), count.value) == (IoError.code, 0)

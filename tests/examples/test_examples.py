@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from drivers.dump import builders
+from qemu_simulators import QemuSimulators
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = ROOT / "tests" / "plugins"
@@ -293,6 +294,12 @@ class TestEvents:
         ("read-virtual", []),
         ("read-virtual", ["vmi://fake/", "there"]),
         ("read-virtual", ["vmi://fake/", "0", "1"]),
+        ("list", ["fake", "qemu"]),
+        ("list", ["-l"]),
+        ("diff", ["vmi://fake/"]),
+        ("diff", ["-x", "vmi://fake/", "vmi://fake/"]),
+        ("snapshot", []),
+        ("snapshot", ["-m", "much", "vmi://fake/"]),
     ],
 )
 def test_a_wrong_command_line_is_told_apart(run: Run, name: str, arguments: list[str]) -> None:
@@ -301,6 +308,31 @@ def test_a_wrong_command_line_is_told_apart(run: Run, name: str, arguments: list
     assert f"usage: {name} " in ended.stderr
 
 
-@pytest.mark.parametrize("name", ["mem-dump", "regs-dump", "pause", "events", "translate", "read-virtual"])
+@pytest.mark.parametrize(
+    "name", ["mem-dump", "regs-dump", "pause", "events", "translate", "read-virtual", "list", "diff", "snapshot"]
+)
 def test_help_is_no_error(run: Run, name: str) -> None:
     assert run(name, "-h").stdout.startswith(f"usage: {name} ")
+
+
+def test_list_prints_a_table_of_machines_and_what_opens_them(run: Run) -> None:
+    head, machine = run("list", "fake").stdout.splitlines()
+    assert head.split() == ["DRIVER", "PROCESS", "USER", "STATE", "MiB", "VCPUS", "NAME", "URI"]
+    assert machine.split() == ["fake", "-", "-", "running", "1", "1", "-", "vmi://fake/"]
+
+
+def test_list_tells_what_is_in_the_way_of_a_machine(run: Run, tmp_path: Path) -> None:
+    with QemuSimulators(tmp_path) as machines:
+        started = machines.launch("-m", "64")
+        os.kill(started.process.pid, signal.SIGSTOP)
+        lines = run("list", "qemu").stdout.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.split()[1] == str(started.process.pid))
+    assert lines[at].split()[3:5] == ["other", "64"]
+    assert lines[at + 1].startswith(
+        f"  cannot be opened: {started.name} (pid {started.process.pid}) is stopped by a signal"
+    )
+
+
+def test_list_says_that_there_are_no_machines_and_no_such_driver(run: Run) -> None:
+    assert run("list", "dump", code=1).stderr == "list: there are no machines\n"
+    assert "there is no driver nonesuch" in run("list", "nonesuch", code=1).stderr

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from needs import missing
 
-from libmicrovmi_py import DriverUnavailableError, InvalidArgumentError, Microvmi
+from libmicrovmi_py import DriverUnavailableError, InvalidArgumentError, Microvmi, list_vms
 
 from .firmware import Firmware, firmware, free_ports, listens, need_root, new_name, open_folder, ports_of, wait_for
 from .test_finding import MIB, OPENING, as_another, size_of, unix
@@ -176,6 +176,33 @@ def test_a_strangers_machine_does_not_come_before_our_own(folder: Path) -> None:
         with firmware(folder, "-S", *unix(folder / "t"), name=name, mib=96, around=as_user(64055)) as service:
             wait_for(lambda: (folder / "t").exists(), service.process)
             assert size_of(name) == 96
+
+
+UUID = "0f9c4b3e-1111-4222-8333-44445555{:04x}"
+
+
+def test_a_stranger_who_calls_his_machine_by_the_uuid_of_ours_is_not_found_in_its_place(folder: Path) -> None:
+    uuid = UUID.format(os.getpid() & 0xFFFF)
+    with firmware(folder, "-S", *unix(folder / "s"), name=uuid, mib=80, around=as_user(23456)) as stranger:
+        wait_for(lambda: (folder / "s").exists(), stranger.process)
+        assert size_of(uuid) == 80
+        with firmware(folder, "-S", *unix(folder / "q"), "-uuid", uuid):
+            assert size_of(uuid) == 64
+            (listed,) = [machine for machine in list_vms("qemu") if machine.process_id == stranger.pid]
+            assert f"vm_name={stranger.pid}&started=" in listed.uri
+            with firmware(folder, "-S", *unix(folder / "t"), name=uuid, mib=96):
+                assert size_of(uuid) == 96
+
+
+def test_a_uuid_that_two_machines_have_is_told(folder: Path) -> None:
+    uuid = UUID.format(os.getpid() & 0xFFFF)
+    with (
+        firmware(folder, "-S", *unix(folder / "a"), "-uuid", uuid) as first,
+        firmware(folder, "-S", *unix(folder / "b"), "-uuid", uuid.upper()) as second,
+        pytest.raises(InvalidArgumentError, match=f"2 QEMU machines are named '{uuid}'") as caught,
+    ):
+        size_of(uuid)
+    assert all(f"(pid {guest.pid})" in str(caught.value) for guest in (first, second))
 
 
 def test_machines_that_strangers_run_under_one_name_are_listed_with_their_users(folder: Path) -> None:

@@ -24,7 +24,7 @@ SECONDS = 20.0
 _numbers = itertools.count()
 
 
-def _out8(port: int, value: int) -> bytes:
+def out8(port: int, value: int) -> bytes:
     return b"\xba" + port.to_bytes(2, "little") + b"\xb0" + bytes([value]) + b"\xee"
 
 
@@ -32,23 +32,23 @@ def _out16(port: int, value: int) -> bytes:
     return b"\xba" + port.to_bytes(2, "little") + b"\xb8" + value.to_bytes(2, "little") + b"\xef"
 
 
-def _out32(port: int, value: int) -> bytes:
+def out32(port: int, value: int) -> bytes:
     return b"\xba" + port.to_bytes(2, "little") + b"\x66\xb8" + value.to_bytes(4, "little") + b"\x66\xef"
 
 
 def _power(kind: int) -> bytes:
     """Enable the power management of a pc at port 0x600, and ask for a state: 0 is off, 1 sleep."""
-    base = _out32(0xCF8, 0x80000B40) + _out32(0xCFC, 0x601) + _out32(0xCF8, 0x80000B80) + _out8(0xCFC, 1)
+    base = out32(0xCF8, 0x80000B40) + out32(0xCFC, 0x601) + out32(0xCF8, 0x80000B80) + out8(0xCFC, 1)
     return base + _out16(0x604, 0x2000 | kind << 10)
 
 
 _WRITE_A_SECTOR = (
-    b"".join(_out8(0x1F2 + index, value) for index, value in enumerate((1, 1, 0, 0, 0xE0, 0x30)))
+    b"".join(out8(0x1F2 + index, value) for index, value in enumerate((1, 1, 0, 0, 0xE0, 0x30)))
     + b"\xb9\x00\x01\xba\xf0\x01\xef\xe2\xfd"  # 256 words to the data port
 )
 
 NOTHING, SLEEP, OFF = b"", _power(1), _power(0)
-PANIC, WATCHDOG, WRITE = _out8(0x505, 1), _out8(0x443, 0x0F), _WRITE_A_SECTOR
+PANIC, WATCHDOG, WRITE = out8(0x505, 1), out8(0x443, 0x0F), _WRITE_A_SECTOR
 
 
 def firmware(act: bytes) -> bytes:
@@ -95,9 +95,10 @@ def tiny(
     *,
     debugger: bool = True,
     program: str = QEMU,
+    name: str = "",
 ) -> Iterator[Tiny]:
-    """Start one: 16 MiB, a pc. ``debugger``: QEMU waits for one at ``gdb``."""
-    name = f"tiny-{os.getpid()}-{next(_numbers)}"
+    """Start one: 16 MiB, a pc. ``debugger``: QEMU waits for one at ``gdb``. ``name``: instead of one of its own."""
+    name = name or f"tiny-{os.getpid()}-{next(_numbers)}"
     image = folder / f"{name}.firmware"
     image.write_bytes(firmware(act))
     wrapper = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []

@@ -25,10 +25,10 @@ LIMIT = 5.0
 def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Microvmi]:
     if os.geteuid() != 0:
         missing("the kernel lets only root make another process's reads wait; to enable: run as root")
-    how = "arriving" if request.param == "postcopy" else "waiting"
+    how = ["arriving"] if request.param == "postcopy" else ["arriving", "waiting"]
     with (
         QemuSimulators(tmp_path) as machines,
-        Microvmi.open(machines.start(*fakes("private", "missing", how))) as opened,
+        Microvmi.open(machines.start(*fakes("private", "missing", *how))) as opened,
     ):
         yield opened
 

@@ -33,6 +33,13 @@ def test_what_threads_leave_behind_holds_nobody_up(programs: Programs, image: Pa
     programs.run(programs.linked("left"), mode, image)
 
 
+def test_nor_what_they_leave_of_two_machines_in_one_call(programs: Programs, tmp_path: Path) -> None:
+    images = [tmp_path / str(number) for number in range(2)]
+    for number, path in enumerate(images):
+        path.write_bytes((b"\5" * 0x3000 + bytes([number]) * 0x2000).ljust(8 * SIZE, b"\5"))
+    programs.run(programs.linked("differ"), "jump", *images, "20")
+
+
 @pytest.mark.parametrize("mode", ["late", "many", "fence"])
 def test_nor_what_they_leave_of_words_of_a_machine(programs: Programs, machines: QemuSimulators, mode: str) -> None:
     """A thread reads them by what it knows of the last one, which words of an image are not read by."""

@@ -127,9 +127,9 @@ MUTANTS = (
         ("tests/contract/test_contract_failures.py::test_a_read_tells_what_it_has[fake-running-read]",),
     ),
     Mutant(
-        "libmicrovmi_py/_capi/entry.py",
-        "    count[0] = len(known)\n",
-        "    count[0] = min(len(known), capacity)\n",
+        "libmicrovmi_py/_capi/convert.py",
+        "    return len(ranges)\n",
+        "    return min(len(ranges), capacity)\n",
         "a map that does not fit looks as if it did",
         ("tests/capi/test_memory.py::test_the_memory_map_comes_whole_or_in_part",),
     ),

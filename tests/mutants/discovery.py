@@ -206,8 +206,8 @@ _FINDING = (
     ),
     Mutant(
         MACHINES,
-        "            if qemu and qemu.sockets() and _listens(process):\n",
-        "            if qemu and qemu.sockets():\n",
+        "    return qemu if qemu and qemu.sockets() and _listens(process) else None\n",
+        "    return qemu if qemu and qemu.sockets() else None\n",
         "what started a renamed QEMU is a machine as well",
         (f"{FINDING}what_started_a_renamed_qemu_is_not_taken_for_it",),
     ),
@@ -258,8 +258,8 @@ _FINDING = (
 _TEXTS = (
     Mutant(
         MONITOR,
-        "            return Deadline(min(turn.seconds, _LIBVIRTS))\n",
-        "            return turn\n",
+        "places = [place for place in self._endpoints if not self._is_kept(place)]",
+        "places = list(self._endpoints)",
         "libvirt's monitor is told after ten seconds",
         (f"{FINDING}libvirts_monitor_is_told_at_once_and_once",),
     ),

@@ -11,15 +11,15 @@ CHILD = "tests/test_microvmi.py::test_the_end_of_the_process_resumes_but_not_tha
 MUTANTS = (
     Mutant(
         DIRECT,
-        "        if code:\n            raise _error(code, address, len(buffer), done)\n\n    def _read(",
-        "        if code:\n            raise _error(code, address, len(buffer), 0)\n\n    def _read(",
+        "        if code:\n            raise read_error(code, address, len(buffer), done)\n\n    def _read(",
+        "        if code:\n            raise read_error(code, address, len(buffer), 0)\n\n    def _read(",
         "completed of a failed padded read is 0",
         (f"{FAILURES}::test_errors_of_python_tell_the_same[qemu-running]",),
     ),
     Mutant(
         DIRECT,
-        "    return Result(done, _error(code, address, memoryview(buffer).nbytes, done))",
-        "    return Result(done, _error(code, address, memoryview(buffer).nbytes, 0))",
+        "    return Result(done, read_error(code, address, memoryview(buffer).nbytes, done))",
+        "    return Result(done, read_error(code, address, memoryview(buffer).nbytes, 0))",
         "batch: an error of one request says that nothing was read",
         (f"{FAILURES}::test_so_do_results_of_a_batch[qemu-running]",),
     ),

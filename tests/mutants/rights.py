@@ -96,8 +96,8 @@ MUTANTS = (
     ),
     Mutant(
         "libmicrovmi_py/transport/processes.py",
-        'lines = _content(self.path("maps")).split(b"\\n")',
-        'lines = _content(self.path("maps")).replace(b"\\r", b"\\n").split(b"\\n")',
+        'return _content(self.path("maps")).split(b"\\n")',
+        'return _content(self.path("maps")).replace(b"\\r", b"\\n").split(b"\\n")',
         "a file name with a carriage return makes every look at that process a defect",
         (f"{RIGHTS}::test_a_mapped_file_with_a_line_end_in_its_name_breaks_no_list_of_mappings",),
     ),
@@ -123,7 +123,7 @@ MUTANTS = (
         (f"{USERS}::test_what_is_in_no_file_exists_and_is_refused",),
     ),
     Mutant(
-        "libmicrovmi_py/drivers/qemu/__init__.py",
+        "libmicrovmi_py/drivers/qemu/memory.py",
         "        return SharedFiles(process, err, mapped=mapped)\n",
         "        raise\n",
         "shared RAM of another user takes a debugger's rights",
@@ -153,8 +153,8 @@ MUTANTS = (
     # answers
     Mutant(
         "libmicrovmi_py/transport/qmp.py",
-        "    if not _too_deep(line):\n",
-        "    if True:\n",
+        " and not _too_deep(line):\n",
+        ":\n",
         "a nested answer overruns a host thread's stack",
         (f"{QMP}::test_deeper_ones_are_refused_before_they_take_stack",),
     ),

@@ -38,8 +38,8 @@ MUTANTS = (
     ),
     Mutant(
         BOOKS,
-        "                if self._stop is _Stop.DONE:\n                    self._driver.run(whoever=False)",
-        "                if self.owes:\n                    self._driver.run(whoever=True)",
+        "            if self._stop is _Stop.DONE:\n                self._driver.run(whoever=False)",
+        "            if self.owes:\n                self._driver.run(whoever=True)",
         "pauses of others are taken back at close",
         (f"{STATES}::test_a_machine_that_stands_by_our_stop_runs_after_close",),
     ),
@@ -59,8 +59,8 @@ MUTANTS = (
     ),
     Mutant(
         BOOKS,
-        "            if state.no_pause:\n                raise DriverUnavailableError(state.no_pause)\n",
-        "",
+        "                raise DriverUnavailableError(state.no_pause)\n            if state.phase is Phase.RUNS:",
+        "                pass\n            if state.phase is Phase.RUNS:",
         "a pause that stops nothing is a success",
         (f"{STATES}::test_a_pause_that_would_be_none_is_an_error",),
     ),
@@ -290,7 +290,7 @@ MUTANTS = (
     ),
     Mutant(
         "libmicrovmi_py/drivers/qemu/__init__.py",
-        "self._regions = tuple(replace(region, source=away) for region in self._regions)",
+        "self._regions = read_from(tuple(self._regions), Departed(self._process, str(err)))",
         "pass",
         "a machine that was migrated away is read on as if alive",
         ("tests/drivers/test_qemu_run_state.py::test_memory_of_a_machine_that_was_migrated_away_says_so_from_then_on",),
@@ -319,7 +319,7 @@ MUTANTS = (
     ),
     Mutant(
         "libmicrovmi_py/drivers/qemu/__init__.py",
-        "if same and filled == self._filled and not self._memory.has_unsteady_files:",
+        "if same and filled == self._filled and not (self._memory.has_unsteady_files or self._memory.has_moved):",
         "if same and filled == self._filled:",
         "a device whose memory came to be another file is read in the file before",
         (f"{UNPLUGGED}::test_another_dimm_in_the_place_of_one_is_read_where_it_is",),

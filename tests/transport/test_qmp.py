@@ -19,10 +19,10 @@ from libmicrovmi_py.transport.deadline import Deadline
 from libmicrovmi_py.transport.qmp import (
     DEEPEST_MESSAGE,
     LARGEST_MESSAGE,
-    QmpClient,
     QmpCommandError,
     QmpHangupError,
     QmpProtocolError,
+    SocketClient,
 )
 
 GREETING = {"QMP": {"version": {"qemu": {"micro": 0, "minor": 2, "major": 7}, "package": ""}, "capabilities": ["oob"]}}
@@ -56,21 +56,21 @@ class Peer:
 
 
 @contextlib.contextmanager
-def connected(server: Server, seconds: float = 5.0) -> Iterator[QmpClient]:
+def connected(server: Server, seconds: float = 5.0) -> Iterator[SocketClient]:
     """A client whose other end runs ``server`` in a thread."""
     near, far = socket.socketpair()
     peer = Peer(far)
     thread = threading.Thread(target=server, args=(peer,))
     thread.start()
     try:
-        with QmpClient(near, Deadline(seconds)) as client:
+        with SocketClient(near, Deadline(seconds)) as client:
             yield client
     finally:
         thread.join()
         peer.close()
 
 
-def greeted(client: QmpClient) -> QmpClient:
+def greeted(client: SocketClient) -> SocketClient:
     client.greet(Deadline(5))
     return client
 
@@ -210,7 +210,7 @@ def test_a_message_beyond_all_limits_is_given_up() -> None:
     near, far = socket.socketpair()
     thread = threading.Thread(target=server, args=(Peer(far),))
     thread.start()
-    with QmpClient(near, Deadline(30)) as client, pytest.raises(QmpProtocolError, match="4 MiB"):
+    with SocketClient(near, Deadline(30)) as client, pytest.raises(QmpProtocolError, match="4 MiB"):
         client.greet(Deadline(30))
     thread.join()
     far.close()
@@ -242,12 +242,12 @@ def test_an_answer_takes_memory_and_time_by_its_limit() -> None:
     program = (
         "import resource, socket, threading\n"
         "from libmicrovmi_py.transport.deadline import Deadline\n"
-        "from libmicrovmi_py.transport.qmp import LARGEST_MESSAGE, QmpClient\n"
+        "from libmicrovmi_py.transport.qmp import LARGEST_MESSAGE, SocketClient\n"
         "answer = b'{\"return\": [' + b'{},' * ((LARGEST_MESSAGE - 100) // 3) + b'{}]}\\n'\n"
         "resource.setrlimit(resource.RLIMIT_AS, (512 << 20, 512 << 20))\n"
         "near, far = socket.socketpair()\n"
         "threading.Thread(target=far.sendall, args=(answer,)).start()\n"
-        "print(len(QmpClient(near, Deadline(20)).records('query-memdev')) > 1_000_000)\n"
+        "print(len(SocketClient(near, Deadline(20)).records('query-memdev')) > 1_000_000)\n"
     )
     started = time.monotonic()
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
@@ -269,11 +269,11 @@ def test_sending_to_a_server_that_hung_up_raises_no_signal() -> None:
     program = (
         "import signal, socket\n"
         "from libmicrovmi_py.transport.deadline import Deadline\n"
-        "from libmicrovmi_py.transport.qmp import QmpClient, QmpHangupError\n"
+        "from libmicrovmi_py.transport.qmp import QmpHangupError, SocketClient\n"
         "signal.signal(signal.SIGPIPE, signal.SIG_DFL)\n"
         "near, far = socket.socketpair()\n"
         "far.close()\n"
-        "with QmpClient(near, Deadline(5)) as client:\n"
+        "with SocketClient(near, Deadline(5)) as client:\n"
         "    try:\n        client.execute('cont')\n"
         "    except QmpHangupError:\n        print('told')\n"
     )

@@ -124,7 +124,7 @@ def test_a_descriptor_of_another_file_of_that_name_is_not_taken(this: Process, i
     secret.write_bytes(bytes(PAGE))
     held = os.open(secret, os.O_PATH)
     with image.open("r+b") as file, mmap.mmap(file.fileno(), PAGE) as area:
-        vma = replace(vma_at(this, address_of(area)), path=str(secret), head=0)
+        vma = replace(vma_at(this, address_of(area)), path=str(secret), edges=[0])
         assert open_backings(this, [vma]) == {}
     os.close(held)
 

@@ -15,8 +15,8 @@ from itertools import pairwise
 
 from libmicrovmi_py.arch.state import NAMES, VcpuState
 from libmicrovmi_py.arch.x86.registers import CODE_AND_DATA, SEGMENTS, TABLES
-from libmicrovmi_py.declare import ClassVar
-from libmicrovmi_py.drivers.base import Driver
+from libmicrovmi_py.declare import TYPE_CHECKING, ClassVar, replace
+from libmicrovmi_py.drivers.base import Driver, able_by_class
 from libmicrovmi_py.drivers.control import RUNS, STOPPED, RunState
 from libmicrovmi_py.drivers.fake.guest import ABILITIES, FakeVcpus
 from libmicrovmi_py.errors import InvalidArgumentError, IoError, NotSupportedError, ReadOnlyError, not_mapped
@@ -32,8 +32,14 @@ from libmicrovmi_py.model import (
     end_of_ram,
 )
 from libmicrovmi_py.params import Parameters
+from libmicrovmi_py.transport.fds import StandardStreamsHeld
+
+if TYPE_CHECKING:
+    from libmicrovmi_py.listed import ListedMachine
 
 MAX_SIZE = 1 << 32
+_SIZE, _VCPUS = 1 << 20, 1
+"""Of a machine that nothing is said of."""
 
 _DATA, _BUSY_TASK, _LOCAL_TABLE = 0x93, 0x8B, 0x82
 """Attributes of segments: present; read and written, accessed; a busy task; a local table of descriptors."""
@@ -106,10 +112,10 @@ class FakeDriver(Driver):
 
     @classmethod
     def open(cls, params: Parameters) -> FakeDriver:
-        size = params.integer("size", 1 << 20)
+        size = params.integer("size", _SIZE)
         if not 0 < size <= MAX_SIZE or size % PAGE_SIZE:
             raise InvalidArgumentError(f"size={size:#x}: not a multiple of {PAGE_SIZE} up to {MAX_SIZE:#x}")
-        vcpus = params.integer("vcpus", 1)
+        vcpus = params.integer("vcpus", _VCPUS)
         if not 1 <= vcpus <= 0xFFFF:
             raise InvalidArgumentError(f"vcpus={vcpus}: not between 1 and 65535")
         if params.get("pattern", "number") not in ("number", "zero"):
@@ -125,6 +131,14 @@ class FakeDriver(Driver):
             unwritable=_frames(params, "unwritable"),
             states=[reset_state(Architecture[architecture.upper()])] * vcpus,
         )
+
+    @classmethod
+    def machines(cls) -> Iterator[ListedMachine]:
+        """The machine that there is without parameters; each opening makes another one."""
+        with StandardStreamsHeld():
+            from libmicrovmi_py.listed import ListedMachine, MachineState, uri_of
+        one = ListedMachine(cls.name, cls.type, uri=uri_of(cls.name), state=MachineState.RUNNING)
+        return iter([replace(one, memory=_SIZE, vcpus=_VCPUS, abilities=able_by_class(cls))])
 
     @property
     def max_addr(self) -> int:

@@ -6,10 +6,16 @@ This module is loaded whenever all drivers are tried: the rest follows when a so
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from libmicrovmi_py.declare import TYPE_CHECKING
 from libmicrovmi_py.drivers.base import Driver
 from libmicrovmi_py.errors import InvalidArgumentError
 from libmicrovmi_py.model import DriverType
 from libmicrovmi_py.params import Parameters
+
+if TYPE_CHECKING:
+    from libmicrovmi_py.listed import ListedMachine
 
 _TIMEOUT = 10.0
 
@@ -38,6 +44,13 @@ class KvmDriver(Driver):
         from libmicrovmi_py.drivers.kvm.driver import OpenMachine
 
         return OpenMachine.of(params, params.seconds("timeout", _TIMEOUT))
+
+    @classmethod
+    def machines(cls) -> Iterator[ListedMachine]:
+        """Every machine that waits for an introspector; see ``listing.py``. None without libkvmi."""
+        from libmicrovmi_py.drivers.kvm.listing import machines
+
+        return machines(cls)
 
 
 DRIVER = KvmDriver

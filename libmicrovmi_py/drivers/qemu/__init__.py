@@ -7,38 +7,44 @@ import contextlib
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from libmicrovmi_py.declare import TYPE_CHECKING, replace
-from libmicrovmi_py.drivers.base import Driver, Region
-from libmicrovmi_py.drivers.control import RUNS, RunState
+from libmicrovmi_py.declare import TYPE_CHECKING
+from libmicrovmi_py.drivers.base import Anew, Driver, Region, Source
+from libmicrovmi_py.drivers.control import RUNS, Phase, RunState
 from libmicrovmi_py.drivers.qemu import stops
-from libmicrovmi_py.drivers.qemu.discovery import parse_endpoint, resolve
+from libmicrovmi_py.drivers.qemu.discovery import parse_endpoint, resolve, resolve_process
 from libmicrovmi_py.drivers.qemu.layout import Asked, Layout
-from libmicrovmi_py.drivers.qemu.memory import HostMemory
+from libmicrovmi_py.drivers.qemu.memory import memory_of, read_from
 from libmicrovmi_py.drivers.qemu.monitor import Monitor
+from libmicrovmi_py.drivers.qemu.places import is_of_libvirt
 from libmicrovmi_py.errors import (
     InvalidArgumentError,
+    IoError,
     MicrovmiError,
-    PermissionDeniedError,
     VmGoneError,
     about_a_machine,
     logger,
     was_closed,
 )
-from libmicrovmi_py.model import Architecture, DriverType, MemoryRange, end_of_ram
+from libmicrovmi_py.model import DriverType, MemoryRange, end_of_ram
 from libmicrovmi_py.params import Parameters
 from libmicrovmi_py.transport.deadline import Deadline, limited
 from libmicrovmi_py.transport.fds import StandardStreamsHeld
 from libmicrovmi_py.transport.processes import Process
-from libmicrovmi_py.transport.procmem import Departed
-from libmicrovmi_py.transport.qmp import QmpClient, Question
-from libmicrovmi_py.transport.shape import text
+from libmicrovmi_py.transport.procmem import Awaited, Departed
+from libmicrovmi_py.transport.qmp import QmpClient
 
 if TYPE_CHECKING:
     from types import ModuleType
 
     from libmicrovmi_py.arch.state import VcpuState
+    from libmicrovmi_py.drivers.base import Taken
+    from libmicrovmi_py.drivers.qemu.alone import LoneQemu
+    from libmicrovmi_py.drivers.qemu.background import BackgroundSnapshots
     from libmicrovmi_py.drivers.qemu.devicestate import StateFile
-    from libmicrovmi_py.drivers.qemu.files import SharedFiles
+    from libmicrovmi_py.drivers.qemu.flatview import Extent
+    from libmicrovmi_py.listed import ListedMachine
+    from libmicrovmi_py.transport.copy import Copy
+    from libmicrovmi_py.transport.watch import Watch
 
 _log = logger(__name__)
 
@@ -68,7 +74,10 @@ class QemuDriver(Driver):
     name = "qemu"
     type = DriverType.QEMU
     parameters = {  # noqa: RUF012
+        "started": "clock ticks after boot at which the process began whose id vm_name is, as a list of machines tells",
         "qmp": "path or HOST:PORT of the QMP socket to use, instead of those on QEMU's command line",
+        "monitor": "no: no monitor is used, memory alone, where its place is certain; yes if not given",
+        "libvirt": "path of the socket of the libvirtd that holds the monitor, instead of where one listens usually",
         "mapped": "no: shared RAM is not mapped but read by system calls; yes if not given",
         "timeout": f"seconds that an operation on the monitor may take, {_TIMEOUT:g} if not given",
     }
@@ -77,7 +86,7 @@ class QemuDriver(Driver):
         """``mapped`` is whether shared RAM is mapped. Raises ``PermissionDeniedError`` or ``VmGoneError``."""
         self._process = process
         self._monitor = monitor
-        self._memory = _memory_of(process, mapped)
+        self._memory = memory_of(process, mapped)
         self._regions: tuple[Region, ...] = ()
         self._max_addr = 0
         self._layout = Layout()
@@ -85,23 +94,41 @@ class QemuDriver(Driver):
         self._seen: tuple[QmpClient | None, RunState] = None, RUNS
         self._closed = False
         self._state_file: StateFile | None = None
+        self._background: BackgroundSnapshots | None = None
         self._owes_run = False  # whether run_later() may leave an order to run with QEMU
+        self._stands = False  # whether it may stand by our stop: pages of it are kept then
 
     @classmethod
-    def open(cls, params: Parameters) -> QemuDriver:
-        """Find the machine ``vm_name`` and read its memory map.
+    def open(cls, params: Parameters) -> QemuDriver | LoneQemu:
+        """Find the machine ``vm_name`` and read its memory map. One without a monitor is a :class:`LoneQemu`.
 
         Raises ``InvalidArgumentError`` for no or several such machines, ``DriverUnavailableError`` without a monitor
         that answers, ``PermissionDeniedError``, ``VmGoneError``, ``TimeoutExpiredError``.
         """
+        if not params.yes("monitor", True):
+            return _alone().open(params)
         timeout, mapped = params.seconds("timeout", _TIMEOUT), params.yes("mapped", True)
         given = params.get("qmp", "")
         name = params.vm_name or (given if "/" in given else "")
         if not name:
             raise InvalidArgumentError("QEMU driver requires a VM name parameter (vm_name: a name, pid or QMP socket)")
-        qemu, endpoints = resolve(name, parse_endpoint(given) if given else None, Deadline(timeout))
+        place = parse_endpoint(given) if given else None
+        if "started" in params:
+            qemu, endpoints = resolve_process(name, params.integer("started", 0), place)
+        else:
+            qemu, endpoints = resolve(name, place, Deadline(timeout))
         with about_a_machine():
-            return cls._opened(qemu.process, Monitor(qemu, endpoints, timeout), mapped)
+            if not endpoints and not is_of_libvirt(qemu):
+                return _alone().of(qemu, mapped=mapped)
+            monitor = Monitor(qemu, endpoints, timeout, params.get("libvirt", ""))
+            return cls._opened(qemu.process, monitor, mapped)
+
+    @classmethod
+    def machines(cls) -> Iterator[ListedMachine]:
+        """Every QEMU on this machine; see ``listing.py``."""
+        with StandardStreamsHeld():
+            from libmicrovmi_py.drivers.qemu import listing  # of whom opens a machine, nobody needs it
+        return listing.machines(cls)
 
     @classmethod
     def _opened(cls, process: Process, monitor: Monitor, mapped: bool) -> QemuDriver:
@@ -134,7 +161,9 @@ class QemuDriver(Driver):
 
     def memory_map(self) -> Sequence[MemoryRange]:
         """The ranges that exist now, as QEMU tells them."""
-        self._read_map()
+        with self.session():
+            self._read_map()
+            self._forget_memory()
         return tuple(MemoryRange(region.start, region.size, region.kind) for region in self._regions)
 
     def run_state(self) -> RunState:
@@ -142,10 +171,13 @@ class QemuDriver(Driver):
         with self._session() as client:
             state = self._look(client)
             self._seen = client, state
+            if state.phase is not Phase.RUNS:
+                self._follow_map(client)
             return state
 
     def stop(self) -> None:
         """Stop all vCPUs. A map that cannot be read then stays the old one."""
+        self._stands = True
         with self.session():
             asked, filled = self._order_stop()
             try:
@@ -170,7 +202,7 @@ class QemuDriver(Driver):
             (connection, state), self._seen = self._seen, (None, RUNS)
             stops.run(client, state if connection is client else self._look(client), whoever=whoever)
             self._forget_state_file(client)
-        self._owes_run = False
+        self._owes_run = self._stands = False
 
     def run_later(self) -> None:
         """For a QEMU process that is itself stopped (SIGSTOP): leave it the order to run, see ``late.py``.
@@ -183,7 +215,7 @@ class QemuDriver(Driver):
 
     def vcpu_count(self) -> int:
         """The number of vCPUs."""
-        with self._session() as client:
+        with self._asking() as client:
             status = client.ask("query-status")
             count = len(self._vcpus.Vcpus.of(client))
             self._state(stops.word(status))
@@ -194,12 +226,12 @@ class QemuDriver(Driver):
 
         What QEMU does not tell at present, see ``vcpus.py``, is not in them.
         """
-        with self._session() as client:
+        with self._asking() as client:
             return self._vcpus.states(client, self._state, self._get_state_file, vcpus)  # type: ignore[no-any-return]
 
     def read_unstopped(self, vcpu: int) -> VcpuState:
         """The registers that ``info registers`` shows; all if the machine stands, or is no x86 one."""
-        with self._session() as client:
+        with self._asking() as client:
             (state,) = self._vcpus.states(client, self._state, self._get_state_file, (vcpu,), unstopped=True)
             return state  # type: ignore[no-any-return]
 
@@ -213,11 +245,24 @@ class QemuDriver(Driver):
 
         Raises ``DriverUnavailableError`` for a machine that runs, and for one that somebody has a debugger's stub at.
         """
-        with self._session() as client:
+        with self._asking() as client:
             self._writes.write(client, self._look(client), self._monitor.debuggers(), vcpu, values)
+
+    def take_snapshot(self, copy: Copy, watch: Watch) -> Taken | None:
+        """By QEMU's own snapshots in the background, see ``background.py``; of private RAM only."""
+        if self._background is None:
+            with StandardStreamsHeld():
+                from libmicrovmi_py.drivers.qemu.background import BackgroundSnapshots, Machine
+            # what was ordered is taken back after the end of this object, too
+            machine = Machine(self._process, self.session, self._monitor.session, self._read_extents)
+            self._background = BackgroundSnapshots(machine)
+        return self._background.take(copy, watch)
 
     def close(self) -> None:
         """Release the process and the files."""
+        if self._background:
+            with limited(_FORGETTING):
+                self._background.settle()
         if self._state_file and self._state_file.kept:
             with contextlib.suppress(MicrovmiError), limited(_FORGETTING), self._session() as client:
                 self._forget_state_file(client)
@@ -256,6 +301,34 @@ class QemuDriver(Driver):
         with self._monitor.session() as client:
             yield client
 
+    @contextmanager
+    def _asking(self) -> Iterator[QmpClient]:
+        """A session of a call that is not about memory, and then a look at what others may have done to that."""
+        with self._session() as client:
+            yield client
+            self._forget_memory()
+            self._follow_map(client)
+
+    def _forget_memory(self) -> None:
+        """Others may have reset or loaded a machine that stands: nobody tells, so nothing is kept past an answer."""
+        if self._stands:
+            self._regions = Anew(self._regions)
+
+    def _follow_map(self, client: QmpClient) -> None:
+        """Read the map anew where memory may be plugged in, or QEMU told on this connection that something was.
+
+        One that cannot be read stays the old one.
+        """
+        if not client.map_changed and not self._monitor.takes_memory():
+            return
+        client.map_changed = False
+        try:
+            self._read_map()
+        except VmGoneError:
+            raise
+        except MicrovmiError as err:
+            _log.warning("the memory map stays as it was: %s", err)
+
     def _look(self, client: QmpClient) -> RunState:
         return self._state(stops.word(client.ask("query-status")))
 
@@ -264,8 +337,7 @@ class QemuDriver(Driver):
         try:
             return stops.run_state(word)
         except VmGoneError as err:
-            away = Departed(self._process, str(err))
-            self._regions = tuple(replace(region, source=away) for region in self._regions)
+            self._regions = read_from(tuple(self._regions), Departed(self._process, str(err)))
             self._filled = None
             raise
 
@@ -274,39 +346,52 @@ class QemuDriver(Driver):
             status, migrating = client.ask("query-status"), client.ask("query-migrate")
             target = None if self._regions else client.ask("query-target")
             asked = self._layout.ask(client)
-            word = stops.word(status)
+            word, migration = stops.word(status), stops.migration(migrating)
             self._state(word)
             if target:
-                self.architecture = _architecture(target)
-            self._take_map(client, asked, stops.is_filled(word, stops.migration(migrating)))
+                self.architecture = stops.architecture(target)
+                if stops.has_migrated(migration):
+                    _heal(client, self._process)
+            if stops.is_awaited(word, migration):
+                source = Awaited("the machine waits for a migration (inmigrate): its memory has yet to come")
+                self._take_map(client, asked, False, source)
+            else:
+                self._take_map(client, asked, stops.is_filled(word, migration))
 
-    def _take_map(self, client: QmpClient, asked: Asked, filled: bool) -> None:
-        """The map that was asked for becomes the machine's; nothing is done for one that is the same."""
+    def _read_extents(self) -> Sequence[Extent]:
+        """Where the memory of the map lies that is read now."""
+        self._read_map()
+        return self._layout.extents
+
+    def _take_map(self, client: QmpClient, asked: Asked, filled: bool, instead: Source | None = None) -> None:
+        """The map that was asked for becomes the machine's; nothing is done for one that is the same.
+
+        ``instead`` is where nothing of the memory is there yet: what it is to be read from.
+        """
         extents, same = self._layout.take(client, asked)
-        if same and filled == self._filled and not self._memory.has_unsteady_files:
+        if same and filled == self._filled and not (self._memory.has_unsteady_files or self._memory.has_moved):
             return
         self._filled = None
         self._memory.ask(client, extents)
-        regions = self._memory.regions(extents, filled=filled)
+        regions = read_from(self._memory.regions(extents, filled=filled), instead)
         if regions != self._regions:  # another object has everything above made anew
             self._max_addr = end_of_ram(regions)
             self._regions = regions
-        self._filled = filled
+        self._filled = None if instead else filled
 
 
-def _architecture(target: Question) -> Architecture:
-    name = text(target.record().get("arch"), "the target of QEMU")
-    return Architecture.AARCH64 if name == "aarch64" else Architecture.X86
+def _heal(client: QmpClient, process: Process) -> None:
+    """Undo what a process of ours left that ended while it took a snapshot."""
+    with StandardStreamsHeld():
+        from libmicrovmi_py.drivers.qemu.orders import heal
+    with contextlib.suppress(IoError):
+        heal(client, process)
 
 
-def _memory_of(process: Process, mapped: bool) -> HostMemory | SharedFiles:
-    """The memory of a QEMU: read through the process, or through its files if the process may not be looked into."""
-    try:
-        return HostMemory(process, mapped=mapped)
-    except PermissionDeniedError as err:
-        with StandardStreamsHeld():
-            from libmicrovmi_py.drivers.qemu.files import SharedFiles
-        return SharedFiles(process, err, mapped=mapped)
+def _alone() -> type[LoneQemu]:
+    with StandardStreamsHeld():
+        from libmicrovmi_py.drivers.qemu.alone import LoneQemu  # most machines have a monitor
+    return LoneQemu
 
 
 DRIVER = QemuDriver

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from libmicrovmi_py.declare import dataclass
+from libmicrovmi_py.transport.options import options as _options
+from libmicrovmi_py.transport.options import values as _values
 from libmicrovmi_py.transport.shape import decimal
 
 HUMAN = "the human monitor"
@@ -16,7 +17,6 @@ HUMAN = "the human monitor"
 _ON = ("on", "yes", "true", "y")
 HIGHEST_PORT = 0xFFFF
 _HIGHEST_FD = (1 << 31) - 1
-_COMMA = re.compile(r"(?:[^,]|,,)+")
 _FIRST = {"name": "guest", "chardev": "backend", "mon": "chardev"}
 """The name of a value that stands first and has none, by option."""
 
@@ -84,6 +84,26 @@ def debuggers(argv: Sequence[str]) -> set[str]:
     return {"gdb", *(name for kind, _, name in named if kind == "chardev")}
 
 
+def takes_memory(argv: Sequence[str]) -> bool:
+    """Whether memory may be plugged in while the machine is there; files that are read may say so, too."""
+    return any("maxmem=" in value for value in _values(argv, "m")) or bool(config_files(argv))
+
+
+def last_values(
+    option: str, first: str, argv: Sequence[str], files: Sequence[Group] = (), kind: str = ""
+) -> dict[str, str]:
+    """The values of an option that there is once; where it is given again, what is said later counts.
+
+    ``first`` is the name of a value that has none, ``kind`` what the option is called in a file, if not the same.
+    """
+    found: dict[str, str] = {}
+    for group in files:
+        found |= group.values if group.kind == (kind or option) else {}
+    for value in _values(argv, option):
+        found |= _options(value, first)
+    return found
+
+
 def config_files(argv: Sequence[str]) -> list[str]:
     """The files that ``-readconfig`` names."""
     return list(_values(argv, "readconfig"))
@@ -108,12 +128,6 @@ def _all(kind: str, argv: Sequence[str], files: Sequence[Group]) -> Iterator[Map
         yield _options(value, _FIRST[kind])
 
 
-def _values(argv: Sequence[str], option: str) -> Iterator[str]:
-    for word, value in itertools.pairwise(argv):
-        if word in (f"-{option}", f"--{option}"):
-            yield value
-
-
 def _monitors(argv: Sequence[str], files: Sequence[Group], *, control: bool) -> Iterator[Mapping[str, str]]:
     """The character device of each monitor, in control mode (QMP) or not."""
     devices = {values.get("id", ""): values for values in _all("chardev", argv, files)}
@@ -125,20 +139,17 @@ def _monitors(argv: Sequence[str], files: Sequence[Group], *, control: bool) -> 
             yield devices.get(values.get("chardev", ""), {})
 
 
-def _options(text: str, first: str) -> dict[str, str]:
-    """``a,b=c,d=on`` as a dictionary: ``first`` is the name of a leading value, ``,,`` a comma, a bare word is on."""
-    options: dict[str, str] = {}
-    for index, item in enumerate(_COMMA.findall(text)):
-        key, equals, value = item.replace(",,", ",").partition("=")
-        if equals:
-            options[key] = value
-        elif index == 0:
-            options[first] = key
-        elif key.startswith("no") and key != "nodelay":
-            options[key[2:]] = "off"
-        else:
-            options[key] = "on"
-    return options
+def parse_object(text: str) -> dict[str, str]:
+    """The value of ``-object``, which may be JSON; empty if that cannot be read. ``qom-type`` is what it is."""
+    if not text.startswith("{"):
+        return _options(text, "qom-type")
+    import json  # large, and the rest needs none
+
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return {key: str(value) for key, value in values.items()} if isinstance(values, dict) else {}
 
 
 def _shorthand(value: str, devices: Mapping[str, Mapping[str, str]]) -> Mapping[str, str]:

@@ -21,6 +21,7 @@ from libmicrovmi_py.drivers.qemu.machines import (
 from libmicrovmi_py.drivers.qemu.places import bound_name, endpoints
 from libmicrovmi_py.errors import DriverUnavailableError, InvalidArgumentError, TimeoutExpiredError, about_a_machine
 from libmicrovmi_py.transport.deadline import Deadline
+from libmicrovmi_py.transport.fds import StandardStreamsHeld
 from libmicrovmi_py.transport.peers import credentials
 from libmicrovmi_py.transport.processes import Process
 from libmicrovmi_py.transport.shape import decimal
@@ -29,37 +30,69 @@ from libmicrovmi_py.transport.unixsock import Endpoint, TcpEndpoint, UnixEndpoin
 
 _RETRY = 0.01
 _HIGHEST_PID = 1 << 22
+_UUID_LENGTH = 36
 
 
 def resolve(text: str, monitor: Endpoint | None, deadline: Deadline) -> tuple[Qemu, list[Endpoint]]:
-    """The QEMU that ``text`` means, and its monitors: a machine's name, else a process id, else a QMP socket's path.
+    """The QEMU that ``text`` means, as :func:`find` does, and its monitors, none if it has none.
 
     ``monitor`` takes the place of those on the command line.
 
-    Raises ``InvalidArgumentError`` for several or no matches, ``DriverUnavailableError`` when no monitor is served. An
-    error about a machine that was found says so (``machine_found``).
+    Raises as :func:`find`, and ``DriverUnavailableError`` when it has monitors and none can be reached. An error about
+    a machine that was found says so (``machine_found``).
+    """
+    qemu, place = find(text, deadline)
+    if monitor or place:
+        return qemu, [item for item in (monitor or place,) if item]
+    with about_a_machine():
+        return qemu, endpoints(qemu)
+
+
+def find(text: str, deadline: Deadline) -> tuple[Qemu, Endpoint | None]:
+    """The QEMU that ``text`` means: a machine's name, its UUID, a process id or a QMP socket's path, which is told too.
+
+    What comes first counts.
+
+    Raises ``InvalidArgumentError`` for several or no matches, ``DriverUnavailableError`` for a socket of nobody's.
     """
     matches, running = _matches(text)
     while _in_the_middle_of_a_fork(matches) and not deadline.expired:
         time.sleep(_RETRY)
         matches, running = _matches(text)
     if not matches and "/" in text:
-        qemu, place = _behind_socket(text, running, deadline)
-        return qemu, [monitor or place]
+        return _behind_socket(text, running, deadline)
     if not matches:
         raise InvalidArgumentError(_no_match(text, running))
     with about_a_machine():
-        qemu = _only(text, matches)
+        return _only(text, matches), None
+
+
+def resolve_process(text: str, started: int, monitor: Endpoint | None = None) -> tuple[Qemu, list[Endpoint]]:
+    """As :func:`resolve`, the QEMU that :func:`find_process` tells."""
+    qemu = find_process(text, started)
+    with about_a_machine():
         return qemu, [monitor] if monitor else endpoints(qemu)
 
 
+def find_process(text: str, started: int) -> Qemu:
+    """The QEMU in the process of that id which began ``started`` clock ticks after boot.
+
+    Nothing else has both, so it is that machine, or an ``InvalidArgumentError``.
+    """
+    pid = decimal(text, _HIGHEST_PID)
+    qemu = find_any(pid) if pid is not None else None
+    if qemu is None or qemu.process.start_time != started:
+        raise InvalidArgumentError(f"the machine of process {text}, started={started}, ended: list them anew")
+    return qemu
+
+
 def _matches(text: str) -> tuple[list[Qemu], list[Qemu]]:
-    """The QEMUs that a name or a process id means, and all that run.
+    """The QEMUs that a name, a UUID or a process id means, and all that run.
 
     Of those with the name only the ones of the nearest user: ourselves, else the system's, else anybody's.
     """
     running = find_all()
-    named = [qemu for qemu in running if qemu.name == text]
+    named = _called(running, text)
     if not named and "/" not in text:
         renamed = find_renamed()
         named = [qemu for qemu in renamed if qemu.name == text]
@@ -69,6 +102,25 @@ def _matches(text: str) -> tuple[list[Qemu], list[Qemu]]:
         return nearest(named), running
     qemu = find_any(pid)
     return ([qemu] if qemu else []), running
+
+
+def _called(running: list[Qemu], text: str) -> list[Qemu]:
+    """Those with that name, or that UUID if none has the name, of the nearest user who has one of either.
+
+    Anybody may give a machine of his the UUID of another's for a name.
+    """
+    named = [qemu for qemu in running if qemu.name == text]
+    near = nearest(named + [qemu for qemu in _of_uuid(running, text) if qemu not in named])
+    return [qemu for qemu in near if qemu.name == text] or near
+
+
+def _of_uuid(running: list[Qemu], text: str) -> list[Qemu]:
+    if len(text) != _UUID_LENGTH:
+        return []
+    with StandardStreamsHeld():
+        from libmicrovmi_py.drivers.qemu.sizes import machine_uuid, uuid_of  # of whom has a name, nobody needs it
+    uuid = uuid_of(text)
+    return [qemu for qemu in running if uuid and machine_uuid(qemu.argv) == uuid]
 
 
 def _in_the_middle_of_a_fork(matches: list[Qemu]) -> bool:

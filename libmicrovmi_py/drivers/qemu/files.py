@@ -45,7 +45,7 @@ class _Backend:
 class SharedFiles:
     """The sources behind the guest's memory: one for each file, and one for what is in no file and cannot be read."""
 
-    has_unsteady_files = False  # the system does not tell whether they are still those
+    has_unsteady_files = has_moved = False  # the system does not tell whether they are still those
 
     def __init__(self, process: Process, refused: PermissionDeniedError, *, mapped: bool = True) -> None:
         """``refused`` is the error that kept us out of the process. It is raised if main memory is not all in files.

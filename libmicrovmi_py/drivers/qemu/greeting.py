@@ -23,11 +23,27 @@ def wait_for_greeting(sock: socket.socket, deadline: Deadline) -> None:
     """
     while (first := _peeked(sock, deadline))[0] == _TELNET:
         _skip_option(sock, deadline)
+    check_first(first)
+
+
+def check_first(first: bytes) -> None:
+    """Whether a server that speaks first with these bytes may be QMP's. Raises ``QmpProtocolError``."""
     text = first.lstrip()
     if text and not text.startswith(b"{"):
         if _HUMAN.startswith(text[: len(_HUMAN)]):
             raise QmpProtocolError("it serves only the human monitor, not QMP (-qmp, or mode=control)")
         raise QmpProtocolError(f"not a QMP server: it sent {text!r}")
+
+
+def without_options(received: bytearray) -> bytes:
+    """Take what has come behind a telnet server's options; nothing as long as one of those is not whole."""
+    while len(received) >= _TELNET_OPTION and received[0] == _TELNET:
+        del received[:_TELNET_OPTION]
+    if received and received[0] == _TELNET:
+        return b""
+    data = bytes(received)
+    received.clear()
+    return data
 
 
 def _peeked(sock: socket.socket, deadline: Deadline, size: int = _PEEKED) -> bytes:

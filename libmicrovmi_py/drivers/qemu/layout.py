@@ -60,6 +60,11 @@ class Layout:
         self._extents: Sequence[Extent] = ()
         self._loose: dict[FlatRange, int] = {}
 
+    @property
+    def extents(self) -> Sequence[Extent]:
+        """The machine's memory, as of the last reading."""
+        return self._extents
+
     def ask(self, client: QmpClient) -> Asked:
         """Begin a reading, which :meth:`take` ends."""
         if not self._extents:

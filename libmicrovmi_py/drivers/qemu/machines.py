@@ -6,7 +6,6 @@ from __future__ import annotations
 import itertools
 import os
 import re
-import stat
 from collections.abc import Iterable, Sequence
 
 from libmicrovmi_py.declare import dataclass
@@ -19,7 +18,7 @@ from libmicrovmi_py.drivers.qemu.commandline import (
     qmp_sockets,
 )
 from libmicrovmi_py.errors import listed
-from libmicrovmi_py.transport.fds import OwnedFd
+from libmicrovmi_py.transport.fds import read_regular
 from libmicrovmi_py.transport.processes import Process
 from libmicrovmi_py.transport.sockets import same_namespace, tcp_sockets, unix_sockets_of
 
@@ -27,6 +26,12 @@ _PROGRAM = re.compile(r"\.?(qemu(-[\w.+]+)*-system-[\w.+-]+|qemu-kvm|kvm|qemu)")
 _OWN_FILE = re.compile(r"/(?:dev|proc/self)/fd/([0-9]+)")
 _LARGEST_CONFIG = 1 << 20
 _MOST_CONFIGS = 16
+_MONITOR_WORDS = (b"-qmp", b"-mon", b"-readconfig")
+"""One of them is on every command line that names a QMP monitor."""
+
+_SHOWN = 100
+"""Characters of a machine's name that a text repeats: whoever starts one may give it as many as he likes."""
+
 _USERS = 1000
 _SERVICES = range(61184, 65520)
 """User ids of services that systemd and Debian give out; libvirt-qemu has one of them."""
@@ -46,7 +51,8 @@ class Qemu:
     unread: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.name or '(no name)'} (pid {self.process.pid})"
+        shown = self.name if len(self.name) <= _SHOWN else f"{self.name[:_SHOWN]}..."
+        return f"{shown or '(no name)'} (pid {self.process.pid})"
 
     def sockets(self) -> list[QmpSocket]:
         """Its QMP monitors that listen, as the command line and those files name them."""
@@ -87,13 +93,23 @@ def find_all() -> list[Qemu]:
 
 def find_renamed() -> list[Qemu]:
     """Processes of other programs with a QEMU's command line, and which listen: not what started a QEMU."""
-    found = []
-    for process in Process.all(lambda name: not _PROGRAM.fullmatch(name)):
-        if process.pid != os.getpid():
-            qemu = _as_qemu(process)
-            if qemu and qemu.sockets() and _listens(process):
-                found.append(qemu)
-    return found
+    found = (_renamed(process) for process in Process.all(lambda name: False, _MONITOR_WORDS))
+    return [qemu for qemu in found if qemu]
+
+
+def find_both() -> tuple[list[Qemu], list[Qemu]]:
+    """:func:`find_all` and :func:`find_renamed`, by one look at each process."""
+    processes = list(Process.all(_PROGRAM.fullmatch, _MONITOR_WORDS))
+    known = (process for process in processes if _PROGRAM.fullmatch(process.executable()))
+    by_program = [qemu for process in known if (qemu := _as_qemu(process))]
+    return by_program, [qemu for process in processes if (qemu := _renamed(process))]
+
+
+def _renamed(process: Process) -> Qemu | None:
+    if process.pid == os.getpid() or _PROGRAM.fullmatch(process.executable()):
+        return None
+    qemu = _as_qemu(process)
+    return qemu if qemu and qemu.sockets() and _listens(process) else None
 
 
 def _listens(process: Process) -> bool:
@@ -122,19 +138,10 @@ def _content(process: Process, name: str) -> str:
     error: OSError | ValueError = ValueError("not a file any more")
     for path in file_places(process, name):
         try:
-            return _regular(path)
+            return read_regular(path, _LARGEST_CONFIG).decode(errors="surrogateescape")
         except (OSError, ValueError) as err:
             error = err
     raise error
-
-
-def _regular(path: str) -> str:
-    """The text of a regular file of moderate size. Raises ``OSError`` and ``ValueError``."""
-    fd = OwnedFd.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
-    status = os.fstat(fd.number)
-    if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST_CONFIG:
-        raise ValueError("not a text file")
-    return os.pread(fd.number, _LARGEST_CONFIG, 0).decode(errors="surrogateescape")
 
 
 def file_places(process: Process, name: str) -> list[str]:

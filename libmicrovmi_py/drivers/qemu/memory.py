@@ -5,21 +5,23 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import os
 from collections.abc import Iterable, Iterator, Sequence
 
-from libmicrovmi_py.declare import TYPE_CHECKING, NamedTuple
+from libmicrovmi_py.declare import TYPE_CHECKING, NamedTuple, replace
 from libmicrovmi_py.drivers.base import Region, Source
 from libmicrovmi_py.drivers.qemu.flatview import Extent
-from libmicrovmi_py.errors import IoError, logger
+from libmicrovmi_py.errors import IoError, PermissionDeniedError, logger
 from libmicrovmi_py.model import MemoryKind
 from libmicrovmi_py.transport.backing import open_backings
-from libmicrovmi_py.transport.fds import OwnedFd
+from libmicrovmi_py.transport.fds import OwnedFd, StandardStreamsHeld
 from libmicrovmi_py.transport.life import life_of
 from libmicrovmi_py.transport.mapping import HostMapping
 from libmicrovmi_py.transport.processes import Process, Vma
-from libmicrovmi_py.transport.procmem import ProcessMemory, ReadOnlyMemory
+from libmicrovmi_py.transport.procmem import Anonymous, Arriving, Movable, Place, ProcessMemory, ReadOnlyMemory
 
 if TYPE_CHECKING:
+    from libmicrovmi_py.drivers.qemu.files import SharedFiles
     from libmicrovmi_py.transport.qmp import QmpClient
 
 _log = logger(__name__)
@@ -29,6 +31,9 @@ _FILES = 288
 
 _PARTS = 1 << 16
 """Mappings of QEMU's that the guest's memory may lie in: some of each RAM block's."""
+
+
+_InProcess = ProcessMemory | Anonymous | Arriving | ReadOnlyMemory
 
 
 class HostMemory:
@@ -50,6 +55,8 @@ class HostMemory:
         self._read_only = ReadOnlyMemory(self._memory), ReadOnlyMemory(self._arriving)
         self._files: dict[Vma, HostMapping | None] = {}
         self._filled = False
+        self._maps: OwnedFd | None = None
+        self._movables: dict[tuple[int, Place], Movable] = {}
         self.has_unsteady_files = False  # whether memory that may be unplugged is in files, of the last regions
 
     def ask(self, client: QmpClient, extents: Sequence[Extent]) -> None:
@@ -62,6 +69,8 @@ class HostMemory:
         not, nothing is mapped: a page that is touched before it arrived could not arrive any more.
         """
         self._filled = filled
+        if self.has_moved:
+            self._movables.clear()
         vmas = self._process.mappings((extent.host, extent.host + extent.size) for extent in extents)
         ends = [vma.end for vma in vmas]
         every = (part for extent in extents for part in _parts(extent, vmas, ends))
@@ -71,7 +80,15 @@ class HostMemory:
         if filled:
             self._open_files(part.vma for part in parts if part.vma.is_shared_file)
         self.has_unsteady_files = any(part.unsteady and part.vma.is_shared_file for part in parts)
-        return tuple(self._region(part) for part in parts)
+        regions = tuple(self._region(part) for part in parts)
+        used = {id(region.source) for region in regions}
+        self._movables = {key: source for key, source in self._movables.items() if id(source) in used}
+        return regions
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether a read has found that memory of the last regions is not where it was."""
+        return any(source.moved for source in self._movables.values())
 
     def close(self) -> None:
         """Close all sources."""
@@ -82,9 +99,19 @@ class HostMemory:
 
     def _region(self, part: _Part) -> Region:
         source, offset = self._source(part.vma, part.host)
-        return Region(part.start, part.size, part.kind, source, offset, part.unsteady)
+        held = self._movable(source, part) if part.unsteady and self._filled else source
+        return Region(part.start, part.size, part.kind, held, offset, part.unsteady)
 
-    def _source(self, vma: Vma, host: int) -> tuple[Source, int]:
+    def _movable(self, source: HostMapping | _InProcess, part: _Part) -> Source:
+        """The same, in a mapping that QEMU may give up; as it is if it is ours, or the system shows no mappings."""
+        if self._maps is None:
+            self._maps = self._memory.maps()
+        if self._maps is None or isinstance(source, HostMapping):
+            return source
+        place = _place(part, self._maps)
+        return self._movables.setdefault((id(source), place), Movable(source, place))
+
+    def _source(self, vma: Vma, host: int) -> tuple[HostMapping | _InProcess, int]:
         mapping = self._files.get(vma) if self._filled and vma.is_shared_file else None
         if mapping:
             return mapping, host - vma.start
@@ -126,6 +153,17 @@ class _Part(NamedTuple):
     unsteady: bool
 
 
+def _place(part: _Part, maps: OwnedFd) -> Place:
+    """The line of the list that a part lies in, or the lines if there are several."""
+    vma = part.vma
+    start, end = vma.line(part.host)
+    if pieces := part.host + part.size > end:
+        start, end = vma.start, vma.end
+    offset = vma.offset + start - vma.start if vma.inode else 0
+    device = os.major(vma.device) << 32 | os.minor(vma.device)
+    return Place(maps, start, end, offset, device, vma.inode, vma.writable, vma.shared, pieces)
+
+
 def _parts(extent: Extent, vmas: Sequence[Vma], ends: Sequence[int]) -> Iterator[_Part]:
     """The mappings that hold an extent; ``ends`` are their ends, in ascending order."""
     done = 0
@@ -138,3 +176,18 @@ def _parts(extent: Extent, vmas: Sequence[Vma], ends: Sequence[int]) -> Iterator
         done += size
     if done != extent.size:
         raise IoError(f"QEMU's memory map changed while it was read, at {extent.start + done:#x}: try again")
+
+
+def memory_of(process: Process, mapped: bool) -> HostMemory | SharedFiles:
+    """The memory of a QEMU: read through the process, or through its files if the process may not be looked into."""
+    try:
+        return HostMemory(process, mapped=mapped)
+    except PermissionDeniedError as err:
+        with StandardStreamsHeld():
+            from libmicrovmi_py.drivers.qemu.files import SharedFiles
+        return SharedFiles(process, err, mapped=mapped)
+
+
+def read_from(regions: tuple[Region, ...], source: Source | None) -> tuple[Region, ...]:
+    """The same regions, all of that source if there is one."""
+    return tuple(replace(region, source=source) for region in regions) if source else regions

@@ -20,8 +20,12 @@ from libmicrovmi_py.transport.sockets import TcpRow, same_namespace, tcp_sockets
 from libmicrovmi_py.transport.unixsock import Endpoint, TcpEndpoint, UnixEndpoint
 
 _SOCKET = re.compile(r"socket:\[(\d+)\]")
-_ADVICE = "start QEMU with -qmp unix:/path/qmp.sock,server=on,wait=off, or name its QMP socket with qmp=PATH"
+_ADVICE = (
+    "start QEMU with -qmp unix:/path/qmp.sock,server=on,wait=off, or name its QMP socket with qmp=PATH "
+    "(its memory alone: monitor=no)"
+)
 _LIBVIRT = re.compile(r".*/libvirt/qemu/(?:lib/)?domain-[^/]+/monitor\.sock")
+_LIBVIRTS_MONITOR = "charmonitor"
 _LOCAL = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -30,7 +34,10 @@ class _NowhereError(Exception):
 
 
 def endpoints(qemu: Qemu) -> list[Endpoint]:
-    """Where the QMP monitors of a QEMU may be reached, likeliest first. Raises ``DriverUnavailableError`` for none."""
+    """Where the QMP monitors of a QEMU may be reached, likeliest first; none if it has no monitor of any kind.
+
+    Raises ``DriverUnavailableError`` if it has, and none can be reached, but for a machine of libvirt's.
+    """
     found: list[Endpoint] = []
     reasons: list[str] = []
     for item in qemu.sockets():
@@ -39,19 +46,19 @@ def endpoints(qemu: Qemu) -> list[Endpoint]:
         except _NowhereError as err:
             reasons.append(str(err))
     if not found:
+        reasons += other_monitors(qemu.argv, qemu.files)
+        reasons += [f"its -readconfig {name} was not read" for name in qemu.unread]
+    if reasons and not found and not is_of_libvirt(qemu):
         raise DriverUnavailableError(_unreachable(qemu, reasons))
     return _distinct(found)
 
 
 def _unreachable(qemu: Qemu, reasons: list[str]) -> str:
     """Why there is no QMP monitor, and what to do."""
-    reasons = reasons + other_monitors(qemu.argv, qemu.files)
-    reasons += [f"its -readconfig {name} was not read" for name in qemu.unread]
-    if reasons and all(reason.startswith(HUMAN) for reason in reasons):
+    if all(reason.startswith(HUMAN) for reason in reasons):
         places = "; ".join(reason.removeprefix(HUMAN).strip() for reason in reasons)
         return f"{qemu} serves only the human monitor ({places}): {_ADVICE}"
-    why = f" that can be reached ({'; '.join(reasons)})" if reasons else ""
-    return f"{qemu} serves no QMP monitor{why}: {_ADVICE}"
+    return f"{qemu} serves no QMP monitor that can be reached ({'; '.join(reasons)}): {_ADVICE}"
 
 
 def _distinct(places: Iterable[Endpoint]) -> list[Endpoint]:
@@ -203,9 +210,14 @@ def held_by_another(process: Process, endpoint: Endpoint) -> bool:
     return any(not was_left(row.inode) for row in rows)
 
 
+def is_of_libvirt(qemu: Qemu) -> bool:
+    """Whether libvirt made the machine, by the name that it gives to its monitor."""
+    return any(item.ident == _LIBVIRTS_MONITOR for item in qemu.sockets())
+
+
 def is_libvirts(qemu: Qemu, endpoint: Endpoint) -> bool:
     """Whether that monitor is the one that libvirt made for itself and keeps."""
     if not isinstance(endpoint, UnixEndpoint):
         return False
-    own = (item for item in qemu.sockets() if item.ident == "charmonitor")
+    own = (item for item in qemu.sockets() if item.ident == _LIBVIRTS_MONITOR)
     return bool(_LIBVIRT.fullmatch(endpoint.bound)) or any(endpoint in _known(qemu.process, item) for item in own)

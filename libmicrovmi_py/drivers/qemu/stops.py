@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from libmicrovmi_py.drivers.control import RUNS, STOPPED, Phase, RunState
 from libmicrovmi_py.errors import DriverUnavailableError, IoError, VmGoneError
+from libmicrovmi_py.model import Architecture
 from libmicrovmi_py.transport.qmp import QmpClient, Question
 from libmicrovmi_py.transport.shape import text
 
@@ -58,6 +59,12 @@ def word(status: Question) -> str:
     return text(status.record().get("status"), "the machine's state")
 
 
+def architecture(target: Question) -> Architecture:
+    """What ``query-target`` tells."""
+    name = text(target.record().get("arch"), "the target of QEMU")
+    return Architecture.AARCH64 if name == "aarch64" else Architecture.X86
+
+
 def run_state(told: str) -> RunState:
     """The run state of that word. Raises ``VmGoneError`` for a machine that was migrated away."""
     if told == "postmigrate":
@@ -94,6 +101,11 @@ def migration_in(told: Mapping[str, object]) -> str:
     return text(told.get("status", "none"), "the status of a migration")
 
 
+def has_migrated(told: str) -> bool:
+    """Whether that is the word for one that is over."""
+    return told != "none" and not migrates(told)
+
+
 def migrates(told: str) -> bool:
     """Whether a migration of that word is under way."""
     return told not in _NO_MIGRATION
@@ -105,6 +117,11 @@ def is_filled(status: str, migration: str) -> bool:
     A machine that waits for a migration may be in such a one at any time.
     """
     return status != "inmigrate" and "postcopy" not in migration
+
+
+def is_awaited(status: str, migration: str) -> bool:
+    """Whether nothing in the process is the guest's yet: the machine waits for a migration, of which all is to come."""
+    return status == "inmigrate" and "postcopy" not in migration
 
 
 def may_save(state: RunState, migration: str) -> bool:

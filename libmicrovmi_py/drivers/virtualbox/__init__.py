@@ -6,11 +6,17 @@ This module is loaded whenever all drivers are tried: the rest follows when ther
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from libmicrovmi_py.declare import TYPE_CHECKING
 from libmicrovmi_py.drivers.base import Driver
 from libmicrovmi_py.drivers.virtualbox.channel import open_objects
 from libmicrovmi_py.errors import InvalidArgumentError, about_a_machine
 from libmicrovmi_py.model import DriverType
 from libmicrovmi_py.params import Parameters
+
+if TYPE_CHECKING:
+    from libmicrovmi_py.listed import ListedMachine
 
 _LIBRARY = "libFDP.so"
 _TIMEOUT = 5.0
@@ -41,6 +47,13 @@ class VirtualBoxDriver(Driver):
 
         with about_a_machine():
             return OpenMachine.of(name, params.get("library", _LIBRARY), params.seconds("timeout", _TIMEOUT))
+
+    @classmethod
+    def machines(cls) -> Iterator[ListedMachine]:
+        """Every machine that has FDP's shared memory; see ``listing.py``."""
+        from libmicrovmi_py.drivers.virtualbox.listing import machines
+
+        return machines(cls, _LIBRARY)
 
 
 DRIVER = VirtualBoxDriver

@@ -26,7 +26,7 @@ from libmicrovmi_py.transport.deadline import Deadline
 from libmicrovmi_py.transport.fds import OwnedFd, StandardStreamsHeld
 from libmicrovmi_py.transport.processes import Process
 
-_FOLDER = "/dev/shm"
+FOLDER = "/dev/shm"
 _LONGEST_NAME = 255 - len("CPU_")
 _LOOK = 0.001
 _LOOKS = 20
@@ -131,7 +131,7 @@ def check_name(name: str) -> None:
 
 
 def _check_object(name: str, size: int, named: bool) -> OwnedFd:
-    path = f"{_FOLDER}/{name}"
+    path = f"{FOLDER}/{name}"
     try:
         found = OwnedFd.open(path, os.O_PATH | os.O_NOFOLLOW)
         status = os.fstat(found.number)

@@ -61,6 +61,16 @@ def may_have(process: Process, status: os.stat_result) -> bool:
     return process.pid != _INIT and (not users or bool(others) or not {status.st_uid, 0}.isdisjoint(users))
 
 
+def own_processes() -> list[Process]:
+    """Those of VirtualBox, by their programs' names."""
+    return list(Process.all(_PROGRAM.fullmatch))
+
+
+def process_of(status: os.stat_result, processes: Iterable[Process]) -> Process | None:
+    """The first of these processes that has the object mapped, as far as that can be told."""
+    return next((process for process in processes if _has_mapped(process, status)), None)
+
+
 def _is_served(status: os.stat_result) -> bool:
     """Whether a process of the owner has the object mapped; of one that may not be looked into its name has to do."""
     return any(_serves(process, status) for process in Process.all() if process.user == status.st_uid)

@@ -17,7 +17,7 @@ from libmicrovmi_py.drivers.xen.memory import GuestMemory, missing
 from libmicrovmi_py.drivers.xen.session import free_stopped
 from libmicrovmi_py.drivers.xen.stops import Stops
 from libmicrovmi_py.drivers.xen.vcpus import Vcpus
-from libmicrovmi_py.drivers.xen.xenctrl import Domain
+from libmicrovmi_py.drivers.xen.xenctrl import Domain, Info
 from libmicrovmi_py.errors import MicrovmiError, NotSupportedError, about_a_machine, logger
 from libmicrovmi_py.events import EventAbilities, Intercept, PageAccess, ReplyAction, Stop
 from libmicrovmi_py.model import MemoryRange, end_of_ram
@@ -188,7 +188,12 @@ def named(name: str) -> OpenDomain:
     domid = xenstore.find(name, names)
     with about_a_machine():
         domain = Domain(libraries, domid, names[domid])
-        if not domain.info().hvm:
-            told = f"{names[domid]} ({domid})"
-            raise NotSupportedError(f"PV domains are not supported, and {told} is one: use HVM or PVH")
+        check_kind(domain, domain.info())
         return OpenDomain(libraries, domain)
+
+
+def check_kind(domain: Domain, info: Info) -> None:
+    """Raise ``NotSupportedError`` for a PV domain."""
+    if not info.hvm:
+        told = f"{domain.name} ({domain.domid})"
+        raise NotSupportedError(f"PV domains are not supported, and {told} is one: use HVM or PVH")

@@ -44,6 +44,10 @@ class Store:
         names = {domid: self._read(f"{_DOMAINS}/{domid}/name") for domid in domids}
         return {domid: name for domid, name in names.items() if name is not None}
 
+    def uuid(self, domid: int) -> str:
+        """A domain's UUID, ``""`` if it has none."""
+        return (self._read(f"{_DOMAINS}/{domid}/vm") or "").rpartition("/")[2]
+
     def _list(self, path: str) -> list[str]:
         count = self._ffi.new("unsigned *")
         items = self._lib.xs_directory(self._handle, 0, path.encode(), count)

@@ -17,6 +17,7 @@
 
 #define DOMID 1
 #define NAME "tiny"
+#define UUID "0f9c4b3e-1111-4222-8333-444455556666"
 #define PAGE 4096
 #define FRAMES 0x2000
 #define SPECIAL 0xfc000
@@ -97,7 +98,8 @@ char **xs_directory(void *store, uint32_t transaction, const char *path, unsigne
 
 void *xs_read(void *store, uint32_t transaction, const char *path, unsigned *length)
 {
-    char *name = strdup(strstr(path, "/0/") ? "Domain-0" : NAME);
+    bool named = strcmp(strrchr(path, '/'), "/name") == 0;
+    char *name = strdup(!named ? "/vm/" UUID : strstr(path, "/0/") ? "Domain-0" : NAME);
 
     *length = strlen(name);
     return name;
