@@ -1390,9 +1390,9 @@ struct microvmi_snapshot_options {
     uint32_t timeout_ms;  /* how long all of it may take, in milliseconds; 0: as long as it takes */
     /*
      * NULL, or a function that is told how far it is, in bytes, some 20 times a second; false ends it. It is called on
-     * the calling thread (a thread of the library's, while the caller waits, if that has too little stack), also while
-     * the machine stands, which may stand longer for it. `total` may change. It may call the library, but not
-     * microvmi_destroy() for this context, and has to return.
+     * the calling thread (a thread of the library's, while the caller waits, if that has too little stack). Where the
+     * machine stands while it is copied it is called then as well, at least once: it may stand longer for it. `total`
+     * may change. It may call the library, but not microvmi_destroy() for this context, and has to return.
      */
     bool (*progress)(void *opaque, uint64_t done, uint64_t total);
     void *opaque; /* handed to `progress` */

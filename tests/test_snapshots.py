@@ -381,6 +381,21 @@ def test_more_than_it_may_take_in_the_pause_ends_it_and_the_machine_runs() -> No
     assert copies() == 0
 
 
+@pytest.mark.parametrize("kind", [Machine, Mapped])
+def test_who_is_told_is_told_in_the_pause_as_well_however_short_it_is(kind: type[Machine]) -> None:
+    machine = kind()
+    told: list[tuple[int, int]] = []
+
+    def progress(done: int, total: int) -> None:
+        if machine.orders == ["stop"]:
+            told.append((done, total))
+
+    with Microvmi.from_driver(machine) as vm:
+        vm.snapshot(progress=progress).close()
+    done, total = told[0]
+    assert total <= 2 * done < 2 * total
+
+
 def test_who_is_told_in_the_pause_can_neither_pause_nor_close(vm: Microvmi, machine: Machine) -> None:
     refused: list[str] = []
 

@@ -138,14 +138,12 @@ class Taking:
 
     def _static(self, copy: Copy) -> Taken:
         filling, course = self._filling(copy), Course(copy, self._watch, 1)
-        course.report(0)
         filling.fill(course)
         course.finish()
         return Taken(0.0, self._states(), filling.ranges, time.time_ns())
 
     def _paused(self, copy: Copy, times: int) -> Taken:
         filling, course = self._filling(copy), Course(copy, self._watch, times)
-        course.report(0)
         states: list[VcpuState] = []
         if times > 1:
             self._prepare(copy, filling, course)

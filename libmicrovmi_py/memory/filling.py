@@ -41,8 +41,9 @@ class Course:
         self._watch.report(min(self._past * self._size + done, self._times * self._size - 1), self._times * self._size)
 
     def next(self) -> None:
-        """This time is over."""
+        """This time is over. The next one is told of at its beginning, however short it is: the machine may stand."""
         self._past += 1
+        self._watch.due()
 
     def finish(self) -> None:
         """All is done."""
@@ -77,6 +78,7 @@ class DirectFilling:
         try:
             lib.mvi_fill_start(fill, self._threads)
             meanwhile()
+            course.report(0)
             while not lib.mvi_fill_some(fill, _TURN, done):
                 course.report(done[0])
         finally:
@@ -111,6 +113,7 @@ class FrameFilling:
     def fill(self, course: Course, meanwhile: Callable[[], None] = _nothing) -> None:
         """As :meth:`DirectFilling.fill`."""
         meanwhile()
+        course.report(0)
         wanted: Sequence[MemoryRange] = self._copy.ranges if self._found is None else self._found
         self._found, before = [], 0
         for item in wanted:

@@ -45,6 +45,10 @@ class Watch:
         if self._deadline is not None and self._deadline.expired:
             raise TimeoutExpiredError(f"it took more than the {self._timeout:g} s that it was allowed")
 
+    def due(self) -> None:
+        """The next report is told, however soon it comes after the last one."""
+        self._next = 0.0
+
     def report(self, done: int, total: int) -> None:
         """Tell how far it is, as often as it makes sense: call it often. Raises as :meth:`check`, ``CancelledError``
         if the caller ends it, and what his function raises."""

@@ -8,6 +8,7 @@ with all its folders in one of ours; as a session's it belongs to a user who has
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -120,7 +121,9 @@ class Libvirtd:
         return {**folders, "HOME": str(self.home), "PATH": f"{self.home}/bin"}
 
     def start(self) -> None:
-        """Start it, or start it again, and wait until it answers."""
+        """Start it, or start it again after its end, and wait until it answers."""
+        if hasattr(self, "_process") and self._process.poll() is None:
+            raise RuntimeError(f"libvirtd runs already, as process {self.pid}")
         log = (self.home / "messages").open("ab")
         with log:
             self._process = subprocess.Popen(
@@ -248,14 +251,10 @@ class Domain:
 
     def events(self, act: Callable[[], object]) -> list[str]:
         """What libvirt tells of its life while something is done."""
-        command = self.libvirtd.virsh_command("event", "--domain", self.name, "--event", "lifecycle", "--loop")
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as told:
-            time.sleep(1.5)  # it does not say when it listens
+        with _Listener(self) as listener:
             act()
-            time.sleep(1.5)
-            told.send_signal(signal.SIGINT)  # it ends, with all that it has heard
-            lines = told.communicate(timeout=30)[0].splitlines()
-        return [line.rpartition(": ")[2] for line in lines if "lifecycle" in line]
+            lines = listener.heard()
+        return [line.rpartition(": ")[2] for line in lines if "'lifecycle'" in line]
 
     def state(self) -> str:
         """What libvirt says that it does, and why."""
@@ -271,6 +270,51 @@ class Domain:
         """End its QEMU."""
         for pid in _processes_of(getattr(self, "uuid", "")):
             os.kill(pid, signal.SIGKILL)
+
+
+class _Listener:
+    """A virsh that prints what libvirt tells of a domain, from the begin of a block on.
+
+    Marks of our own, changes of the domain's description, say when it has begun to listen, and that it has heard all.
+    It prints on a terminal, as it keeps what it prints anywhere else.
+    """
+
+    def __init__(self, domain: Domain) -> None:
+        self._domain = domain
+        self._text = ""
+
+    def __enter__(self) -> _Listener:
+        self._terminal, theirs = os.openpty()
+        command = self._domain.libvirtd.virsh_command("event", "--domain", self._domain.name, "--all", "--loop")
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs)
+        os.close(theirs)
+        try:
+            self._await_mark("urn:before")
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def heard(self) -> list[str]:
+        """Its lines until now."""
+        self._await_mark("urn:after")
+        return self._text.rpartition("urn:before")[2].partition("urn:after")[0].splitlines()
+
+    def _await_mark(self, mark: str) -> None:
+        """Make it, again and again, until it is heard."""
+        end = time.monotonic() + SOCKET_SECONDS
+        while mark not in self._text:
+            assert time.monotonic() < end, f"libvirt tells no event: {self._text}"
+            self._domain.libvirtd.virsh("metadata", self._domain.name, mark, "--key", "mark", "--set", "<mark/>")
+            while select.select([self._terminal], [], [], 0.2)[0]:
+                self._text += os.read(self._terminal, 4096).decode()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._terminal)
 
 
 def _process_of(uuid: str) -> int:
