@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ EJECT = out32(0xA00, 0) + out8(0xA14, 8) + b"\xfa\xf4"
 """The firmware gives the first DIMM back, as a guest's driver does when it is asked to, and halts."""
 
 _numbers = itertools.count()
+
+_CLOCK_OF_LOOKS, _LOOK_COUNTS = 6, 0.001
+"""CLOCK_MONOTONIC_COARSE, by which a look at QEMU's process counts for so many seconds where a page is kept."""
 
 SLOTS = ("-m", "16M,slots=4,maxmem=8G")
 
@@ -161,8 +165,11 @@ def migrate_in(stage: Stage) -> None:
 
 
 def end(stage: Stage) -> None:
+    """The looks at the process of before count no longer when this returns: the table is not of the first moment."""
     stage.guest.process.kill()
     stage.guest.process.wait()
+    ended = time.monotonic()
+    wait_for(lambda: time.clock_gettime(_CLOCK_OF_LOOKS) > ended + _LOOK_COUNTS, "a look that is too old")
 
 
 def end_and_start_another(stage: Stage) -> None:

@@ -82,6 +82,8 @@ _BOOT = "<kernel>{kernel}</kernel><initrd>{initrd}</initrd><cmdline>{line}</cmdl
 class Libvirtd:
     """From ``with`` on until the end of the block, with all machines that it made. As root it is the system's."""
 
+    _process: subprocess.Popen[bytes]
+
     def __init__(self, user: int | None = None, *, more: str = "") -> None:
         """``user`` is whose session's it is; ``None`` for the system's, or for our own session if we are not root.
 
