@@ -61,7 +61,7 @@ def firmware(act: bytes) -> bytes:
 
 
 class Tiny:
-    """A running one. ``monitor`` is for the tests; the library has a monitor of its own."""
+    """A running one. ``monitor`` is for the tests; the library has a monitor of its own, by ``other_uri`` theirs."""
 
     def __init__(self, process: subprocess.Popen[bytes], name: str, folder: Path) -> None:
         self.process = process
@@ -69,6 +69,7 @@ class Tiny:
         self.monitor = Monitor(folder / f"{name}.tests")
         self.gdb = folder / f"{name}.gdb"
         self.uri = f"vmi://qemu/?vm_name={name}&qmp={folder / name}&timeout=5"
+        self.other_uri = f"vmi://qemu/?vm_name={name}&qmp={folder / name}.tests&timeout=5"
 
     def status(self) -> str:
         """The run state, as QEMU tells it."""

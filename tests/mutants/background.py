@@ -22,10 +22,17 @@ MUTANTS = (
     ),
     Mutant(
         ORDERS,
-        "is_busy(process) or not _close(client, _MARK)",
-        "is_busy(process)",
+        """_is_marked(client.ask("query-chardev")) and not is_busy(process)""",
+        "not is_busy(process)",
         "the capability that somebody else turned on is turned off",
         (f"{ORDERED}what_a_process_of_ours_left_is_undone_at_the_next_opening",),
+    ),
+    Mutant(
+        ORDERS,
+        """_is_marked(client.ask("query-chardev")) and not is_busy(process)""",
+        """_is_marked(client.ask("query-chardev"))""",
+        "the capability of a process that lives is turned off, whose migration is then a migration away",
+        (f"{ORDERED}what_a_process_is_about_to_do_that_lives_is_left_alone",),
     ),
     Mutant(
         ORDERS,

@@ -31,7 +31,7 @@ from libmicrovmi_py.transport.deadline import Deadline, limited
 from libmicrovmi_py.transport.fds import StandardStreamsHeld
 from libmicrovmi_py.transport.processes import Process
 from libmicrovmi_py.transport.procmem import Awaited, Departed
-from libmicrovmi_py.transport.qmp import QmpClient
+from libmicrovmi_py.transport.qmp import QmpClient, Question
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -345,13 +345,13 @@ class QemuDriver(Driver):
         with self._session() as client:
             status, migrating = client.ask("query-status"), client.ask("query-migrate")
             target = None if self._regions else client.ask("query-target")
+            able = client.ask("query-migrate-capabilities") if target else None
             asked = self._layout.ask(client)
             word, migration = stops.word(status), stops.migration(migrating)
             self._state(word)
-            if target:
+            if target and able:
                 self.architecture = stops.architecture(target)
-                if stops.has_migrated(migration):
-                    _heal(client, self._process)
+                _heal(client, self._process, able)
             if stops.is_awaited(word, migration):
                 source = Awaited("the machine waits for a migration (inmigrate): its memory has yet to come")
                 self._take_map(client, asked, False, source)
@@ -380,12 +380,13 @@ class QemuDriver(Driver):
         self._filled = None if instead else filled
 
 
-def _heal(client: QmpClient, process: Process) -> None:
-    """Undo what a process of ours left that ended while it took a snapshot."""
-    with StandardStreamsHeld():
-        from libmicrovmi_py.drivers.qemu.orders import heal
+def _heal(client: QmpClient, process: Process, able: Question) -> None:
+    """Undo what a process of ours left that ended while it took a snapshot: a capability that is on."""
     with contextlib.suppress(IoError):
-        heal(client, process)
+        if stops.capabilities(able).get("background-snapshot"):
+            with StandardStreamsHeld():
+                from libmicrovmi_py.drivers.qemu.orders import heal
+            heal(client, process)
 
 
 def _alone() -> type[LoneQemu]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -83,6 +84,7 @@ class Stream:
     """A stream: a file in memory that QEMU writes, so that neither it nor the guest ever waits for us.
 
     If this process ends, QEMU goes on to the end of the stream, and then closes the file, which nobody has any more.
+    A lock on it, which ends with this object or with this process, shows whoever finds it in QEMU that somebody lives.
     """
 
     def __init__(self) -> None:
@@ -90,6 +92,7 @@ class Stream:
         try:
             with StandardStreamsHeld():
                 self._file = OwnedFd(os.memfd_create(FILE))
+            fcntl.flock(self._file.number, fcntl.LOCK_EX)
             self.entrance = OwnedFd.open(f"/proc/self/fd/{self._file.number}", os.O_WRONLY)
         except OSError as err:
             raise IoError(f"no file for the migration stream: {err.strerror}") from err

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What QEMU is told for a snapshot in the background, and the books of it: all of it is undone, whatever happens.
 
-A mark that we leave with the monitor says that the capability is on because of us, in case that this process ends
-before it is off again: a descriptor of a name that nobody else gives, which QEMU keeps until it is told to close it.
+A mark that we leave in QEMU says that the capability is on because of us, in case that this process ends before it is
+off again: a character device of nothing, of a name that nobody else gives, which every monitor of the machine shows.
+Whether its process has ended shows the stream, which QEMU has from before the mark on: who lives holds a lock on it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import time
 from collections.abc import Callable
@@ -21,7 +23,7 @@ from libmicrovmi_py.transport.deadline import Deadline
 from libmicrovmi_py.transport.fds import OwnedFd
 from libmicrovmi_py.transport.processes import Process, names_in
 from libmicrovmi_py.transport.qmp import QmpClient, QmpCommandError, QmpHangupError, QmpProtocolError, Question
-from libmicrovmi_py.transport.shape import flag, integer, record, shown, text
+from libmicrovmi_py.transport.shape import integer, record, shown
 
 if TYPE_CHECKING:
     from libmicrovmi_py.drivers.qemu.migration import Stream
@@ -33,7 +35,9 @@ _HARMLESS = (_CAPABILITY, "events")
 """Capabilities with which the stream is as it is without them."""
 
 _MARK = "microvmi-background-snapshot"
+"""Of the character device."""
 _STREAM = "microvmi-stream"
+"""Of the descriptor, which QEMU before 9 keeps by its name until the migration begins."""
 
 _FILES_SINCE = 9
 """The version of QEMU from which on a file is named otherwise: 11 does not take one by the old name."""
@@ -58,10 +62,10 @@ class Orders:
         self._client = client
         self._stream: Stream | None = None
         self._foreign = False  # the capability is on, and not by us
-        self._named: list[str] = []  # names of descriptors that QEMU may have
+        self._named = False  # it may have the stream by its name
         self._set: int | None = None  # the set of descriptors that it may have
         self._by_file = False
-        self._able = False  # the capability may be on by us
+        self._able = False  # the capability may be on by us, and marked
         self._ordered = False
         self.begun = False
         """Whether QEMU has let the machine run again that it stopped."""
@@ -74,8 +78,9 @@ class Orders:
             "query-migrate",
             "query-migrate-capabilities",
             "query-migrate-parameters",
+            "query-chardev",
         )
-        version, status, migrating, capabilities, parameters = map(client.ask, names)
+        version, status, migrating, capabilities, parameters, devices = map(client.ask, names)
         if (word := stops.word(status)) != "running":
             raise RefusedError(f"the machine does not run ({word})")
         told = migrating.record()
@@ -88,16 +93,18 @@ class Orders:
             raise RefusedError("migrations are encrypted, or of another mode, by the parameters that were set")
         number = record(version.record().get("qemu"), "QEMU's version").get("major")
         self._by_file = integer(number, "QEMU's version", 0, 1 << 16) >= _FILES_SINCE
-        self._check_capabilities(client, _enabled(capabilities))
+        self._check_capabilities(client, stops.capabilities(capabilities), _is_marked(devices))
 
-    def _check_capabilities(self, client: QmpClient, told: dict[str, bool]) -> None:
+    def _check_capabilities(self, client: QmpClient, told: dict[str, bool], marked: bool) -> None:
         if _CAPABILITY not in told:
             raise RefusedError("this QEMU has none: it needs 6.0 or newer")
         if others := [name for name, on in told.items() if on and name not in _HARMLESS]:
             raise RefusedError(f"other capabilities of migrations are on ({listed(others)})")
-        if told[_CAPABILITY] and is_busy(self._process):
-            raise RefusedError("QEMU has not ended the last one yet")
-        self._foreign = told[_CAPABILITY] and not _healed(client, self._process)
+        if (told[_CAPABILITY] or marked) and is_busy(self._process):
+            raise RefusedError("QEMU has not ended the last one yet, or somebody is about to take one")
+        if marked:
+            _take_over(client)
+        self._foreign = told[_CAPABILITY] and not marked
 
     def begin(self, client: QmpClient, stream: Stream) -> None:
         """Have the machine migrated into the stream.
@@ -105,19 +112,20 @@ class Orders:
         Raises ``QmpCommandError`` where QEMU refuses, ``RefusedError`` for a monitor by TCP.
         """
         self._stream = stream
-        if not self._foreign:
-            self._named.append(_MARK)
-            _give(client, OwnedFd.open("/dev/null", os.O_RDONLY), "getfd", fdname=_MARK)
-            self._able = True
-            _set_capability(client, True)
         if self._by_file:
             self._set = 1 << 30 | int.from_bytes(os.urandom(4), "big") >> 2
             _give(client, stream.entrance, "add-fd", fdset_id=self._set, opaque="microvmi")
+        else:
+            self._named = True
+            _give(client, stream.entrance, "getfd", fdname=_STREAM)
+        if not self._foreign:
+            self._able = True
+            client.execute("chardev-add", id=_MARK, backend={"type": "null", "data": {}})
+            _set_capability(client, True)
+        if self._by_file:
             self._migrate(client, f"file:/dev/fdset/{self._set}")
             self._remove_set(client)  # QEMU has opened the file
         else:
-            self._named.append(_STREAM)
-            _give(client, stream.entrance, "getfd", fdname=_STREAM)
             self._migrate(client, f"fd:{_STREAM}")
 
     def _migrate(self, client: QmpClient, place: str) -> None:
@@ -143,7 +151,7 @@ class Orders:
         told = self._end() if self._ordered else {}
         with self._client() as client:
             if self._able:
-                _set_capability(client, False)
+                _undo(client)
                 self._able = False
             self._take_back(client)
             if told.get("status") == "failed" and not self.begun:
@@ -153,9 +161,9 @@ class Orders:
 
     def _take_back(self, client: QmpClient) -> None:
         """The descriptors that QEMU has not closed."""
-        for name in self._named:
-            _close(client, name)
-        self._named = []
+        if self._named:
+            _close(client)
+            self._named = False
         self._remove_set(client)
 
     def _remove_set(self, client: QmpClient) -> None:
@@ -182,30 +190,50 @@ class Orders:
 
 
 def heal(client: QmpClient, process: Process) -> None:
-    """Turn the capability off if we turned it on, and did not live to turn it off."""
-    if _enabled(client.ask("query-migrate-capabilities")).get(_CAPABILITY):
-        _healed(client, process)
+    """Turn the capability off, which is on, if we turned it on, and did not live to turn it off."""
+    if _is_marked(client.ask("query-chardev")) and not is_busy(process):
+        _take_over(client)
 
 
-def _healed(client: QmpClient, process: Process) -> bool:
-    """Whether the capability, which is on, was ours; it is off then."""
-    if is_busy(process) or not _close(client, _MARK):
-        return False
-    _set_capability(client, False)
+def _take_over(client: QmpClient) -> None:
+    """Undo what a process left that has ended, as far as this monitor can."""
+    _undo(client)
+    _close(client)
     _log.warning("QEMU was still set up for a snapshot whose process had ended")
-    return True
+
+
+def _undo(client: QmpClient) -> None:
+    """The capability first: without the mark it would be taken for somebody else's."""
+    _set_capability(client, False)
+    with contextlib.suppress(QmpCommandError):  # it was not there yet
+        client.execute("chardev-remove", id=_MARK)
+
+
+def _is_marked(devices: Question) -> bool:
+    return any(item.get("label") == _MARK for item in devices.records())
 
 
 def is_busy(process: Process) -> bool:
-    """Whether a QEMU has write-protected its RAM or has a stream open, or that cannot be told."""
+    """Whether a QEMU has write-protected its RAM, or a stream of a process that lives, or that cannot be told.
+
+    One to which QEMU writes after its process has ended has RAM protected as well, until it is whole.
+    """
     try:
-        numbers = names_in(process.path("fd"))
-    except FileNotFoundError:
-        return False
+        return any(_is_ours(process, number) for number in names_in(process.path("fd")))
     except OSError:
+        return process.alive
+
+
+def _is_ours(process: Process, number: str) -> bool:
+    link = process.link(f"fd/{number}")
+    if not link.startswith(f"/memfd:{FILE} "):
+        return link == "anon_inode:[userfaultfd]"
+    file = OwnedFd.open(process.path(f"fd/{number}"), os.O_RDONLY)
+    try:
+        fcntl.flock(file.number, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
-    links = (process.link(f"fd/{number}") for number in numbers)
-    return any(link == "anon_inode:[userfaultfd]" or link.startswith(f"/memfd:{FILE} ") for link in links)
+    return False
 
 
 def _give(client: QmpClient, given: OwnedFd, command: str, **arguments: object) -> None:
@@ -217,23 +245,14 @@ def _give(client: QmpClient, given: OwnedFd, command: str, **arguments: object) 
         raise RefusedError(str(err)) from err
 
 
-def _enabled(question: Question) -> dict[str, bool]:
-    """The capabilities that there are, and whether they are on."""
-    what = "a capability of migrations"
-    return {text(item.get("capability"), what): flag(item.get("state"), what) for item in question.records()}
-
-
 def _set_capability(client: QmpClient, on: bool) -> None:
     client.execute("migrate-set-capabilities", capabilities=[{"capability": _CAPABILITY, "state": on}])
 
 
-def _close(client: QmpClient, name: str) -> bool:
-    """Have QEMU close a descriptor; whether it had one of that name."""
-    try:
-        client.execute("closefd", fdname=name)
-    except QmpCommandError:
-        return False
-    return True
+def _close(client: QmpClient) -> None:
+    """QEMU has it no more if the migration began."""
+    with contextlib.suppress(QmpCommandError):
+        client.execute("closefd", fdname=_STREAM)
 
 
 def _let_run(client: QmpClient) -> None:

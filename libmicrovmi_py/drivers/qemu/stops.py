@@ -9,7 +9,7 @@ from libmicrovmi_py.drivers.control import RUNS, STOPPED, Phase, RunState
 from libmicrovmi_py.errors import DriverUnavailableError, IoError, VmGoneError
 from libmicrovmi_py.model import Architecture
 from libmicrovmi_py.transport.qmp import QmpClient, Question
-from libmicrovmi_py.transport.shape import text
+from libmicrovmi_py.transport.shape import flag, text
 
 
 def _passing(what: str) -> RunState:
@@ -101,9 +101,10 @@ def migration_in(told: Mapping[str, object]) -> str:
     return text(told.get("status", "none"), "the status of a migration")
 
 
-def has_migrated(told: str) -> bool:
-    """Whether that is the word for one that is over."""
-    return told != "none" and not migrates(told)
+def capabilities(told: Question) -> dict[str, bool]:
+    """What ``query-migrate-capabilities`` tells: those that there are, and whether they are on."""
+    what = "a capability of migrations"
+    return {text(item.get("capability"), what): flag(item.get("state"), what) for item in told.records()}
 
 
 def migrates(told: str) -> bool:

@@ -140,7 +140,12 @@ class Vcpus:
         return [own, *({"label": label, **values} for label, values in self.devices.items())]
 
     def chardev_add(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        if arguments["id"] in self.devices:
+            raise LookupError("the name is in use")
         backend = arguments["backend"]["data"]
+        if arguments["backend"]["type"] == "null":
+            self.devices[arguments["id"]] = {"frontend-open": False, "filename": "null"}
+            return {}
         assert not backend["server"]
         self.stub = socket.socket(fileno=self.named.pop(backend["addr"]["data"]["str"]))
         self.devices[arguments["id"]] = {"frontend-open": False, "filename": "unix:"}
@@ -148,7 +153,8 @@ class Vcpus:
         return {}
 
     def chardev_remove(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        del self.devices[arguments["id"]]
+        if self.devices.pop(arguments["id"], None) is None:
+            raise LookupError("no such device")
         return {}
 
     def play_chardev(self, arguments: dict[str, Any]) -> dict[str, Any]:
