@@ -56,8 +56,9 @@ struct mvi_libvirt {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     enum mvi_libvirt_phase phase;
-    bool ended; /* the caller wants no more */
-    bool left;  /* and did not wait for what is under way */
+    bool ended;  /* the caller wants no more */
+    bool left;   /* and did not wait for what is under way */
+    pid_t owner; /* the process, of whose child after a fork() the thread is none */
     struct mvi_libvirt *next_left;
 
     uint32_t order;
@@ -278,6 +279,7 @@ struct mvi_libvirt *mvi_libvirt_new(const struct mvi_libvirt_functions *function
         return NULL;
     libvirt->call = *functions;
     libvirt->fd = -1;
+    libvirt->owner = getpid();
     pthread_mutex_init(&libvirt->lock, NULL);
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
@@ -383,7 +385,7 @@ uint32_t mvi_libvirt_left(const char *uri)
 
     pthread_mutex_lock(&mvi_libvirt_left_lock);
     for (libvirt = mvi_libvirt_all_left; libvirt != NULL; libvirt = libvirt->next_left)
-        count += strcmp(libvirt->uri, uri) == 0;
+        count += libvirt->owner == getpid() && strcmp(libvirt->uri, uri) == 0;
     pthread_mutex_unlock(&mvi_libvirt_left_lock);
     return count;
 }

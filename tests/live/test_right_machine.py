@@ -194,6 +194,18 @@ def test_a_stranger_who_calls_his_machine_by_the_uuid_of_ours_is_not_found_in_it
                 assert size_of(uuid) == 96
 
 
+def test_a_stranger_who_calls_his_machine_by_the_process_id_of_ours_is_not_found_in_its_place(folder: Path) -> None:
+    with firmware(folder, "-S", *unix(folder / "q")) as ours:
+        pid = str(ours.pid)
+        with firmware(folder, "-S", *unix(folder / "s"), name=pid, mib=80, around=as_user(23456)) as stranger:
+            wait_for(lambda: (folder / "s").exists(), stranger.process)
+            assert size_of(pid) == 64
+            (listed,) = [machine for machine in list_vms("qemu") if machine.process_id == stranger.pid]
+            assert f"vm_name={stranger.pid}&started=" in listed.uri
+            with firmware(folder, "-S", *unix(folder / "t"), name=pid, mib=96):
+                assert size_of(pid) == 96, "a name of ours comes first"
+
+
 def test_a_uuid_that_two_machines_have_is_told(folder: Path) -> None:
     uuid = UUID.format(os.getpid() & 0xFFFF)
     with (

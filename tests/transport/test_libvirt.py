@@ -195,6 +195,22 @@ print(time.monotonic() - begin < 1, len(os.listdir("/proc/self/task")))
     assert told.endswith("True 9\n")
 
 
+def test_the_child_of_a_process_with_calls_that_hang_has_none(run: Run) -> None:
+    code = """
+listen()
+while left() < 1:
+    try: opened(0.05)
+    except TimeoutExpiredError: pass
+print(left(), flush=True)
+if os.fork() == 0:
+    print(left(), flush=True)
+    os._exit(0)
+os.wait()
+print(left())
+"""
+    assert run(code, "hang") == "1\n0\n1\n"
+
+
 def test_a_libvirtd_that_hangs_does_not_keep_others_from_being_asked(run: Run) -> None:
     code = """
 listen()

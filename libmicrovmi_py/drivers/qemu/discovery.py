@@ -89,7 +89,8 @@ def find_process(text: str, started: int) -> Qemu:
 def _matches(text: str) -> tuple[list[Qemu], list[Qemu]]:
     """The QEMUs that a name, a UUID or a process id means, and all that run.
 
-    Of those with the name only the ones of the nearest user: ourselves, else the system's, else anybody's.
+    Of those with the name only the ones of the nearest user: ourselves, else the system's, else anybody's. A name comes
+    before a process id, unless the process is of a nearer user: anybody may call a machine of his by another's id.
     """
     running = find_all()
     named = _called(running, text)
@@ -98,10 +99,9 @@ def _matches(text: str) -> tuple[list[Qemu], list[Qemu]]:
         named = [qemu for qemu in renamed if qemu.name == text]
         running += renamed
     pid = decimal(text, _HIGHEST_PID)
-    if named or pid is None:
-        return nearest(named), running
-    qemu = find_any(pid)
-    return ([qemu] if qemu else []), running
+    by_id = find_any(pid) if pid is not None else None
+    near = nearest([*named, by_id] if by_id else named)
+    return [qemu for qemu in near if qemu is not by_id] or near, running
 
 
 def _called(running: list[Qemu], text: str) -> list[Qemu]:

@@ -58,7 +58,8 @@ def _uris(driver: str, *groups: Sequence[Qemu]) -> dict[Process, str]:
     """What opens each: its name, where that means this one and no other, else its process.
 
     A name is looked for in the first group, and only then in the next, there without one that may be a path, see
-    ``discovery.py``; that of several machines is the nearest user's. One that looks like a UUID may be another's.
+    ``discovery.py``; that of several machines is the nearest user's. One that looks like a UUID, or a process
+    id, may be another's.
     """
     uris: dict[Process, str] = {}
     taken: set[str] = set()
@@ -68,7 +69,7 @@ def _uris(driver: str, *groups: Sequence[Qemu]) -> dict[Process, str]:
             named.setdefault(qemu.name, []).append(qemu)
         for name, same in named.items():
             findable = name and name not in taken and (group is groups[0] or "/" not in name)
-            findable = findable and not sizes.uuid_of(name)
+            findable = findable and not name.isdigit() and not sizes.uuid_of(name)
             near = nearest(same) if findable else []
             for qemu in same:
                 uris[qemu.process] = _uri(driver, qemu, by_name=near == [qemu])
