@@ -133,8 +133,8 @@ _STRANGERS = (
     ),
     Mutant(
         DISCOVERY,
-        "        return nearest(named), running\n",
-        "        return named, running\n",
+        "    near = nearest([*named, by_id] if by_id else named)\n",
+        "    near = [*named, by_id] if by_id else named\n",
         "a stranger's process of the same name makes the owner's machine unreachable",
         (f"{RIGHT}a_strangers_machine_does_not_come_before_our_own",),
     ),
@@ -178,8 +178,8 @@ _FINDING = (
     ),
     Mutant(
         DISCOVERY,
-        "    if named or pid is None:\n",
-        "    if pid is None:\n",
+        "[qemu for qemu in near if qemu is not by_id] or near",
+        "near",
         "a machine named with digits is not found by its name",
         (f"{STAND_IN}a_machine_named_with_digits_is_found_by_its_name",),
     ),

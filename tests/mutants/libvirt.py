@@ -31,8 +31,8 @@ MUTANTS = (
     ),
     Mutant(
         NATIVE,
-        "count += strcmp(libvirt->uri, uri) == 0;",
-        "count++;",
+        "count += libvirt->owner == getpid() && strcmp(libvirt->uri, uri) == 0;",
+        "count += libvirt->owner == getpid();",
         "a libvirtd of another user that hangs keeps all others from being asked",
         (f"{FAKE}a_libvirtd_that_hangs_does_not_keep_others_from_being_asked",),
     ),
@@ -42,6 +42,20 @@ MUTANTS = (
         "",
         "a domain that was started anew is let run in place of the one that we paused",
         (f"{TOLD}a_domain_whose_process_ended_is_told_nothing",),
+    ),
+    Mutant(
+        NATIVE,
+        "libvirt->owner == getpid() && ",
+        "",
+        "a child of a process whose calls hang never asks that libvirtd",
+        (f"{FAKE}the_child_of_a_process_with_calls_that_hang_has_none",),
+    ),
+    Mutant(
+        "libmicrovmi_py/drivers/qemu/discovery.py",
+        "nearest([*named, by_id] if by_id else named)",
+        "nearest(named or ([by_id] if by_id else []))",
+        "a stranger whose machine has the process id of ours for a name is opened in its place",
+        (f"{RIGHT}a_stranger_who_calls_his_machine_by_the_process_id_of_ours_is_not_found_in_its_place",),
     ),
     Mutant(
         "libmicrovmi_py/drivers/qemu/discovery.py",
