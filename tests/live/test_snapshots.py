@@ -116,8 +116,9 @@ def test_one_that_may_not_take_so_much_leaves_the_machine_running(vm: Microvmi, 
 
 
 ENDLESS = """
-import sys
+import signal, sys
 from libmicrovmi_py import Microvmi
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests in the background has it ignored
 vm = Microvmi.open(sys.argv[1])
 print("begun", flush=True)
 while True:

@@ -168,15 +168,15 @@ listen()
 functions()
 before = names()
 begin = time.monotonic()
-error_of(lambda: opened(0.2))
-print(0.2 <= time.monotonic() - begin < 2, left())
+error_of(lambda: opened(1))
+print(1 <= time.monotonic() - begin < 4, left())
 os.close(open_gate)
 while left(): time.sleep(0.01)
 while names()[0] > before[0]: time.sleep(0.01)
 print(ctypes.CDLL("libvirt.so.0").fake_open())
 """
     told = run(code, "hang")
-    assert told.startswith("TimeoutExpiredError no answer from libvirtd within 0.2 s: PATH takes connections, and")
+    assert told.startswith("TimeoutExpiredError no answer from libvirtd within 1 s: PATH takes connections, and")
     assert told.endswith("\nTrue 1\n0\n")
 
 
