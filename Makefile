@@ -15,6 +15,7 @@ READY := $(if $(filter $(VENV)/%,$(PY)),$(VENV)/.ready)
 CHOSEN := $(if $(filter file,$(origin PYTHON)),,$(PYTHON))
 LIB := $(BUILD)/lib/libmicrovmi.so
 MODULE := libmicrovmi_py/_direct.abi3.so
+WATCHER := libmicrovmi_py/microvmi-watcher
 PRIVATE := $(BUILD)/lib/libmicrovmi
 NEXT := $(BUILD)/lib/libmicrovmi.next
 NATIVE := libmicrovmi_py/_native
@@ -48,7 +49,7 @@ help: ## show this help
 demo: lib ## build, then look into a memory image, a made-up machine and (with QEMU) a real one
 	@"$(PY)" c_tests/demo.py
 
-lib: $(LIB) $(MODULE) $(PRIVATE)/.ready ## build build/lib/libmicrovmi.so
+lib: $(LIB) $(MODULE) $(WATCHER) $(PRIVATE)/.ready ## build build/lib/libmicrovmi.so
 
 test: lib ## build and run all tests but those of test-xen; JOBS=2 is how many at once
 	@$(if $(filter-out 1,$(JOBS)),"$(PY)" tests/parallel/run.py $(JOBS),"$(PY)" -m pytest)
@@ -131,7 +132,7 @@ uninstall: ## remove what install laid down
 	    "$(DESTDIR)$(INCLUDEDIR)/libmicrovmi.h"
 
 clean: ## remove build/
-	rm -rf $(BUILD) $(MODULE)
+	rm -rf $(BUILD) $(MODULE) $(WATCHER)
 
 # Made again when another Python was chosen, or what it needs has changed.
 $(VENV)/.ready: FORCE
@@ -145,6 +146,7 @@ $(VENV)/.lint: .ci/tools $(READY)
 
 # What a build is made from: our flags and the sums of its sources. It changes when they do, whatever their dates are.
 $(BUILD)/native.inputs: INPUTS := $(C_SOURCES) $(GENERATOR)
+$(BUILD)/watcher.inputs: INPUTS := $(NATIVE)/watcher.c
 $(BUILD)/python.inputs: INPUTS := $(PY_SOURCES)
 $(BUILD)/%.inputs: export FLAGS = $(LIB_CFLAGS) $(LIB_LDFLAGS)
 $(BUILD)/%.inputs: FORCE
@@ -174,15 +176,25 @@ $(MODULE): $(BUILD)/embed.c
 	flags=$$("$(PY)" $(NATIVE)/pythonflags.py) && \
 	    $(CC) $(CPPFLAGS) $(CFLAGS) $(LIB_CFLAGS) -o $@ $(BUILD)/direct_module.c $(LDFLAGS) -shared $(HARD_LINK) $$flags
 
+# The program that watches over snapshots in the background: one beside the package's modules, wherever those are.
+$(BUILD)/microvmi-watcher: $(BUILD)/watcher.inputs
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(LIB_CFLAGS) -o $@ $(NATIVE)/watcher.c $(LDFLAGS) -pie $(HARD_LINK)
+	@touch $@
+
+$(WATCHER): $(BUILD)/microvmi-watcher
+	@cp $< $@.new
+	@mv $@.new $@
+
 # Our Python modules and cffi, as the library finds them: nothing of this tree or the venv is needed at run time.
 # Made aside and put in place at once, for programs that start meanwhile.
-$(PRIVATE)/.ready: $(BUILD)/python.inputs $(READY)
+$(PRIVATE)/.ready: $(BUILD)/python.inputs $(BUILD)/microvmi-watcher $(READY)
 	@rm -rf $(NEXT)
 	@mkdir -p $(NEXT)
 	cp -R libmicrovmi_py $(NEXT)/
 	"$(PY)" -c 'import cffi, pycparser, _cffi_backend; from os.path import dirname; \
 	    print(dirname(cffi.__file__), dirname(pycparser.__file__), _cffi_backend.__file__, sep="\n")' | xargs -d '\n' cp -R -t $(NEXT)
 	@rm -rf $(addprefix $(NEXT)/libmicrovmi_py/,_native lib include _direct.abi3.so)
+	@cp $(BUILD)/microvmi-watcher $(NEXT)/libmicrovmi_py/
 	@find $(NEXT) -name __pycache__ -prune -exec rm -rf {} +
 	"$(PY)" -m compileall -q -d libmicrovmi --invalidation-mode unchecked-hash $(NEXT)
 	@touch $(NEXT)/.ready

@@ -58,6 +58,7 @@ SHARED = (
     "fill.h",
     "libvirt.h",
     "migration.h",
+    "watching.h",
 )
 """What the library and the Python module have in common."""
 
@@ -86,7 +87,7 @@ def defined() -> str:
 
 def preamble() -> str:
     """Every C file of ours, in one translation unit with what cffi generates."""
-    unlisted = {path.stem for path in NATIVE.glob("*.c")}.symmetric_difference(units.LIBRARY)
+    unlisted = {path.stem for path in NATIVE.glob("*.c")}.symmetric_difference(units.LIBRARY + units.PROGRAMS)
     if unlisted:
         sys.exit(f"{NATIVE}/units.py has to list all C files and no others: {', '.join(sorted(unlisted))}")
     return units.unit(units.LIBRARY) + '#include "generated.h"\n' + CFFI

@@ -50,6 +50,9 @@
  *   if it still stands by that pause: one that was migrated away, is being saved or stands for another reason by then
  *   is left alone. A program that may be ended by a signal blocks it in all threads, takes it with sigwait() or a
  *   signalfd, and calls microvmi_release_all(). After SIGKILL nobody lets the machine run but its user.
+ *   A snapshot that QEMU takes while the machine runs is watched over by a program of ours, microvmi-watcher, which takes
+ *   back what was set in QEMU if this process is killed. It is no child that wait() sees, and sends no SIGCHLD, unless
+ *   the process is one that orphans are given to (process 1, PR_SET_CHILD_SUBREAPER). No other process is started.
  *   dlclose() leaves the library loaded.
  *
  * VERSIONS

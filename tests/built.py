@@ -10,6 +10,7 @@ from pathlib import Path
 
 LIBRARY = "build/lib/libmicrovmi.so"
 PACKAGE = "libmicrovmi_py"
+WATCHER = f"{PACKAGE}/microvmi-watcher"
 INPUTS = "build/native.inputs"
 """What the Makefile keeps of a build in C: a line of flags, then the sums that ``cksum`` prints of its sources."""
 
@@ -23,7 +24,7 @@ def outdated(root: Path) -> str | None:
 def _changes(root: Path) -> Iterator[str]:
     """What differs, the first of each kind is enough."""
     modules = sorted((root / PACKAGE).glob("_*.abi3.so"))
-    if not modules or not (root / LIBRARY).exists() or not (root / INPUTS).exists():
+    if not modules or not (root / WATCHER).exists() or not (root / LIBRARY).exists() or not (root / INPUTS).exists():
         yield "nothing is built"
         return
     yield from _changed_python(root)

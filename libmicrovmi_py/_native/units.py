@@ -10,7 +10,7 @@ DIRECT = (
     *("paging", "translations", "path", "gather", "virtual", "told", "runs", "copy", "fill"),
 )
 """Direct access to memory: part of the library, of the Python module, and of a benchmark."""
-MODULE = (*DIRECT, "walks", "objects", "turns", "libvirt", "migration", "receiver")
+MODULE = (*DIRECT, "walks", "objects", "turns", "libvirt", "migration", "receiver", "watching")
 """The Python module."""
 LIBRARY = (
     *MODULE,
@@ -19,7 +19,9 @@ LIBRARY = (
     *("entry", "entry_memory", "entry_streams", "entry_virtual", "entry_snapshots"),
     *("registers", "events", "listing"),
 )
-"""All of them."""
+"""All of the library's."""
+PROGRAMS = ("watcher",)
+"""What is a program of its own."""
 
 
 def unit(names: Sequence[str]) -> str:

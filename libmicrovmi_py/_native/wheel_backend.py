@@ -35,8 +35,8 @@ def _library_in_package() -> Iterator[None]:
     build = SCRATCH / "library"
     shutil.rmtree(ROOT / SCRATCH, ignore_errors=True)
     library = build / "lib" / "libmicrovmi.so"
-    module = "libmicrovmi_py/_direct.abi3.so"  # in the package already
-    subprocess.run(["make", "-C", ROOT, f"PY={sys.executable}", f"BUILD={build}", library, module], check=True)
+    inside = ["libmicrovmi_py/_direct.abi3.so", "libmicrovmi_py/microvmi-watcher"]  # in the package already
+    subprocess.run(["make", "-C", ROOT, f"PY={sys.executable}", f"BUILD={build}", library, *inside], check=True)
     laid = {"lib": ROOT / library, "include": ROOT / "include" / "libmicrovmi.h"}
     try:
         for folder, source in laid.items():

@@ -10,10 +10,13 @@ import struct
 from collections.abc import Sequence
 from types import TracebackType
 
-from libmicrovmi_py.declare import Any, NamedTuple, dataclass, replace
+from libmicrovmi_py.declare import TYPE_CHECKING, Any, NamedTuple, dataclass, replace
 from libmicrovmi_py.errors import DriverUnavailableError, IoError, TimeoutExpiredError
 from libmicrovmi_py.transport.deadline import Deadline
 from libmicrovmi_py.transport.shape import record, records, shown, text
+
+if TYPE_CHECKING:
+    from libmicrovmi_py.transport.unixsock import Endpoint
 
 LARGEST_MESSAGE = 4 << 20
 """Bytes; a longer message is taken for garbage. The largest answer is that of ``info mtree -f``, some 100 KiB. Python's
@@ -148,6 +151,8 @@ class QmpClient:
     """The last of ``RUN_EVENTS`` that came: it comes before the reply to the command that it is about."""
     map_changed = False
     """Whether one of ``MAP_EVENTS`` came."""
+    place: Endpoint | None = None
+    """Where it is connected to; ``None`` if something else is between."""
 
     def __init__(self, deadline: Deadline) -> None:
         self._deadline = deadline

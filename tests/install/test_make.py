@@ -18,7 +18,7 @@ from built import outdated
 
 ROOT = Path(__file__).resolve().parents[2]
 IGNORED = shutil.ignore_patterns(
-    "build", "dist", "__pycache__", ".*_cache", "*.egg-info", "*.so", ".git", "lib", "include"
+    "build", "dist", "__pycache__", ".*_cache", "*.egg-info", "*.so", ".git", "lib", "include", "microvmi-watcher"
 )
 PACKAGES = "packages"
 LONG_AGO = 1_000_000_000.0
@@ -69,9 +69,10 @@ def _make(place: Path, *words: str, python: str | None = sys.executable) -> subp
 
 
 def _built_by(done: subprocess.CompletedProcess[str]) -> list[str]:
-    """Which of the three parts a make has built."""
+    """Which of the parts a make has built."""
     assert done.returncode == 0, done.stderr
-    parts = {"library": "-o build/lib/libmicrovmi.so", "module": "-o libmicrovmi_py/_direct", "Python": "-m compileall"}
+    parts = {"library": "-o build/lib/libmicrovmi.so", "module": "-o libmicrovmi_py/_direct"}
+    parts |= {"watcher": "-o build/microvmi-watcher", "Python": "-m compileall"}
     return [name for name, sign in parts.items() if sign in done.stdout]
 
 
@@ -109,6 +110,7 @@ def test_a_c_file_that_is_not_listed_is_told_in_one_line(tree: Path, make: Make)
         ("libmicrovmi_py/_native/exports.map", ["library", "module"]),
         ("libmicrovmi_py/_native/services.h", ["library", "module"]),
         ("libmicrovmi_py/_native/units.py", ["library", "module", "Python"]),
+        ("libmicrovmi_py/_native/watcher.c", ["library", "module", "watcher", "Python"]),
         ("libmicrovmi_py/model.py", ["Python"]),
         ("libmicrovmi_py/version.py", ["library", "module", "Python"]),
     ],

@@ -28,6 +28,7 @@ from .firmware import need_qemu
 from .oracle import Range, joined, memory_map
 from .registers_guest import DONE, MSRS, OTHERS, set_registers
 from .tiny import GO, Tiny, tiny, wait_for
+from .watchers import watchers_of
 
 SECONDS = 8.0
 """Of the time that is not long: so many snapshots as it allows."""
@@ -278,13 +279,15 @@ Microvmi.open(sys.argv[1]).snapshot(progress=stall)
 
 @pytest.mark.parametrize("monitor", ["the same monitor", "the other one"])
 @pytest.mark.parametrize("when", ["at once", "later"])
-def test_we_are_killed_meanwhile(large: Tiny, when: str, monitor: str) -> None:
+def test_we_and_the_watcher_are_killed_meanwhile(large: Tiny, when: str, monitor: str) -> None:
     command = [sys.executable, "-c", KILLED, large.uri]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as victim:
         assert victim.stdout is not None
         assert victim.stdout.readline() == "now\n"
         if when == "later":
             wait_for(lambda: large.monitor.execute("query-migrate")["status"] == "completed", "QEMU's end of it")
+        for pid in watchers_of(large.process.pid):  # else it would take back all of it
+            os.kill(pid, signal.SIGKILL)
         victim.send_signal(signal.SIGKILL)
     wait_for(lambda: large.monitor.execute("query-migrate")["status"] in ("failed", "completed"), "an end of it")
     assert large.status() == "running"

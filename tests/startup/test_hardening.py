@@ -13,10 +13,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(params=["library", "module"])
+@pytest.fixture(params=["library", "module", "watcher"])
 def built(request: pytest.FixtureRequest, library_path: Path) -> Path:
-    """The library, and the module for Python programs."""
-    return library_path if request.param == "library" else ROOT / "libmicrovmi_py" / "_direct.abi3.so"
+    """The library, the module for Python programs, and the program that the library starts."""
+    others = {"module": "_direct.abi3.so", "watcher": "microvmi-watcher"}
+    return library_path if request.param == "library" else ROOT / "libmicrovmi_py" / others[request.param]
 
 
 def tool(*command: object) -> str:

@@ -191,6 +191,7 @@ class Monitor:
         """A connection that is proven to lead to this QEMU before anything is said on it."""
         sock = place.connect(turn)
         client = SocketClient(sock, deadline)
+        client.place = place
         try:
             wait_for_greeting(sock, turn)
             check_peer(sock, self._process)

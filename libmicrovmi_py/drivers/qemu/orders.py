@@ -24,6 +24,8 @@ from libmicrovmi_py.transport.fds import OwnedFd
 from libmicrovmi_py.transport.processes import Process, names_in
 from libmicrovmi_py.transport.qmp import QmpClient, QmpCommandError, QmpHangupError, QmpProtocolError, Question
 from libmicrovmi_py.transport.shape import integer, record, shown
+from libmicrovmi_py.transport.unixsock import UnixEndpoint
+from libmicrovmi_py.transport.watcher import Watcher
 
 if TYPE_CHECKING:
     from libmicrovmi_py.drivers.qemu.migration import Stream
@@ -67,6 +69,7 @@ class Orders:
         self._by_file = False
         self._able = False  # the capability may be on by us, and marked
         self._ordered = False
+        self._watcher = Watcher()
         self.begun = False
         """Whether QEMU has let the machine run again that it stopped."""
 
@@ -109,8 +112,9 @@ class Orders:
     def begin(self, client: QmpClient, stream: Stream) -> None:
         """Have the machine migrated into the stream.
 
-        Raises ``QmpCommandError`` where QEMU refuses, ``RefusedError`` for a monitor by TCP.
+        Raises ``QmpCommandError`` where QEMU refuses, ``RefusedError`` for a monitor by TCP, and without a watcher.
         """
+        self._watch(client)
         self._stream = stream
         if self._by_file:
             self._set = 1 << 30 | int.from_bytes(os.urandom(4), "big") >> 2
@@ -127,6 +131,15 @@ class Orders:
             self._remove_set(client)  # QEMU has opened the file
         else:
             self._migrate(client, f"fd:{_STREAM}")
+
+    def _watch(self, client: QmpClient) -> None:
+        """Have somebody who undoes it if we are killed; libvirt's connection cannot be handed on."""
+        if self._foreign or not isinstance(client.place, UnixEndpoint):
+            return
+        try:
+            self._watcher.start(client.place, self._process)
+        except IoError as err:
+            raise RefusedError(str(err)) from err
 
     def _migrate(self, client: QmpClient, place: str) -> None:
         self._ordered = True
@@ -147,6 +160,7 @@ class Orders:
         Raises ``TimeoutExpiredError`` if it is not; may be called again.
         """
         if not (self._ordered or self._able or self._named or self._set is not None):
+            self._watcher.end()
             return {}
         told = self._end() if self._ordered else {}
         with self._client() as client:
@@ -157,6 +171,7 @@ class Orders:
             if told.get("status") == "failed" and not self.begun:
                 _let_run(client)
             self._ordered = False
+        self._watcher.end()
         return told
 
     def _take_back(self, client: QmpClient) -> None:
