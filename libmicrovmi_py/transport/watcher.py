@@ -68,6 +68,9 @@ class Watcher:
             native().lib.mvi_watcher_reap(self._child)
             self._child = 0
 
+    def __del__(self) -> None:
+        self._forget()
+
     def _forget(self) -> None:
         word, self._word = self._word, None
         if word is not None:

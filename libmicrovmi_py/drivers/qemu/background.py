@@ -114,7 +114,7 @@ class BackgroundSnapshots:
             try:
                 orders.settle()
             except VmGoneError:
-                pass
+                orders.forget()
             except MicrovmiError as err:
                 _log.warning("QEMU may still be set up for a snapshot: %s", err)
                 continue

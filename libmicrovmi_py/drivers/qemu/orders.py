@@ -174,6 +174,10 @@ class Orders:
         self._watcher.end()
         return told
 
+    def forget(self) -> None:
+        """QEMU has ended: there is nothing to undo."""
+        self._watcher.end()
+
     def _take_back(self, client: QmpClient) -> None:
         """The descriptors that QEMU has not closed."""
         if self._named:
