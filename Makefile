@@ -55,7 +55,7 @@ test: lib ## build and run all tests but those of test-xen; JOBS=2 is how many a
 	@$(if $(filter-out 1,$(JOBS)),"$(PY)" tests/parallel/run.py $(JOBS),"$(PY)" -m pytest)
 
 test-long: lib ## the tests that repeat something as often as there is time, as often as they should: a thousand snapshots
-	@MICROVMI_LONG=1 "$(PY)" -m pytest -v tests/live/test_background.py tests/live/test_snapshots.py -k "every_snapshot or torn or plain"
+	@MICROVMI_LONG=1 "$(PY)" -m pytest -v tests/live/test_background.py tests/live/test_snapshots.py tests/live/test_watcher.py -k "every_snapshot or torn or plain or any_moment"
 
 test-xen: lib ## boot Xen under QEMU and run the checks of tests/xenlab in its dom0; three minutes
 	@"$(PY)" -m pytest -v tests/xenlab

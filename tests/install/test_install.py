@@ -67,6 +67,7 @@ def test_an_installed_library_works_from_anywhere_and_can_be_moved(tmp_path: Pat
     program = tmp_path / "client"
     run("cc", "-Wall", "-Werror", f"-I{moved}/include", source, "-o", program, f"-L{moved}/lib", "-lmicrovmi")
     assert run(program, "vmi://fake/", env={"LD_LIBRARY_PATH": f"{moved}/lib"}) == "fake 3\n"
+    assert os.access(moved / "lib" / "libmicrovmi" / "libmicrovmi_py" / "microvmi-watcher", os.X_OK)
     make("uninstall", "PREFIX=/another place", f"DESTDIR={tmp_path}")
     assert [str(path.relative_to(moved)) for path in moved.rglob("*") if not path.is_dir()] == []
 
@@ -94,4 +95,6 @@ def test_pip_install_brings_the_library_and_says_where_it_is(tmp_path: Path, sou
     assert run(tmp_path / "client", "vmi://fake/", env={}) == "fake 3\n"
     code = "from libmicrovmi_py import Microvmi; print(Microvmi.open('vmi://fake/').read_physical(0x3000, 1))"
     assert run(python, "-I", "-c", code, env=EMPTY) == "b'\\x03'\n"
+    code = "import os; from libmicrovmi_py.transport.watcher import PROGRAM; print(os.access(PROGRAM, os.X_OK))"
+    assert run(python, "-I", "-c", code, env=EMPTY) == "True\n"
     assert "class Library" in run(python, "-m", "libmicrovmi_py.stubgen", env=EMPTY)
