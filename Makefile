@@ -5,6 +5,8 @@ CFLAGS ?= -O2 -g
 PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
+BINDIR ?= $(PREFIX)/bin
+DATADIR ?= $(PREFIX)/share
 
 BUILD := build
 VENV := $(BUILD)/venv
@@ -18,11 +20,14 @@ MODULE := libmicrovmi_py/_direct.abi3.so
 WATCHER := libmicrovmi_py/microvmi-watcher
 PRIVATE := $(BUILD)/lib/libmicrovmi
 NEXT := $(BUILD)/lib/libmicrovmi.next
+# The plugin for `microvmi nbd`, where nbdkit's header is.
+NBDKIT_SOURCE := libmicrovmi_py/tools/nbd/plugin.c
+NBDKIT_PLUGIN := $(if $(shell $(CC) $(CPPFLAGS) -DNBDKIT_API_VERSION=2 -include nbdkit-plugin.h -E -x c /dev/null > /dev/null 2>&1 && echo yes),$(PRIVATE)/nbdkit-microvmi-plugin.so)
 NATIVE := libmicrovmi_py/_native
 
 C_SOURCES := $(wildcard $(NATIVE)/*.c $(NATIVE)/*.h) $(NATIVE)/exports.map include/libmicrovmi.h
 GENERATOR := build_embed.py $(addprefix libmicrovmi_py/,header.py version.py _native/pythonflags.py _native/pythonnames.py _native/units.py)
-PY_SOURCES := $(sort $(shell find libmicrovmi_py -name '*.py'))
+PY_SOURCES := $(sort $(shell find libmicrovmi_py -name '*.py' -o -name 'page.*'))
 WARNINGS := -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers
 # A linker that binds everything at once and write-protects what it wrote; canaries, checked copies, and where the
 # processor has it, no jump into the middle of something.
@@ -37,7 +42,7 @@ LIB_LDFLAGS := -shared $(HARD_LINK) -Wl,-z,nodelete -Wl,--no-undefined -Wl,--ver
 MUTANTS ?=
 JOBS ?=
 
-.PHONY: help demo lib test test-long test-xen test-systems mutants sanitize sanitize-memory fuzz bench check lint format install uninstall clean
+.PHONY: help demo lib test test-long test-xen test-systems mutants sanitize sanitize-memory fuzz bench extras check lint format install uninstall clean
 
 help: ## show this help
 	@echo "libmicrovmi: look into a running virtual machine from outside."
@@ -49,13 +54,15 @@ help: ## show this help
 demo: lib ## build, then look into a memory image, a made-up machine and (with QEMU) a real one
 	@"$(PY)" c_tests/demo.py
 
-lib: $(LIB) $(MODULE) $(WATCHER) $(PRIVATE)/.ready ## build build/lib/libmicrovmi.so
+lib: $(LIB) $(MODULE) $(WATCHER) $(PRIVATE)/.ready $(NBDKIT_PLUGIN) ## build build/lib/libmicrovmi.so
 
 test: lib ## build and run all tests but those of test-xen; JOBS=2 is how many at once
 	@$(if $(filter-out 1,$(JOBS)),"$(PY)" tests/parallel/run.py $(JOBS),"$(PY)" -m pytest)
 
-test-long: lib ## the tests that repeat something as often as there is time, as often as they should: a thousand snapshots
+test-long: lib ## the tests that repeat something as often as there is time, as often as they should: a thousand snapshots, 50 guests
 	@MICROVMI_LONG=1 "$(PY)" -m pytest -v tests/live/test_background.py tests/live/test_snapshots.py tests/live/test_watcher.py -k "every_snapshot or torn or plain or any_moment"
+	@MICROVMI_LONG=1 "$(PY)" -m pytest -v tests/live/test_linux.py -k "not common"
+	@MICROVMI_LONG=1 "$(PY)" -m pytest -v tests/live/test_scan.py -k killed
 
 test-xen: lib ## boot Xen under QEMU and run the checks of tests/xenlab in its dom0; three minutes
 	@"$(PY)" -m pytest -v tests/xenlab
@@ -92,13 +99,15 @@ sanitize-memory: lib ## run the tests of memory and page tables under AddressSan
 bench: lib ## measure against memcpy and the system calls; writes docs/benchmarks.md and .svg
 	@"$(PY)" c_tests/bench/bench.py
 
+extras: $(BUILD)/extras/.ready ## fetch the Python packages of users that tests of tools need: volatility3, drgn, Dask
+
 check: test lint ## test, lint and types
 
 # Every C file alone: what it uses it includes. With the analyzer where the compiler has one.
 UNITS := $(sort $(wildcard $(NATIVE)/*.c))
 ANALYZER = $(shell $(CC) -fanalyzer -Werror -E -x c /dev/null > /dev/null 2>&1 && echo -fanalyzer)
 UNIT_CFLAGS = -Werror -Wmissing-prototypes -Wstrict-prototypes $(ANALYZER)
-C_STYLE := $(NATIVE)/*.[ch] include/*.h c_tests/*.[ch] c_tests/*/*.[ch]
+C_STYLE := $(NATIVE)/*.[ch] $(NBDKIT_SOURCE) include/*.h c_tests/*.[ch] c_tests/*/*.[ch]
 
 lint: $(VENV)/.lint $(BUILD)/embed.c ## lint and types, of the generated ctypes stubs and of C as well
 	@"$(PY)" -m ruff check .
@@ -110,6 +119,7 @@ lint: $(VENV)/.lint $(BUILD)/embed.c ## lint and types, of the generated ctypes 
 	@"$(PY)" -m mypy --strict --config-file= $(BUILD)/microvmi_ctypes.py
 	@flags=$$("$(PY)" $(NATIVE)/pythonflags.py) && for unit in $(UNITS); do \
 	    $(CC) $(CPPFLAGS) $(CFLAGS) $(LIB_CFLAGS) $(UNIT_CFLAGS) $$flags -c -o /dev/null $$unit || exit 1; done
+	@$(if $(NBDKIT_PLUGIN),$(CC) $(CPPFLAGS) $(CFLAGS) $(HARDENED) -std=gnu11 -D_GNU_SOURCE $(WARNINGS) $(UNIT_CFLAGS) -Iinclude -c -o /dev/null $(NBDKIT_SOURCE))
 	@"$(dir $(PY))clang-format" --dry-run -Werror --ferror-limit=3 $(C_STYLE)
 
 format: $(VENV)/.lint ## write Python and C files as lint wants them to look
@@ -120,16 +130,20 @@ install: lib ## install into DESTDIR/PREFIX
 	install -d "$(DESTDIR)$(LIBDIR)" "$(DESTDIR)$(INCLUDEDIR)" "$(DESTDIR)$(LIBDIR)/pkgconfig"
 	rm -rf "$(DESTDIR)$(LIBDIR)/libmicrovmi"
 	cp -R $(PRIVATE) "$(DESTDIR)$(LIBDIR)/libmicrovmi"
+	install -m 755 $(MODULE) "$(DESTDIR)$(LIBDIR)/libmicrovmi/libmicrovmi_py/"
 	install -m 755 $(LIB) "$(DESTDIR)$(LIBDIR)/libmicrovmi.so"
 	install -m 644 include/libmicrovmi.h "$(DESTDIR)$(INCLUDEDIR)/libmicrovmi.h"
 	printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$(LIBDIR)' 'includedir=$(INCLUDEDIR)' '' 'Name: libmicrovmi' \
 	    'Description: Virtual machine introspection' "Version: $$("$(PY)" -c 'import libmicrovmi_py.version as v; print(v.__version__)')" \
 	    'Libs: -L$${libdir} -lmicrovmi' 'Cflags: -I$${includedir}' > "$(DESTDIR)$(LIBDIR)/pkgconfig/libmicrovmi.pc"
 
+	"$(PY)" -m libmicrovmi_py.command.laid install "$(DESTDIR)" "$(BINDIR)" "$(DATADIR)" "$(LIBDIR)"
+
 uninstall: ## remove what install laid down
 	rm -rf "$(DESTDIR)$(LIBDIR)/libmicrovmi"
 	rm -f "$(DESTDIR)$(LIBDIR)/libmicrovmi.so" "$(DESTDIR)$(LIBDIR)/pkgconfig/libmicrovmi.pc" \
 	    "$(DESTDIR)$(INCLUDEDIR)/libmicrovmi.h"
+	"$(PY)" -m libmicrovmi_py.command.laid uninstall "$(DESTDIR)" "$(BINDIR)" "$(DATADIR)" "$(LIBDIR)"
 
 clean: ## remove build/
 	rm -rf $(BUILD) $(MODULE) $(WATCHER)
@@ -143,6 +157,13 @@ $(VENV)/.ready: FORCE
 $(VENV)/.lint: .ci/tools $(READY)
 	@"$(PY)" -m pip install -q --disable-pip-version-check -c .ci/tools mypy ruff clang-format
 	@touch $@
+
+# Beside the venv, as the library and its own tests do without. Made aside and put in place at once.
+$(BUILD)/extras/.ready: .ci/extras $(READY)
+	@rm -rf $(BUILD)/extras $(BUILD)/extras.next
+	@"$(PY)" -m pip install -q --disable-pip-version-check --target $(BUILD)/extras.next -r .ci/extras
+	@touch $(BUILD)/extras.next/.ready
+	@mv $(BUILD)/extras.next $(BUILD)/extras
 
 # What a build is made from: our flags and the sums of its sources. It changes when they do, whatever their dates are.
 $(BUILD)/native.inputs: INPUTS := $(C_SOURCES) $(GENERATOR)
@@ -193,10 +214,15 @@ $(PRIVATE)/.ready: $(BUILD)/python.inputs $(BUILD)/microvmi-watcher $(READY)
 	cp -R libmicrovmi_py $(NEXT)/
 	"$(PY)" -c 'import cffi, pycparser, _cffi_backend; from os.path import dirname; \
 	    print(dirname(cffi.__file__), dirname(pycparser.__file__), _cffi_backend.__file__, sep="\n")' | xargs -d '\n' cp -R -t $(NEXT)
-	@rm -rf $(addprefix $(NEXT)/libmicrovmi_py/,_native lib include _direct.abi3.so)
+	@rm -rf $(addprefix $(NEXT)/libmicrovmi_py/,_native lib include _direct.abi3.so tools/nbd/plugin.c)
 	@cp $(BUILD)/microvmi-watcher $(NEXT)/libmicrovmi_py/
 	@find $(NEXT) -name __pycache__ -prune -exec rm -rf {} +
 	"$(PY)" -m compileall -q -d libmicrovmi --invalidation-mode unchecked-hash $(NEXT)
 	@touch $(NEXT)/.ready
 	@rm -rf $(PRIVATE)
 	@mv $(NEXT) $(PRIVATE)
+
+# It finds the library beside it, or one folder up.
+$(PRIVATE)/nbdkit-microvmi-plugin.so: $(NBDKIT_SOURCE) $(LIB) $(PRIVATE)/.ready
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(HARDENED) -std=gnu11 -D_GNU_SOURCE -fPIC -fvisibility=hidden $(WARNINGS) -Iinclude -shared -o $@ $< \
+	    $(LDFLAGS) $(HARD_LINK) -L$(dir $(LIB)) -lmicrovmi -Wl,-rpath,'$$ORIGIN:$$ORIGIN/..'

@@ -58,6 +58,7 @@ SHARED = (
     "fill.h",
     "libvirt.h",
     "migration.h",
+    "content.h",
     "watching.h",
 )
 """What the library and the Python module have in common."""

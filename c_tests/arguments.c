@@ -178,7 +178,7 @@ static void uris(void)
     refuse_uri("vmi://fake/?nonsense=1", MICROVMI_ERROR_INVALID_ARGUMENT);
     refuse_uri("vmi://fake/?size=4096&size=8192", MICROVMI_ERROR_INVALID_ARGUMENT);
     refuse_uri("vmi://fake/?holes=0x5000-0x4000", MICROVMI_ERROR_INVALID_ARGUMENT);
-    refuse_uri("vmi://fake/path?size=4096", MICROVMI_ERROR_INVALID_ARGUMENT);
+    refuse_uri("vmi://fake/path/more?size=4096", MICROVMI_ERROR_INVALID_ARGUMENT);
     refuse_uri("vmi://fake/?vm_name=%ff%fe", MICROVMI_ERROR_INVALID_ARGUMENT);
     refuse_uri("vmi://fake/?vm_name=\xff\xfe", MICROVMI_ERROR_INVALID_ARGUMENT);
     refuse_uri("vmi://fake/?vm_name=two%0Alines", MICROVMI_ERROR_INVALID_ARGUMENT);

@@ -488,7 +488,10 @@ const char *microvmi_build_info(void);
  *   vmi://DRIVER/?key=value&key=value   DRIVER: qemu, dump, fake, kvm, ...; empty to try all. Values are
  *                                       percent-decoded.
  *                                       Keys of every driver: vm_name. Others: docs/drivers/. Upstream's keys
- *                                       kvm_unix_socket, memflow_connector_name and memflow_connector_args are known.
+ *                                       kvm_unix_socket, memflow_connector_name and memflow_connector_args are known;
+ *                                       the last may be given several times, an item each.
+ *   vmi://DRIVER/NAME?key=value         the same with vm_name=NAME
+ *   file:///PATH                        the memory image at PATH, which is percent-decoded
  *   a path, with a slash                a memory image, the same as vmi://dump/?path=...: raw, LiME, ELF core, 64-bit
  *                                       Windows crash dump or kdump, told by its content; format=raw takes any file
  *                                       as it is

@@ -21,6 +21,11 @@ COMMON_KEYS = {
 LONGEST = 4096
 """Characters that a value may have: Linux knows no longer path."""
 
+REPEATED = "memflow_connector_args"
+"""The key that a URI may have several times, an item each, as upstream's handler takes them."""
+
+FILE_SCHEME = "file"
+
 _SHOWN = 200
 """Characters of a wrong text that its error repeats."""
 
@@ -94,11 +99,12 @@ class Parameters(Mapping[str, str]):
 
     @classmethod
     def from_uri(cls, text: str) -> Parameters:
-        """Parse ``vmi://DRIVER/?key=value&...``, a path to a memory image (with a slash), or a word.
+        """Parse ``vmi://DRIVER/?key=value&...``, ``file:///PATH``, a path to a memory image (with a slash), or a word.
 
-        A word is a machine's name and, where no machine has that name, a file's (``word``).
+        The first may have the machine's name as its path (``vmi:///NAME``). A word is a machine's name and, where no
+        machine has that name, a file's (``word``).
 
-        Raises ``InvalidArgumentError`` for another scheme, a path after the driver, a key without a value or twice.
+        Raises ``InvalidArgumentError`` for another scheme, a name with a slash, a key without a value or twice.
         """
         if not text:
             raise InvalidArgumentError("empty URI: write vmi://DRIVER/?key=value, a path to a memory image, or a name")
@@ -109,7 +115,7 @@ class Parameters(Mapping[str, str]):
 
     @classmethod
     def _from_whole_uri(cls, text: str) -> Parameters:
-        from urllib.parse import parse_qsl, urlsplit  # not needed for a file or a name, and large
+        from urllib.parse import parse_qsl, unquote, urlsplit  # not needed for a file or a name, and large
 
         shown = _short(text)
         if any(map(is_control, text)):
@@ -117,16 +123,35 @@ class Parameters(Mapping[str, str]):
         try:
             parts = urlsplit(text)
             pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query), errors="strict")
+            path = unquote(parts.path, errors="strict")
         except ValueError as err:
             raise InvalidArgumentError(f"{shown}: {_short(str(err))}; write vmi://DRIVER/?key=value&...") from err
-        if parts.scheme != SCHEME or parts.path not in ("", "/") or parts.fragment:
-            name = parts.path.strip("/") if parts.scheme == SCHEME else ""
-            hint = f"; the machine {_short(name)} is vmi://{parts.netloc}/?vm_name={_short(name)}" if name else ""
-            raise InvalidArgumentError(f"{shown}: not of the form vmi://DRIVER/?key=value&...{hint}")
-        values = dict(pairs)
-        if len(values) != len(pairs):
-            raise InvalidArgumentError(f"{shown}: a key is given twice")
-        return cls(values, driver=parts.netloc)
+        if parts.scheme == FILE_SCHEME:
+            return cls._from_file_uri(shown, parts.netloc, path, "?" in text or "#" in text)
+        name = path.removeprefix("/")
+        if parts.scheme != SCHEME or "/" in name or parts.fragment:
+            raise InvalidArgumentError(f"{shown}: not of the form vmi://DRIVER/?key=value&...")
+        named = [("vm_name", name)] if name else []
+        return cls(_joined(shown, named + pairs), driver=parts.netloc)
+
+    @classmethod
+    def _from_file_uri(cls, shown: str, host: str, path: str, more: bool) -> Parameters:
+        """The memory image that a ``file://`` URI names; ``more``: something stands behind its path."""
+        if host not in ("", "localhost") or not path.startswith("/") or more:
+            raise InvalidArgumentError(
+                f"{shown}: not of the form file:///PATH of this host, where ? is %3F and # is %23"
+            )
+        return cls({"path": path}, driver="dump")
+
+
+def _joined(shown: str, pairs: list[tuple[str, str]]) -> dict[str, str]:
+    """The pairs as they are, but for items of the key that may be repeated, which become one value."""
+    items = [value for key, value in pairs if key == REPEATED]
+    once = [(key, value) for key, value in pairs if key != REPEATED]
+    values = dict(once)
+    if len(values) != len(once):
+        raise InvalidArgumentError(f"{shown}: a key is given twice")
+    return {**values, REPEATED: ",".join(filter(None, items))} if items else values
 
 
 def _line(name: str, value: str) -> str:

@@ -4,9 +4,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+EXTRAS = ROOT / "build" / "extras"
+"""Where ``make extras`` puts the packages of ``.ci/extras``."""
 
 
 def missing(reason: str) -> NoReturn:
@@ -14,3 +19,15 @@ def missing(reason: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+def no_extra(package: str) -> str:
+    """Why there is none, and what would put it there."""
+    return f"no {package} in build/extras; to enable: make extras"
+
+
+def with_extra(package: str) -> dict[str, str]:
+    """The environment of a program with our package and one of ``.ci/extras``; without that the test ends here."""
+    if not (EXTRAS / package).is_dir():
+        missing(no_extra(package))
+    return {**os.environ, "PYTHONPATH": f"{ROOT}:{EXTRAS}"}

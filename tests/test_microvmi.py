@@ -144,3 +144,26 @@ def test_the_end_of_the_process_resumes_but_not_that_of_a_child(then: str, outpu
     code = EXIT.format(root=str(ROOT), then=then)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout == output
+
+
+def test_a_stream_of_the_caller_s_own_is_opened_and_closed_as_often_as_he_likes(driver: FakeDriver) -> None:
+    with Microvmi.from_driver(driver) as machine:
+        machine.padded_memory.seek(7)
+        for _ in range(2):
+            with machine.open_memory(padded=True) as stream:
+                assert (stream.tell(), stream.read(4), stream.writable()) == (0, bytes(4), False)
+        plain, other = machine.open_memory(), machine.open_memory()
+        assert plain.write(b"abc") == 3
+        assert (other.read(3), plain.tell(), machine.memory.tell()) == (b"abc", 3, 0)
+        assert machine.padded_memory.tell() == 7
+
+
+def test_streams_of_the_caller_s_own_are_closed_with_the_machine(driver: FakeDriver) -> None:
+    machine = Microvmi.from_driver(driver)
+    closed, stream = machine.open_memory(), machine.open_memory(padded=True)
+    closed.close()
+    machine.close()
+    with pytest.raises(ValueError, match="closed"):
+        stream.read(1)
+    with pytest.raises(InvalidContextError):
+        machine.open_memory()

@@ -22,6 +22,7 @@ INCLUDES = [f"-I{folder}" for folder in (ROOT / "include", NATIVE, ROOT / "build
 FLAGS = ["-std=gnu11", "-D_GNU_SOURCE", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wmissing-prototypes", *INCLUDES]
 FOR_CFFI = {
     "callbacks.h",
+    "content.h",
     "copy.h",
     "direct.h",
     "fill.h",

@@ -21,6 +21,15 @@ from libmicrovmi_py.params import Parameters
         ("./image.raw", "dump", {"path": "./image.raw"}),
         ("image.raw", None, {"vm_name": "image.raw"}),
         ("vmi:///?vm_name=%C3%A9", None, {"vm_name": "é"}),
+        ("vmi:///windows%2010", None, {"vm_name": "windows 10"}),
+        ("vmi://qemu/debian?timeout=2", "qemu", {"vm_name": "debian", "timeout": "2"}),
+        ("file:///a/b%20c%3F.raw", "dump", {"path": "/a/b c?.raw"}),
+        ("file://localhost/image.raw", "dump", {"path": "/image.raw"}),
+        (
+            "vmi:///?memflow_connector_name=x&memflow_connector_args=a=1&memflow_connector_args=b=2,c=3",
+            None,
+            {"memflow_connector_name": "x", "memflow_connector_args": "a=1,b=2,c=3"},
+        ),
     ],
 )
 def test_texts_that_name_a_machine(uri: str, driver: str | None, values: dict[str, str]) -> None:
@@ -34,7 +43,14 @@ def test_texts_that_name_a_machine(uri: str, driver: str | None, values: dict[st
     [
         "",
         "http://x/",
-        "vmi://d/path?a=1",
+        "vmi://d/path/b?a=1",
+        "vmi://d/name?vm_name=name",
+        "vmi:///%ff",
+        "file://host/a",
+        "file:///a?b",
+        "file:///a?",
+        "file:///a#b",
+        "file://",
         "vmi://d/?a",
         "vmi://d/?a=1&a=2",
         "vmi://d/?a=%ff",

@@ -22,6 +22,7 @@ NAMES = {
 }
 MACHINE = {
     *("open", "from_parameters", "from_driver", "close", "pause", "resume", "max_addr", "memory_map", "vcpu_count"),
+    "open_memory",
     *("read_physical", "read_physical_into", "read_physical_exactly_into", "read_physical_padded_into"),
     *("write_physical", "read_registers", "read_physical_batch", "map_physical", "physical", "write_registers"),
     *("get_page_access", "set_page_access", "toggle_intercept", "listen", "reply_event", "stop_listening"),

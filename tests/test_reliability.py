@@ -11,7 +11,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "reliability.md").read_text()
-CLAIMS = "".join((ROOT / "docs" / name).read_text() for name in ("virtual-memory.md", "diff.md", "snapshots.md"))
+CLAIMS = "".join(
+    (ROOT / "docs" / name).read_text() for name in ("virtual-memory.md", "diff.md", "snapshots.md", "command.md")
+)
 REFERENCES = sorted(set(re.findall(r"\b(tests/[\w/]+\.py)(?:::(\w+))?", PAGE + CLAIMS)))
 LINES = [f"A.{n}" for n in range(1, 8)] + [f"B.{n}" for n in range(1, 7)] + [f"C.{n}" for n in range(1, 8)]
 LINES += [f"D.{n}" for n in range(1, 5)] + ["E "] + [f"F.{n}" for n in range(1, 7)] + ["G "]

@@ -448,6 +448,16 @@ def test_where_it_cannot_the_machine_is_paused() -> None:
     assert machine.orders == ["take", "stop", "run", "close"]
 
 
+def test_where_it_cannot_and_a_pause_is_not_wanted_nothing_is_stopped() -> None:
+    machine = Unable()
+    with Microvmi.from_driver(machine) as vm:
+        with pytest.raises(NotSupportedError, match="takes none at the moment while this machine runs"):
+            vm.snapshot(background_only=True)
+        with pytest.raises(InvalidArgumentError, match="either by a pause only, or never by one"):
+            vm.snapshot(background_only=True, pause_only=True)
+    assert machine.orders == ["take", "close"]
+
+
 @pytest.mark.parametrize("pause_only", [True, False])
 def test_it_is_not_asked_where_it_is_not_wanted_or_the_machine_stands(pause_only: bool) -> None:
     machine = Background()

@@ -10,7 +10,7 @@ DIRECT = (
     *("paging", "translations", "path", "gather", "virtual", "told", "runs", "copy", "fill"),
 )
 """Direct access to memory: part of the library, of the Python module, and of a benchmark."""
-MODULE = (*DIRECT, "walks", "objects", "turns", "libvirt", "migration", "receiver", "watching")
+MODULE = (*DIRECT, "walks", "objects", "turns", "libvirt", "migration", "receiver", "watching", "content")
 """The Python module."""
 LIBRARY = (
     *MODULE,

@@ -39,7 +39,8 @@ class Driver(abc.ABC):
     ``lasting`` is the same of memory that is read in place, of which translations alone are kept.
     ``architecture`` is that of the vCPUs, whose registers are read and written: an object that opened a machine of
     another one says so. ``remedy`` is the way to what this machine cannot do and others of the driver can, for errors;
-    ``""`` if there is none.
+    ``""`` if there is none. ``identity`` is what no other machine has that is, was or will be on this host since it was
+    booted, ``""`` where nothing is known.
     """
 
     name: ClassVar[str]
@@ -50,6 +51,7 @@ class Driver(abc.ABC):
     lasting: ClassVar[bool] = False
     architecture: Architecture = Architecture.X86
     remedy: str = ""
+    identity: str = ""
 
     @classmethod
     @abc.abstractmethod

@@ -40,6 +40,7 @@ class HostedDriver(Driver):
         Raises ``PermissionDeniedError`` or ``VmGoneError``.
         """
         self._process = process
+        self.identity = process.identity
         self._held = tuple(memory)
         self._mapped = mapped
         self._life = life_of(process)

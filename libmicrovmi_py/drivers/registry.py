@@ -121,7 +121,9 @@ def _open_any(params: Parameters) -> Driver:
         except MicrovmiError as err:
             reasons.append((False, f"as a file: {err}"))
     ordered = sorted(reasons, key=lambda reason: not reason[0])
-    raise NoDriverError("no suitable microvmi driver available", *(text for _, text in ordered))
+    none = NoDriverError("no suitable microvmi driver available", *(text for _, text in ordered))
+    none.machine_found = any(found for found, _ in reasons)
+    raise none
 
 
 def _open_file(params: Parameters) -> Driver:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+from _weakref import ref as weak
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 
@@ -60,7 +61,7 @@ class Microvmi(Snapshots):
 
     @classmethod
     def open(cls, uri: str) -> Microvmi:
-        """Open ``vmi://DRIVER/?key=value&...``, or a path to a memory image."""
+        """Open ``vmi://DRIVER/?key=value&...``, ``file:///PATH``, or a path to a memory image."""
         with StandardStreamsHeld():  # of what the text needs something may have to be imported
             params = Parameters.from_uri(uri)
         return cls.from_parameters(params)
@@ -96,6 +97,7 @@ class Microvmi(Snapshots):
         self._physical = physical
         self.memory = Memory(driver, physical)
         self.padded_memory = PaddedMemory(driver, physical)
+        self._streams: list[weak[Memory | PaddedMemory]] = []
         self._run = RunBooks(driver, keeper(driver, physical, cache)) if isinstance(driver, SupportsPause) else None
         self._events = EventSession(driver, driver.name) if isinstance(driver, SupportsEvents) else None
         self._books = Books(self._run, self._events)
@@ -125,6 +127,17 @@ class Microvmi(Snapshots):
         if self._physical.is_mapped:
             can |= Ability.MAP
         return Abilities(with_snapshots(can), events)
+
+    def open_memory(self, *, padded: bool = False) -> Memory | PaddedMemory:
+        """A stream of the caller's own, with a cursor at 0: to hand to who closes it, or moves it.
+
+        ``padded``: what does not exist is zeros. Closing it leaves the machine open; :meth:`close` closes it as well.
+        """
+        with self._closing:
+            self._check_open()
+            stream = (PaddedMemory if padded else Memory)(self.driver, self._physical)
+            self._streams = [ref for ref in self._streams if ref() is not None] + [weak(stream)]
+        return stream
 
     # -------------------------------------------------------------------------------------------- memory by address
 
@@ -346,8 +359,9 @@ class Microvmi(Snapshots):
             try:
                 self._books.close()
             finally:
-                self.memory.close()
-                self.padded_memory.close()
+                for stream in (self.memory, self.padded_memory, *(ref() for ref in self._streams)):
+                    if stream is not None:
+                        stream.close()
                 self.driver.close()
                 self._physical.follow(None)
 

@@ -59,11 +59,14 @@ class How:
     """As the arguments of ``Microvmi.snapshot``."""
 
     pause_only: bool = False
+    background_only: bool = False
     max_bytes: int = 0
     threads: int = 0
 
     def check(self) -> None:
         """Raise ``InvalidArgumentError`` for what makes no sense."""
+        if self.pause_only and self.background_only:
+            raise InvalidArgumentError("a snapshot is either by a pause only, or never by one")
         if self.max_bytes < 0:
             raise InvalidArgumentError(f"max_bytes is {self.max_bytes}: it cannot be less than 0")
         if not 0 <= self.threads <= _MOST_THREADS:
@@ -123,6 +126,8 @@ class Taking:
             taken = self._driver.take_snapshot(copy, self._watch)
             if taken is not None:
                 return self._finished(copy, taken, SnapshotMethod.BACKGROUND)
+        if runs and self._how.background_only:
+            raise NotSupportedError("the hypervisor takes none at the moment while this machine runs")
         copy = self._new_copy()
         return self._finished(copy, self._paused(copy, 2 if runs else 1), SnapshotMethod.PAUSED)
 

@@ -41,6 +41,7 @@ class Snapshots:
         self,
         *,
         pause_only: bool = False,
+        background_only: bool = False,
         max_bytes: int = 0,
         threads: int = 0,
         timeout: float | None = None,
@@ -48,11 +49,12 @@ class Snapshots:
     ) -> Microvmi:
         """Memory and the registers of all vCPUs at one instant: another machine, read-only, which outlives this one.
 
-        ``pause_only``: the machine stands while it is copied, whatever else its hypervisor can. ``max_bytes`` is what
-        the copy may take, 0 for as much as the machine has; ``threads`` copy, 0 for as many as help; ``timeout`` is for
-        all of it, in seconds. ``progress`` is called with bytes that are done and are to be done, also while the
-        machine stands; it ends it by returning ``False``, or by raising what is raised here then. It must not close
-        this object.
+        ``pause_only``: the machine stands while it is copied, whatever else its hypervisor can; ``background_only``:
+        it is not paused for it, which is ``NotSupportedError`` where its hypervisor has no other way at the moment.
+        ``max_bytes`` is what the copy may take, 0 for as much as the machine has; ``threads`` copy, 0 for as many as
+        help; ``timeout`` is for all of it, in seconds. ``progress`` is called with bytes that are done and are to be
+        done, also while the machine stands; it ends it by returning ``False``, or by raising what is raised here then.
+        It must not close this object.
 
         The machine is left as it was found; on an error nothing is left. One that the hypervisor takes while the
         machine runs is not interrupted: who ends it, or whose time is over, waits for the hypervisor's end of it.
@@ -66,7 +68,7 @@ class Snapshots:
         if self._run is None or Ability.PAUSE not in self._can:
             reason = "a copy of it would be of many moments"
             raise NotSupportedError(f"the {self.driver.name} driver cannot pause the machine: {reason}")
-        how = taking.How(pause_only=pause_only, max_bytes=max_bytes, threads=threads)
+        how = taking.How(pause_only, background_only, max_bytes, threads)
         watch = Watch(progress, timeout, self._check_wanted)
         with self._books.touched():
             taken = taking.Taking(self.driver, self._can, self._physical, self._run, how, watch).taken()

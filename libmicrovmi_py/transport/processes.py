@@ -104,6 +104,11 @@ class Process:
             if (process := cls.find(pid)) is not None:
                 yield process
 
+    @property
+    def identity(self) -> str:
+        """What no other process has, or had since the host was booted."""
+        return f"process {self.pid} of {self.start_time}"
+
     def path(self, name: str) -> str:
         """The path of a file in the process's directory, such as ``maps``."""
         return f"/proc/{self.pid}/{name}"

@@ -111,15 +111,16 @@ def _download(packages: list[str], target: Path) -> list[Path]:
     if any(package.endswith(ARM64) for package in packages):
         own += ["-o", "APT::Architectures::=amd64", "-o", "APT::Architectures::=arm64"]
     try:
-        return _download_with([], packages, target)
+        return download_with([], packages, target)
     except Unobtainable:
-        _run(["apt-get", *own, "-o", "APT::Sandbox::User=root", "-q", "update"])  # another cannot enter our folder
-        return _download_with(own, packages, target)
+        run(["apt-get", *own, "-o", "APT::Sandbox::User=root", "-q", "update"])  # another cannot enter our folder
+        return download_with(own, packages, target)
 
 
-def _download_with(options: list[str], packages: list[str], target: Path) -> list[Path]:
+def download_with(options: list[str], packages: list[str], target: Path) -> list[Path]:
+    """Fetch packages into ``target``; ``options`` are apt's."""
     names = [_concrete(options, package) for package in packages]
-    _run(["apt-get", *options, "-q", "download", *names], cwd=target)
+    run(["apt-get", *options, "-q", "download", *names], cwd=target)
     return [next(target.glob(f"{name.removesuffix(ARM64)}_*.deb")) for name in names]
 
 
@@ -128,7 +129,7 @@ def _concrete(options: list[str], package: str) -> str:
     if package not in METAPACKAGES:
         return package
     for prefix in KERNEL_PACKAGES:
-        lines = [line.strip() for line in _run(["apt-cache", *options, "depends", package]).splitlines()]
+        lines = [line.strip() for line in run(["apt-cache", *options, "depends", package]).splitlines()]
         wanted = f"Depends: {prefix}"
         package = next((line.removeprefix("Depends: ") for line in lines if line.startswith(wanted)), package)
     if package in METAPACKAGES:
@@ -154,7 +155,13 @@ def _unpack(archive: Path, patterns: tuple[str, ...], target: Path) -> Path:
     raise Unobtainable(f"{archive.name} holds no {' or '.join(patterns)}")
 
 
-def _run(command: list[str], cwd: Path | None = None) -> str:
+def unpack_kernel(archive: Path, target: Path) -> Path:
+    """Write the kernel of a package into ``target``."""
+    return _unpack(archive, KERNEL_FILES, target)
+
+
+def run(command: list[str], cwd: Path | None = None) -> str:
+    """What a command prints. Raises ``Unobtainable`` unless it ends well within three minutes."""
     environment = {**os.environ, "LC_ALL": "C"}
     try:
         done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=180)

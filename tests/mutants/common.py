@@ -281,8 +281,8 @@ MUTANTS = (
     ),
     Mutant(
         "libmicrovmi_py/params.py",
-        "        if len(values) != len(pairs):",
-        "        if len(values) > len(pairs):",
+        "    if len(values) != len(once):",
+        "    if len(values) > len(once):",
         "of a key given twice one value is taken",
         ("tests/test_params.py",),
     ),

@@ -69,7 +69,8 @@ def _one_python(place: Tree | Host, row: Row, before: str, python: str) -> None:
     row.demo = "ok" if place.run(f"make demo, {name}", f"demo-{name}", f"cd {source} && {make} demo")[0] else "failed"
     version = place.run(f"its version, {name}", f"version-{name}", f"{shlex.quote(python)} -V")[1].split()
     row.python = version[1] if len(version) == 2 else python
-    row.ended, text = place.run(f"make test, {name}", f"test-{name}", f"{before}cd {source} && {make} test")
+    tests = f"{before}cd {source} && {make} extras && {make} test"
+    row.ended, text = place.run(f"make test, {name}", f"test-{name}", tests)
     row.counts = counts(text)
     row.seconds = time.monotonic() - began
 

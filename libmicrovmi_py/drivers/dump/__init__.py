@@ -38,6 +38,7 @@ class DumpDriver(Driver):
 
     def __init__(self, image: Image, processors: Processors, kinds: AllKinds) -> None:
         self._image = image
+        self.identity = image.identity
         self._processors = processors
         if processors.states:
             self.architecture = processors.states[0].architecture

@@ -33,6 +33,12 @@ class Image:
         """
         return cls(path, HostMapping.of_file(path, mapped=mapped, image=True))
 
+    @property
+    def identity(self) -> str:
+        """What no other file has, as long as nobody writes to this one."""
+        status = os.fstat(self.mapping.file().number)
+        return f"file {status.st_dev}:{status.st_ino} of {status.st_size} bytes and {status.st_mtime_ns}"
+
     def read(self, offset: int, size: int, what: str) -> bytes:
         """``size`` bytes from ``offset``, which are ``what``. Raises ``IoError`` unless the file has them all."""
         self.check(offset, size, what)

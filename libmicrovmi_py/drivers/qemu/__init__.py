@@ -85,6 +85,7 @@ class QemuDriver(Driver):
     def __init__(self, process: Process, monitor: Monitor, *, mapped: bool = True) -> None:
         """``mapped`` is whether shared RAM is mapped. Raises ``PermissionDeniedError`` or ``VmGoneError``."""
         self._process = process
+        self.identity = process.identity
         self._monitor = monitor
         self._memory = memory_of(process, mapped)
         self._regions: tuple[Region, ...] = ()
