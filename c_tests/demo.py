@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shows the library at work: C programs look into an image, a made-up machine and, with QEMU, a real one.
+"""Shows the library at work: C programs and the command look into an image, a made-up machine and a real one of QEMU.
 
 Needs the built library, a C compiler and the standard library. The programs run with an empty environment: nothing of
 the build but the library itself is there to help them. Exits with 1 if anything is not as it should be.
@@ -225,6 +225,7 @@ def demo_qemu(work: Path) -> None:
         demo_registers(work, name, monitor)
         demo_memory(work, name, monitor)
         demo_virtual(work, name, monitor)
+        demo_command(work, name)
         check(not monitor.running(), "the machine was stopped before, and still is")
 
 
@@ -281,6 +282,28 @@ def demo_virtual(work: Path, name: str, monitor: Monitor) -> None:
     mine = {int(virtual, 16): int(place, 16) for virtual, place, *_ in map(str.split, printed[:-1])}
     check(mine == inside and len(mine) == len(PAGES), "each is where QEMU's own list has its page")
     check("not present: level 2, entry 0x0 " in printed[-1], "where no page is, the entry that says so is told")
+
+
+COMMAND = """\
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+from libmicrovmi_py.command.main import main
+sys.exit(main())
+"""
+
+
+def demo_command(work: Path, name: str) -> None:
+    """The same machine by the command: what it is, a picture of it that stays, and what has changed since."""
+    launched = shlex.join([sys.executable, "-I", "-c", COMMAND, str(ROOT)])
+    (work / "microvmi").write_text(f'#!/bin/sh\nexec {launched} "$@"\n')
+    (work / "microvmi").chmod(0o755)
+    check("qemu" in run(work, "microvmi", "info", name), "the command knows it as well")
+    run(work, "microvmi", "snapshot", name, "now.elf")
+    page = (work / "qemu.dump").read_bytes()[TABLE : TABLE + 16].hex(" ")
+    printed = run(work, "microvmi", "read", "./now.elf", hex(TABLE), "16")
+    check(page in " ".join(printed.split()), "and keeps its memory")
+    printed = run(work, "microvmi", "diff", "./now.elf", name)
+    check("\n0 frames " in printed, "a machine that stands still does not change")
 
 
 def main() -> int:
