@@ -2,6 +2,7 @@
 """Run one function over all machines of one host, or of many.
 
 FUNCTION is one of
+
   pattern WORD...     where texts are, or bytes: hex:4D5A??00
   hashes              a hash of each page that holds something
   vol PLUGIN...       the rows of a plugin of volatility, on Linux guests without a symbol file
