@@ -69,13 +69,8 @@ def _running(
     """As ``server.running``. nbdkit pauses the machine and lets it run at its end; if it crashes, that is done here."""
     driver = machine.driver
     paused = view is views.View.PAUSE and isinstance(driver, SupportsPause) and driver.run_state().phase is Phase.RUNS
-    process = None
-    try:
-        with server.running(line, place) as process:
-            yield process
-    finally:
-        if paused and process is not None and process.returncode < 0:
-            machine.resume()
+    with server.running(line, place, machine.resume if paused else None) as process:
+        yield process
 
 
 def _place(text: str) -> server.Place:

@@ -129,10 +129,13 @@ def _environment() -> dict[str, str]:
 
 
 @contextmanager
-def running(line: Sequence[str], place: Place) -> Iterator[subprocess.Popen[str]]:
+def running(
+    line: Sequence[str], place: Place, crashed: Callable[[], None] | None = None
+) -> Iterator[subprocess.Popen[str]]:
     """An nbdkit that serves, ended with the block: it lets the machine go, and this waits for it.
 
-    Raises ``IoError`` with nbdkit's reason if it does not come so far. If this process is killed it ends as well.
+    ``crashed`` is called if a signal ended it, during its start as well: it has let nothing go then. Raises ``IoError``
+    with nbdkit's reason if it does not come so far. If this process is killed it ends as well.
     """
     _check_free(place)
     with subprocess.Popen(
@@ -147,6 +150,8 @@ def running(line: Sequence[str], place: Place) -> Iterator[subprocess.Popen[str]
             process.wait()
             if place.path:
                 Path(place.path).unlink(missing_ok=True)
+            if process.returncode < 0 and crashed is not None:
+                crashed()
 
 
 def _check_free(place: Place) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command.running import piped
 from needs import missing
 
 from libmicrovmi_py.errors import InvalidArgumentError, IoError
@@ -162,6 +163,15 @@ def test_nbdkit_ends_with_whoever_started_it(nbdkit: str, dump: Path, tmp_path: 
     while subprocess.run(["nbdinfo", uri], capture_output=True, check=False, timeout=60).returncode == 0:
         assert time.monotonic() < end, "nbdkit still serves"
         time.sleep(0.05)
+
+
+def test_a_machine_that_a_crash_during_the_start_left_paused_runs_again(tmp_path: Path) -> None:
+    journal, nbdkit = tmp_path / "journal", tmp_path / "nbdkit"
+    nbdkit.write_text('#!/bin/sh\ncase "$*" in *--foreground*) kill -SEGV $$;; esac\n')
+    nbdkit.chmod(0o755)
+    done = piped("nbd", f"vmi://watched/?path={journal}", "--pause", PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert (done.code, "nbdkit does not serve" in done.err) == (1, True), done
+    assert "run" in journal.read_text().splitlines()
 
 
 def test_who_serves_there_already_is_not_taken_for_nbdkit(nbdkit: str, dump: Path, place: server.Place) -> None:
