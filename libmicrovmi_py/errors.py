@@ -29,10 +29,16 @@ _DIRECTIONS = "\u061c\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u206
 
 def escaped(text: str) -> str:
     """``text`` as one line that is safe to print, cut if it is longer than any that makes sense."""
-    line = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
-    if line.isprintable():
-        return line
-    return "".join(item.encode("unicode_escape").decode() if _is_unsafe(item) else item for item in line)
+    return harmless(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}...")
+
+
+def harmless(text: str, kept: str = "") -> str:
+    """All of ``text``, with what is unsafe in it escaped, but for the characters of ``kept``."""
+    if text.isprintable():
+        return text
+    return "".join(
+        item.encode("unicode_escape").decode() if _is_unsafe(item) and item not in kept else item for item in text
+    )
 
 
 def is_control(character: str) -> bool:

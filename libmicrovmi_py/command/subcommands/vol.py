@@ -16,6 +16,7 @@ import sys
 
 from libmicrovmi_py.command import kit
 from libmicrovmi_py.command.optional import need
+from libmicrovmi_py.command.terminal import harmless_output
 from libmicrovmi_py.errors import MicrovmiError, VmGoneError, told
 from libmicrovmi_py.linux.kernel import Kernel
 from libmicrovmi_py.machine.microvmi import Microvmi
@@ -55,7 +56,8 @@ def _run(machine: Microvmi, words: list[str]) -> int:
             kit.say(f"volatility searches the memory by itself: {told(err)}")
     quiet = [] if sys.stderr.isatty() else ["-q"]
     try:
-        commandline.run(machine, known, [*quiet, *words])
+        with harmless_output():
+            commandline.run(machine, known, [*quiet, *words])
     except (MicrovmiError, OSError):
         raise
     except Exception as err:
