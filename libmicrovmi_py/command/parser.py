@@ -55,9 +55,9 @@ def of_subcommand(name: str, module: known.Subcommand) -> Parser:
 
 def filled(text: str) -> str:
     """Paragraphs, made as wide as the terminal; lines that are indented stay lines."""
-    width = max(shutil.get_terminal_size().columns - 2, 20)
-    paragraphs = text.split("\n\n")
-    return "\n\n".join(item if item.startswith(" ") else textwrap.fill(item, width) for item in paragraphs)
+    # a hyphen is no place to break at: what stands there may be an option, or for a shell
+    wrapper = textwrap.TextWrapper(max(shutil.get_terminal_size().columns - 2, 20), break_on_hyphens=False)
+    return "\n\n".join(item if item.startswith(" ") else wrapper.fill(item) for item in text.split("\n\n"))
 
 
 def parse(words: list[str]) -> tuple[Callable[[argparse.Namespace], int], argparse.Namespace]:

@@ -18,7 +18,7 @@ def space_arguments(parser: argparse.ArgumentParser, *, switch: bool) -> None:
     """Have ``--vcpu`` and ``--base``; with ``switch`` also ``--virtual``, without which the address is physical."""
     group = parser.add_argument_group("virtual memory")
     if switch:
-        text = "ADDRESS is virtual; the other two options mean that as well"
+        text = "virtual memory, not guest-physical; the other two options mean that as well"
         group.add_argument("-V", "--virtual", action="store_true", help=text)
     group.add_argument(
         "--vcpu", metavar="N", type=kit.size, help="by the page tables of this vCPU (0 if none is named)"

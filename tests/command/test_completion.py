@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,7 +15,7 @@ from needs import missing
 
 from libmicrovmi_py.command import known
 from libmicrovmi_py.command.page import page
-from libmicrovmi_py.command.parser import of_subcommand
+from libmicrovmi_py.command.parser import filled, of_subcommand
 from libmicrovmi_py.command.subcommands.completion import candidates
 
 
@@ -99,6 +100,20 @@ def test_every_subcommand_and_option_has_a_line_of_help() -> None:
         assert known.summary(name).endswith("."), name
         actions = of_subcommand(name, known.load(name))._actions
         assert [action.dest for action in actions if not action.help] == [], name
+
+
+def test_lines_of_help_that_are_commands_stay_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for name in known.names():
+        module = known.load(name)
+        told = filled(inspect.cleandoc(module.__doc__ or "")).split("\n")
+        assert all(line in told for line in inspect.cleandoc(module.__doc__ or "").split("\n") if line[:1] == " "), name
+    assert filled(" ".join(["$(microvmi upstream-path)"] * 9)).replace("\n", " ").split()[1] == "upstream-path)"
+
+
+def test_help_says_who_reads_and_writes_what_is_served() -> None:
+    told = " ".join(of_subcommand("gdb", known.load("gdb")).format_help().split())
+    assert "127.0.0.1:PORT, where every user of this computer can read and write the machine" in told
 
 
 def test_a_page_and_help_do_not_depend_on_the_terminal() -> None:

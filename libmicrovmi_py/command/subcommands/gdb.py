@@ -7,8 +7,9 @@ of its memory. What follows -- is for gdb:
 
   microvmi gdb debian -- -ex bt
 
-With --listen nothing is started: connect with target remote (gdb), gdb-remote (lldb). Breakpoints and steps work where
-the driver has such events; monitor help lists what there is beside gdb's own commands.
+With --listen nothing is started: connect with target remote (gdb), gdb-remote (lldb). Who connects reads the machine
+and writes to it: a UNIX socket is its user's own, at a TCP port every user of this computer can. Breakpoints and steps
+work where the driver has such events; monitor help lists what there is beside gdb's own commands.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--listen",
         metavar="WHERE",
-        help="serve debuggers at a path (a UNIX socket) or at 127.0.0.1:PORT, until Ctrl-C; port 0 is any that is free",
+        help="serve debuggers, until Ctrl-C, at a path (a UNIX socket), or at 127.0.0.1:PORT, where every user of this "
+        "computer can read and write the machine; port 0 is any that is free",
     )
     parser.add_argument("--gdb", metavar="PROGRAM", default="", help="another gdb than that of the system")
     parser.add_argument("--vmlinux", metavar="FILE", help="the kernel's own symbol file, in place of what is made")

@@ -2,8 +2,10 @@
 """Print the folder that has upstream's Python module.
 
 With it in PYTHONPATH programs that were written for upstream's package microvmi run over this library, unchanged:
-PYTHONPATH=$(microvmi upstream-path) python3 mem-dump.py -d debian. In a file microvmi.pth in the folder of a Python's
-packages it is there for good.
+
+  PYTHONPATH=$(microvmi upstream-path) python3 mem-dump.py -d debian
+
+In a file microvmi.pth in the folder of a Python's packages it is there for good.
 """
 
 from __future__ import annotations
