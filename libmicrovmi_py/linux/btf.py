@@ -21,6 +21,12 @@ MOST_BYTES = 64 << 20
 _MAGIC = 0xEB9F
 _HEADER = struct.Struct("<HBBIIIII")
 _LONGEST_NAME = 511
+_MOST_VALUES = 0xFFFF
+"""Of one enumeration: more a record could not tell for years."""
+
+MOST_CONSTANTS = 500_000
+"""Of all enumerations. A kernel has a fifth of it, but names may overlap, and each be 511 bytes."""
+
 _DEPTH = 32
 """Names for another type, qualifiers, arrays of arrays, structures in structures that are followed, one in another."""
 
@@ -215,7 +221,9 @@ class Types:
         return self.values(self.find(name, Kind.ENUM, Kind.ENUM64))
 
     def values(self, record: Record) -> dict[str, int]:
-        """The values of an enumeration's record by their names."""
+        """The values of an enumeration's record by their names. ``IoError`` for more than any kernel has."""
+        if record.items > _MOST_VALUES:
+            raise IoError(f"an enumeration of the kernel's BTF has more than {_MOST_VALUES} values")
         words = record.words
         if record.kind is Kind.ENUM64:
             pairs = [(words[at], words[at + 1] | words[at + 2] << 32) for at in range(0, len(words), 3)]
@@ -224,6 +232,16 @@ class Types:
         top = 1 << (63 if record.kind is Kind.ENUM64 else 31)
         signed = record.flag or not self._tells_signs
         return {self.text(name): value - 2 * top if signed and value >= top else value for name, value in pairs}
+
+    def constants(self) -> Iterator[tuple[str, int, int]]:
+        """Those of all enumerations: name, number of the type, value. ``IoError`` for more than any kernel has."""
+        told = 0
+        for record in self.of(Kind.ENUM, Kind.ENUM64):
+            told += record.items
+            if told > MOST_CONSTANTS:
+                raise IoError(f"the kernel's BTF has more than {MOST_CONSTANTS} constants")
+            for name, value in self.values(record).items():
+                yield name, record.number, value
 
     def resolved(self, number: int) -> Record:
         """A type without names for it and qualifiers. ``IoError`` for one that leads nowhere."""

@@ -149,3 +149,22 @@ def test_a_corrupted_table_is_an_error_or_a_file(table: TypeTable) -> None:
             wrong[chance.randrange(24, len(wrong))] = chance.randrange(256)
         with contextlib.suppress(MicrovmiError):
             isf.symbol_file(Types(bytes(wrong)), [(1, "init_task")], BANNER, "6.1.0")
+
+
+def test_names_that_overlap_do_not_make_much_of_little(table: TypeTable) -> None:
+    at = table.name("n" * 100_000 + "end")
+    words = [word for place in range(0x10000) for word in (at + 100_000 - 500 + place % 500, place)]
+    one = table.add(Kind.ENUM, "many", 4, *words, items=0x10000)
+    types = Types(table.content())
+    with pytest.raises(IoError, match="more than 65535 values"):
+        types.values(types.record(one))
+
+
+def test_constants_of_all_enumerations_together_are_bounded(table: TypeTable) -> None:
+    at = table.name("n" * 500)
+    words = [word for place in range(50_000) for word in (at + place % 500, place)]
+    for number in range(11):
+        table.add(Kind.ENUM, f"many{number}", 4, *words, items=50_000)
+    with pytest.raises(IoError, match="more than 500000 constants"):
+        for _ in Types(table.content()).constants():
+            pass

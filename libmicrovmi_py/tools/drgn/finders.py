@@ -117,8 +117,4 @@ class Finders:
     @cached_property
     def _constants(self) -> dict[str, tuple[int, int]]:
         """All constants of enumerations: the number of its type, and the value."""
-        return {
-            name: (record.number, value)
-            for record in self._types.of(Kind.ENUM, Kind.ENUM64)
-            for name, value in self._types.values(record).items()
-        }
+        return {name: (number, value) for name, number, value in self._types.constants()}
