@@ -92,6 +92,9 @@ def test_a_frame_in_which_memory_of_two_kinds_meets_is_told_once(tmp_path: Path)
     assert compared(tmp_path, (mapped, of_a_process), (older, [])) == expected
     ends = [older[0], Piece(0x1800, b"\1" * 0x100, 2)]
     assert compared(tmp_path, (mapped, mapped), (ends, [])) == [(0, 0x2000, 1)]
+    with Microvmi.from_driver(mapped(tmp_path, ends)) as first, Microvmi.from_driver(mapped(tmp_path, [])) as second:
+        one_look = difference.some(first.physical, second.physical, 0, 8)  # not joined yet: what C is told as well
+    assert [(item.start, item.size, int(item.kind)) for item in one_look.ranges] == [(0, 0x2000, 1)]
     with_room_for_one = []
     with (
         Microvmi.from_driver(mapped(tmp_path, older)) as first,
