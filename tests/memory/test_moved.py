@@ -114,6 +114,8 @@ BEFORE = "".join(f"{at:x}-{at + 4096:x} r--p 00000000 00:00 0 \n" for at in rang
 def test_an_old_kernels_list_is_searched(area: Area, written: Path) -> None:
     written.write_text(BEFORE + area.line())
     assert read(area.memory(written)) == CONTENT
+    written.write_text("x" * 4080 + "\n" + area.line())  # which begins in the first 4095 bytes and ends behind them
+    assert read(area.memory(written)) == CONTENT
 
 
 @pytest.mark.parametrize(
