@@ -69,11 +69,10 @@ def test_a_signal_to_what_is_for_linux_leaves_the_guest_running(
 
 
 LASTING = {
-    "dump": (("{folder}/raw", "--pause"), "the machine is paused while it is read"),
+    "dump": (("{folder}/raw", "--pause", "--force"), "the machine is paused while it is read"),
     "diff": (("--wait", "60"), "a snapshot is read"),
     "pause": ((), "the machine is paused"),
     "read": (("0", "512M", "--pause"), "0000000000000000 "),
-    "regs": (("--pause",), "the machine is paused while it is read"),
 }
 """Of those that need no Linux: uses that take their time, and what they print when they have begun."""
 
