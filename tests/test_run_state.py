@@ -75,6 +75,29 @@ def machine(driver: Moody) -> Microvmi:
     return Microvmi.from_driver(driver)
 
 
+class Interrupted(Moody):
+    """A signal's handler raises while it is asked, or told to run, for the first time after ``armed``."""
+
+    def __init__(self, interrupt: BaseException, where: str) -> None:
+        super().__init__()
+        self.interrupt: BaseException | None = interrupt
+        self.where, self.armed = where, False
+
+    def _come_to(self, where: str) -> None:
+        if self.armed and where == self.where and self.interrupt is not None:
+            interrupt, self.interrupt = self.interrupt, None
+            raise interrupt
+
+    def run_state(self) -> RunState:
+        self._come_to("asked")
+        return super().run_state()
+
+    def run(self, *, whoever: bool) -> None:
+        self._come_to("before it is told")
+        super().run(whoever=whoever)
+        self._come_to("after it was told")
+
+
 # ---------------------------------------------------------------------------------------------------- whose stop it is
 
 
@@ -311,3 +334,16 @@ def test_a_child_lets_nothing_run(driver: Moody, machine: Microvmi) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
     machine.close()
     assert driver.orders == ["stop", "run"]
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt(), SystemExit(130)], ids=["Ctrl-C", "a handler"])
+@pytest.mark.parametrize("where", ["asked", "before it is told", "after it was told"])
+def test_an_interrupt_while_it_is_closed_leaves_no_machine_paused(interrupt: BaseException, where: str) -> None:
+    driver = Interrupted(interrupt, where)
+    machine = Microvmi.from_driver(driver)
+    machine.pause()
+    driver.armed = True
+    with pytest.raises(type(interrupt)):
+        machine.close()
+    assert driver.state == RUNS
+    assert driver.interrupt is None

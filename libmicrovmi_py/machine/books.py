@@ -40,14 +40,26 @@ class Books:
             self._run.leave()
 
     def close(self) -> None:
-        """Settle for the last time; whatever a thread is about to do to the machine is refused from now on."""
+        """Settle for the last time; whatever a thread is about to do to the machine is refused from now on.
+
+        An interrupt may be raised anywhere on the way (Ctrl-C, a handler of the host's): all of it is done once more
+        then, as nobody does it later.
+        """
+        try:
+            self._end()
+        except Exception:
+            raise
+        except BaseException:
+            self._end()
+            raise
+        finally:
+            release.discard(self)
+
+    def _end(self) -> None:
         for books in (self._run, self._events):
             if books is not None:
                 books.end()
-        try:
-            self._undo(RunBooks.close)
-        finally:
-            release.discard(self)
+        self._undo(RunBooks.close)
 
     def _undo(self, settle: Callable[[RunBooks], None]) -> None:
         """Each step is done whatever becomes of the one before. A child undoes nothing of what its parent did."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -87,6 +88,19 @@ def test_a_signal_leaves_the_guest_running(
     done = interrupted(number, [name, guest.uri, *arguments], lambda text: begun in text)
     assert done.code == -number, done.out[-300:]
     assert guest.monitor.status() == "running"
+
+
+def test_a_signal_at_any_moment_of_something_short_leaves_the_guest_running(guest: Guest) -> None:
+    """It may come while the machine is let run again."""
+    for moment in range(12):
+        command = [*MICROVMI, "regs", guest.uri, "--pause"]
+        with subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+            assert process.stderr is not None
+            assert b"paused while it is read" in process.stderr.readline()
+            time.sleep(moment / 1000)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) in (0, -signal.SIGINT)
+        assert guest.monitor.status() == "running"
 
 
 def test_a_machine_whose_pause_was_killed_is_let_run_by_resume(guest: Guest) -> None:
