@@ -15,7 +15,7 @@ from pathlib import Path
 from libmicrovmi_py.command import kit
 from libmicrovmi_py.command.ending import Ended
 from libmicrovmi_py.command.meter import amount
-from libmicrovmi_py.command.partial import ENDING, Partial, Subject
+from libmicrovmi_py.command.partial import ENDING, Partial, Subject, check_free
 from libmicrovmi_py.declare import TYPE_CHECKING, NamedTuple
 from libmicrovmi_py.errors import MicrovmiError, told
 from libmicrovmi_py.export import Layout, elf, lime, raw
@@ -180,12 +180,20 @@ def is_stream(path: str) -> bool:
     return path == STANDARD_OUTPUT or (os.path.exists(path) and not os.path.isfile(path))
 
 
-def check_stream(options: argparse.Namespace) -> None:
-    """Raise :class:`kit.Failure` for standard output that is a terminal, or is wanted twice."""
-    if options.file == STANDARD_OUTPUT and options.json:
+def checked(options: argparse.Namespace) -> bool:
+    """Settle the format, and see before anything is read that ``FILE`` can be written; whether it is a stream.
+
+    Raises :class:`kit.Failure`: for a file that is there, for standard output that is a terminal, or is wanted twice.
+    """
+    options.format = format_of(options)
+    stream = is_stream(options.file)
+    if not stream:
+        check_free(options.file, force=options.force)
+    elif options.file == STANDARD_OUTPUT and options.json:
         raise kit.Failure("--json wants standard output as well: name a file", 2)
-    if options.file == STANDARD_OUTPUT and sys.stdout.isatty():
+    elif options.file == STANDARD_OUTPUT and sys.stdout.isatty():
         raise kit.Failure("standard output is a terminal: name a file, or a pipe")
+    return stream
 
 
 def to_stream(layout: Layout, path: str) -> Written:

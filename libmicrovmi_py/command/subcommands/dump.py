@@ -18,7 +18,7 @@ import argparse
 
 from libmicrovmi_py.command import kit, views, writing
 from libmicrovmi_py.command.meter import amount, duration
-from libmicrovmi_py.command.partial import check_free, is_resumable
+from libmicrovmi_py.command.partial import is_resumable
 from libmicrovmi_py.drivers.snapshot import SnapshotDriver
 from libmicrovmi_py.machine.microvmi import Microvmi
 
@@ -33,12 +33,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write it."""
-    options.format = writing.format_of(options)
-    stream = writing.is_stream(options.file)
-    if stream:
-        writing.check_stream(options)
-    else:
-        check_free(options.file, force=options.force)
+    stream = writing.checked(options)
     if options.resume and options.view is None and is_resumable(options.file):
         options.view = views.View.LIVE
     with kit.viewed(options) as machine:

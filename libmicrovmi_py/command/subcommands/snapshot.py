@@ -12,7 +12,6 @@ import argparse
 
 from libmicrovmi_py.command import kit, views, writing
 from libmicrovmi_py.command.meter import amount
-from libmicrovmi_py.command.partial import check_free
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,12 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Take it, let go of the machine, and write."""
-    options.format = writing.format_of(options)
-    stream = writing.is_stream(options.file)
-    if stream:
-        writing.check_stream(options)
-    else:
-        check_free(options.file, force=options.force)
+    stream = writing.checked(options)
     with kit.opened(options) as machine:
         copy = views.taken(machine, pause_only=options.pause_only, max_bytes=options.max)
     with copy:
