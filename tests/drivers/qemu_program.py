@@ -106,6 +106,10 @@ def withhold(area: mmap.mmap, start: int, size: int) -> None:
     fcntl.ioctl(fd, 0xC020AA00, struct.pack("QQQQ", address, size, 1, 0))  # UFFDIO_REGISTER, of missing pages
 
 
+PLAYED = ("play-log", "play-state", "play-answer", "play-split")
+"""What a test tells the machine itself; its parts have words of their own."""
+
+
 class Machine:
     def __init__(self, argv: list[str]) -> None:
         options = list(itertools.pairwise(argv))
@@ -193,20 +197,11 @@ class Machine:
         }
         if command == "cont" or (command == "stop" and self.status == "running"):
             self.status = "running" if command == "cont" else "paused"
-        if command == "play-state":
-            self.status = arguments["status"]
-        if command == "play-answer":
-            self.played[arguments["to"]] = json.loads(arguments["answer"])
         if command == "query-status" and "waiting" in self.fakes:
             return {"status": "inmigrate", "running": False}
-        if command == "play-split":
-            dimm = next(item[3] for item in self.ranges if item[3].name == "dimm0")
-            libc.madvise(ctypes.c_void_p(dimm.address), ctypes.c_size_t(32 * KIB), 16)  # MADV_DONTDUMP
-            return {}
-        if command == "play-log":
-            log, self.log = self.log[:-1], []
-            return log
-        if command in ("stop", "cont", "play-state", "play-answer"):
+        if command in PLAYED:
+            return self.play(command, arguments)
+        if command in ("stop", "cont"):
             return {}
         if command in self.played:
             return self.played[command]
@@ -224,6 +219,20 @@ class Machine:
         if command == "human-monitor-command":
             return self.human(arguments["command-line"], arguments.get("cpu-index", 0))
         return answers[command]
+
+    def play(self, command: str, arguments: dict[str, Any]) -> Any:
+        """What a test tells it to be."""
+        if command == "play-log":
+            log, self.log = self.log[:-1], []
+            return log
+        if command == "play-state":
+            self.status = arguments["status"]
+        if command == "play-answer":
+            self.played[arguments["to"]] = json.loads(arguments["answer"])
+        if command == "play-split":
+            dimm = next(item[3] for item in self.ranges if item[3].name == "dimm0")
+            libc.madvise(ctypes.c_void_p(dimm.address), ctypes.c_size_t(32 * KIB), 16)  # MADV_DONTDUMP
+        return {}
 
     def properties(self) -> dict[str, dict[str, Any]]:
         """What ``qom-get`` tells, by path and name."""
