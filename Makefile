@@ -25,6 +25,7 @@ NBDKIT_SOURCE := libmicrovmi_py/tools/nbd/plugin.c
 NBDKIT_PLUGIN := $(if $(shell $(CC) $(CPPFLAGS) -DNBDKIT_API_VERSION=2 -include nbdkit-plugin.h -E -x c /dev/null > /dev/null 2>&1 && echo yes),$(PRIVATE)/nbdkit-microvmi-plugin.so)
 NATIVE := libmicrovmi_py/_native
 
+WATCHER_SOURCES := $(wildcard $(NATIVE)/watcher*.c)
 C_SOURCES := $(wildcard $(NATIVE)/*.c $(NATIVE)/*.h) $(NATIVE)/exports.map include/libmicrovmi.h
 GENERATOR := build_embed.py $(addprefix libmicrovmi_py/,header.py version.py _native/pythonflags.py _native/pythonnames.py _native/units.py)
 PY_SOURCES := $(sort $(shell find libmicrovmi_py -name '*.py' -o -name 'page.*'))
@@ -60,7 +61,7 @@ test: lib ## build and run all tests but those of test-xen; JOBS=2 is how many a
 	@$(if $(filter-out 1,$(JOBS)),"$(PY)" tests/parallel/run.py $(JOBS),"$(PY)" -m pytest)
 
 test-long: lib ## the tests that repeat something as often as there is time, as often as they should: a thousand snapshots, 50 guests
-	@MICROVMI_LONG=1 "$(PY)" -m pytest -v tests/live/test_background.py tests/live/test_snapshots.py tests/live/test_watcher.py -k "every_snapshot or torn or plain or any_moment"
+	@MICROVMI_LONG=1 "$(PY)" -m pytest -v tests/live/test_background.py tests/live/test_snapshots.py tests/live/test_watcher.py tests/live/test_events_killed.py tests/live/test_events_kvm.py -k "every_snapshot or torn or plain or any_moment or whenever"
 	@MICROVMI_LONG=1 "$(PY)" -m pytest -v tests/live/test_linux.py -k "not common"
 	@MICROVMI_LONG=1 "$(PY)" -m pytest -v tests/live/test_scan.py -k killed
 
@@ -92,7 +93,7 @@ sanitize-memory: lib ## run the tests of memory and page tables under AddressSan
 	@LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
 	    ASAN_OPTIONS=detect_leaks=0:handle_sigbus=0 MICROVMI_CHECKER=address \
 	    MICROVMI_LIBRARY=$(abspath $(ASAN))/lib/libmicrovmi.so PYTHONPATH=$(abspath $(ASAN))/lib/libmicrovmi \
-	    "$(dir $(PY))pytest" -p no:cacheprovider tests/memory tests/fuzz/test_page_tables.py tests/fuzz/test_migration_streams.py tests/drivers/qemu/test_migration.py \
+	    "$(dir $(PY))pytest" -p no:cacheprovider tests/memory tests/fuzz/test_page_tables.py tests/fuzz/test_migration_streams.py tests/fuzz/test_stub_packets.py tests/drivers/qemu/test_migration.py tests/transport/test_packets.py \
 	    $(addprefix tests/capi/test_,batch.py holes.py kept_streams.py map.py memory.py virtual.py virtual_map.py virtual_ways.py \
 	        address_spaces.py capi_states.py diff.py)
 
@@ -167,7 +168,7 @@ $(BUILD)/extras/.ready: .ci/extras $(READY)
 
 # What a build is made from: our flags and the sums of its sources. It changes when they do, whatever their dates are.
 $(BUILD)/native.inputs: INPUTS := $(C_SOURCES) $(GENERATOR)
-$(BUILD)/watcher.inputs: INPUTS := $(NATIVE)/watcher.c
+$(BUILD)/watcher.inputs: INPUTS := $(WATCHER_SOURCES) $(NATIVE)/watcher.h
 $(BUILD)/python.inputs: INPUTS := $(PY_SOURCES)
 $(BUILD)/%.inputs: export FLAGS = $(LIB_CFLAGS) $(LIB_LDFLAGS)
 $(BUILD)/%.inputs: FORCE
@@ -197,9 +198,9 @@ $(MODULE): $(BUILD)/embed.c
 	flags=$$("$(PY)" $(NATIVE)/pythonflags.py) && \
 	    $(CC) $(CPPFLAGS) $(CFLAGS) $(LIB_CFLAGS) -o $@ $(BUILD)/direct_module.c $(LDFLAGS) -shared $(HARD_LINK) $$flags
 
-# The program that watches over snapshots in the background: one beside the package's modules, wherever those are.
+# The program that undoes what we cannot any more: one beside the package's modules, wherever those are.
 $(BUILD)/microvmi-watcher: $(BUILD)/watcher.inputs
-	$(CC) $(CPPFLAGS) $(CFLAGS) $(LIB_CFLAGS) -o $@ $(NATIVE)/watcher.c $(LDFLAGS) -pie $(HARD_LINK)
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(LIB_CFLAGS) -o $@ $(WATCHER_SOURCES) $(LDFLAGS) -pie $(HARD_LINK)
 	@touch $@
 
 $(WATCHER): $(BUILD)/microvmi-watcher

@@ -60,6 +60,7 @@ SHARED = (
     "migration.h",
     "content.h",
     "watching.h",
+    "stub.h",
 )
 """What the library and the Python module have in common."""
 

@@ -408,8 +408,13 @@ static void intercepts(void *vm)
     intercept.address = 1;
     INVALID_ARGUMENT(microvmi_toggle_intercept(vm, 0, &intercept, true));
     intercept.address = 0;
-    intercept.struct_size--;
+    intercept.reserved = 1;
     INVALID_ARGUMENT(microvmi_toggle_intercept(vm, 0, &intercept, true));
+    intercept.reserved = 0;
+    intercept.struct_size = offsetof(struct microvmi_intercept, size) - 1; /* smaller than any that there was */
+    INVALID_ARGUMENT(microvmi_toggle_intercept(vm, 0, &intercept, true));
+    intercept.struct_size++; /* of a caller from the past */
+    CHECK_WORKS(microvmi_toggle_intercept(vm, 0, &intercept, false));
     intercept.struct_size = 4096; /* of a caller from the future */
     CHECK_WORKS(microvmi_toggle_intercept(vm, 0, &intercept, false));
 }

@@ -23,7 +23,7 @@ from typing import TextIO
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = ROOT / "build" / "lib"
-PROGRAMS = ("mem-dump", "regs-dump", "pause", "events", "translate")
+PROGRAMS = ("mem-dump", "regs-dump", "pause", "events", "translate", "trace", "who-writes")
 FRAME = 4096
 MIB = 1 << 20
 SHOWN = 6
@@ -36,6 +36,13 @@ VIDEO = (0xA0000, 0xC0000)
 TABLE = 0x8000
 PAGES = {0: 0x83, 1: 0x800087, 512: 0x83}
 """Entries of the guest's page table, by their numbers: a page of 4 MiB each, of which one is the user's as well."""
+
+
+COUNTER = 0x9000
+"""Where the guest counts, in a loop."""
+
+COUNTING = b"\x66\xff\x06" + COUNTER.to_bytes(2, "little")
+"""The instruction that does: inc dword [COUNTER]."""
 
 
 class DemoError(Exception):
@@ -170,14 +177,14 @@ class Monitor:
 
 
 def boot_sector() -> bytes:
-    """A system of 512 bytes: it switches paging on, with one table of three pages, and halts. 16-bit code."""
+    """A system of 512 bytes: it switches paging on, with one table of three pages, and counts. 16-bit code."""
     code = b"\xfa\x31\xc0\x8e\xc0\x8e\xd8\xbf" + TABLE.to_bytes(2, "little")  # es = ds = 0; di = TABLE
     code += b"\xb9\x00\x04\x66\x31\xc0\xf3\x66\xab"  # 1024 entries of zeros
     for number, entry in PAGES.items():
         code += b"\x66\xc7\x06" + (TABLE + 4 * number).to_bytes(2, "little") + entry.to_bytes(4, "little")
     for value, register in ((TABLE, 0xD8), (0x10, 0xE0), (0x80000001, 0xC0)):  # cr3, cr4, cr0
         code += b"\x66\xb8" + value.to_bytes(4, "little") + bytes([0x0F, 0x22, register])
-    return (code + b"\xf4\xeb\xfd").ljust(510, b"\0") + b"\x55\xaa"
+    return (code + COUNTING + b"\xeb\xf9").ljust(510, b"\0") + b"\x55\xaa"
 
 
 @contextmanager
@@ -227,6 +234,8 @@ def demo_qemu(work: Path) -> None:
         demo_virtual(work, name, monitor)
         demo_command(work, name)
         check(not monitor.running(), "the machine was stopped before, and still is")
+        monitor.execute("cont")
+        demo_events(work, name, monitor)
 
 
 def demo_pause(work: Path, name: str, monitor: Monitor) -> None:
@@ -282,6 +291,21 @@ def demo_virtual(work: Path, name: str, monitor: Monitor) -> None:
     mine = {int(virtual, 16): int(place, 16) for virtual, place, *_ in map(str.split, printed[:-1])}
     check(mine == inside and len(mine) == len(PAGES), "each is where QEMU's own list has its page")
     check("not present: level 2, entry 0x0 " in printed[-1], "where no page is, the entry that says so is told")
+
+
+def demo_events(work: Path, name: str, monitor: Monitor) -> None:
+    """What the guest does, told while it does it: it stands at each event, and runs on behind the last."""
+    place = 0x7C00 + boot_sector().index(COUNTING)
+    traced = run(work, "trace", "-n", "3", name, hex(place)).splitlines()
+    check(all(f"  {place:#x}  rdi=" in line for line in traced) and len(traced) == 3, "a breakpoint in its loop")
+    *written, _ = run(work, "who-writes", "-n", "3", name, hex(COUNTER), "4").splitlines()
+    check(all(f"before {place + len(COUNTING):#x}  now " in line for line in written), "who writes its counter")
+    numbers = [int(line.split()[-1], 0) for line in written]
+    check(numbers == list(range(numbers[0], numbers[0] + 3)), "each write was told, none twice")
+    told = run(work, "microvmi", "events", name, "--no-symbols", "--step", "--vcpu", "0", "--count", "4").splitlines()
+    places = {line.split()[4] for line in told if "single_step" in line}
+    check(len(places) == 2, "step by step it goes between the loop's two instructions")
+    check(monitor.running(), "QEMU says: running")
 
 
 COMMAND = """\

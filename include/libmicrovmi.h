@@ -49,10 +49,13 @@
  *   when the context is destroyed or the process exits normally (return from main or exit(); not _exit or a signal),
  *   if it still stands by that pause: one that was migrated away, is being saved or stands for another reason by then
  *   is left alone. A program that may be ended by a signal blocks it in all threads, takes it with sigwait() or a
- *   signalfd, and calls microvmi_release_all(). After SIGKILL nobody lets the machine run but its user.
- *   A snapshot that QEMU takes while the machine runs is watched over by a program of ours, microvmi-watcher, which takes
- *   back what was set in QEMU if this process is killed. It is no child that wait() sees, and sends no SIGCHLD, unless
- *   the process is one that orphans are given to (process 1, PR_SET_CHILD_SUBREAPER). No other process is started.
+ *   signalfd, and calls microvmi_release_all(). After SIGKILL nobody lets the machine run but its user, unless it was
+ *   opened with `watch=on`.
+ *   A snapshot that QEMU takes while the machine runs, events of QEMU, and a pause with `watch=on` are watched over by a
+ *   program of ours, microvmi-watcher, which takes back what was changed in QEMU if this process is killed. It is no child
+ *   that wait() sees, and sends no SIGCHLD, unless the process is one that orphans are given to (process 1,
+ *   PR_SET_CHILD_SUBREAPER). It dies with a control group or a container that is killed as a whole: the next opening takes
+ *   back then what it did not. No other process is started.
  *   dlclose() leaves the library loaded.
  *
  * VERSIONS
@@ -913,9 +916,11 @@ struct microvmi_abilities {
     uint64_t can;         /* bits of enum microvmi_ability */
     uint32_t answers[16]; /* by enum microvmi_event_kind: which of enum microvmi_reply_action an event of that kind can
                              be answered with, 1 << action each; 0 for a kind that cannot be intercepted */
+    uint32_t flags[16];   /* by kind: which of enum microvmi_intercept_flag an intercept of it can have */
+    uint32_t stands[16];  /* by kind: enum microvmi_stands, what stands at an event that waits for an answer */
 };
 typedef struct microvmi_abilities microvmi_abilities;
-#define MICROVMI_ABILITIES_INIT {sizeof(struct microvmi_abilities), 0, 0, {0}}
+#define MICROVMI_ABILITIES_INIT {sizeof(struct microvmi_abilities), 0, 0, {0}, {0}, {0}}
 
 /*
  * Store what this context can in *abilities, with struct_size set. It asks nobody and changes nothing; what a call of
@@ -1219,8 +1224,9 @@ const char *microvmi_register_name(uint32_t architecture, uint32_t number);
 /* ================================================================================================================
  * REGISTERS, PAGE ACCESSES AND EVENTS (since 0.5.0)
  *
- * An intercept stops a vCPU when the guest does something. microvmi_listen() hands out what it did, as an event, and the
- * vCPU stands still until microvmi_reply_event(). The loop of a program that watches CR3:
+ * An intercept stops a vCPU when the guest does something. microvmi_listen() hands out what it did, as an event, and what
+ * stands (`stands` of the event: that vCPU alone, or the whole machine) does so until microvmi_reply_event(). The loop of a
+ * program that watches CR3:
  *
  *   struct microvmi_intercept cr3 = MICROVMI_INTERCEPT_INIT;
  *   struct microvmi_event event = MICROVMI_EVENT_INIT;
@@ -1234,10 +1240,20 @@ const char *microvmi_register_name(uint32_t architecture, uint32_t number);
  *
  * microvmi_destroy(), and the normal end of the process, switch off every intercept, give back page accesses and answer
  * what is open, so that the guest runs on as if nobody had listened. One thread may listen while others reply.
+ *
+ * CR3. An intercept without a flag tells changes of the address space, and that is the fast way: on QEMU the event comes
+ * when the new value is loaded (CONTINUE is its only answer), and writes that change nothing (flushes, the two tables of one
+ * process that page-table isolation goes between) are not told. MICROVMI_INTERCEPT_EVERY_WRITE tells every write before it
+ * happens; only then DENY is possible. A hypervisor that tells every write in time anyway makes no difference between the
+ * two. MICROVMI_INTERCEPT_OBSERVE stops nothing: what is told was done, and waits for no answer. docs/events.md has what
+ * each way costs and cannot see, docs/drivers/ what undoes an intercept if the program is killed (SIGKILL).
  * ============================================================================================================= */
 
 /* In place of a vCPU's number: every vCPU. */
 #define MICROVMI_ALL_VCPUS 0xffff
+
+/* Of an event: it is not told which vCPU did it. */
+#define MICROVMI_VCPU_UNKNOWN 0xffff
 
 /*
  * Write the registers of one vCPU, which has to be stopped: read them, change what is to be changed, write them.
@@ -1279,42 +1295,81 @@ bool microvmi_set_page_access(void *context, uint64_t physical_address, uint32_t
 
 /* What a guest did. New kinds may come; they are only reported to who intercepts them. */
 enum microvmi_event_kind {
-    MICROVMI_EVENT_CR = 1,          /* it writes a control register */
-    MICROVMI_EVENT_MSR = 2,         /* it writes a model-specific register */
-    MICROVMI_EVENT_BREAKPOINT = 3,  /* it executes a breakpoint */
-    MICROVMI_EVENT_PAGE_ACCESS = 4, /* it accesses a page in a way that microvmi_set_page_access() took from it */
-    MICROVMI_EVENT_SINGLE_STEP = 5  /* it executed one instruction */
+    MICROVMI_EVENT_CR = 1,            /* it writes a control register */
+    MICROVMI_EVENT_MSR = 2,           /* it writes a model-specific register */
+    MICROVMI_EVENT_BREAKPOINT = 3,    /* it executes a breakpoint */
+    MICROVMI_EVENT_PAGE_ACCESS = 4,   /* it accesses a page in a way that microvmi_set_page_access() took from it */
+    MICROVMI_EVENT_SINGLE_STEP = 5,   /* it executed one instruction */
+    MICROVMI_EVENT_VIRTUAL_ACCESS = 6 /* it accesses memory in a range of guest-virtual addresses; a read or a write is
+                                         told when it was done, an execution before */
 };
 typedef enum microvmi_event_kind microvmi_event_kind;
+
+/*
+ * How an intercept works: a combination of bits. Which a kind can have is told by microvmi_get_abilities().
+ *
+ * EVERY_WRITE is for CR 3, OBSERVE for CR, see above; who observes, observes all vCPUs. HARDWARE is for a BREAKPOINT at an
+ * address: the processor looks for it, so that no byte of the guest is changed while it is set. A processor has few of them.
+ */
+enum microvmi_intercept_flag {
+    MICROVMI_INTERCEPT_NONE = 0,
+    MICROVMI_INTERCEPT_EVERY_WRITE = 1, /* every write, before it happens */
+    MICROVMI_INTERCEPT_OBSERVE = 2,     /* nothing stops */
+    MICROVMI_INTERCEPT_HARDWARE = 4     /* nothing is written into the guest's memory */
+};
+typedef enum microvmi_intercept_flag microvmi_intercept_flag;
 
 /* What the guest is to be stopped at. Start from MICROVMI_INTERCEPT_INIT; the struct may grow. */
 struct microvmi_intercept {
     uint32_t struct_size; /* of the caller's struct, in bytes */
     uint32_t kind;        /* enum microvmi_event_kind */
     uint32_t number;      /* CR: 0, 3 or 4; MSR: its index; else 0 */
-    uint32_t reserved;    /* 0 */
+    uint32_t flags;       /* bits of enum microvmi_intercept_flag */
     uint64_t address;     /* BREAKPOINT: 0 for every breakpoint instruction of the guest, wherever it is; else the
-                             guest-virtual address of one that the hypervisor places, unseen by the guest */
+                             guest-virtual address of one that the hypervisor places, unseen by the guest.
+                             VIRTUAL_ACCESS: where the range begins, guest-virtual, in whichever address space the
+                             vCPU is */
+    uint64_t size;        /* VIRTUAL_ACCESS: of the range, in bytes; else 0 */
+    uint32_t access;      /* VIRTUAL_ACCESS: what is told of, bits of enum microvmi_page_access; else 0 */
+    uint32_t reserved;    /* 0 */
 };
 typedef struct microvmi_intercept microvmi_intercept;
-#define MICROVMI_INTERCEPT_INIT {sizeof(struct microvmi_intercept), 0, 0, 0, 0}
+#define MICROVMI_INTERCEPT_INIT {sizeof(struct microvmi_intercept), 0, 0, 0, 0, 0, 0, 0}
 
-/* Something that a guest did. Start from MICROVMI_EVENT_INIT; the struct may grow. */
+/* What stands still until an event is answered. New values may come. */
+enum microvmi_stands {
+    MICROVMI_STANDS_NOTHING = 0, /* the event waits for no answer: a reply to it is an invalid argument */
+    MICROVMI_STANDS_VCPU = 1,    /* the vCPU that did it; the others run on */
+    MICROVMI_STANDS_MACHINE = 2  /* all vCPUs, and the guest's clocks as far as the hypervisor stops them */
+};
+typedef enum microvmi_stands microvmi_stands;
+
+/*
+ * Something that a guest did. Start from MICROVMI_EVENT_INIT; the struct may grow.
+ *
+ * A vCPU goes on at the instruction that is about to do what is told, or behind the one that did. VIRTUAL_ACCESS: the
+ * addresses are those of the access where the hypervisor tells it, else `virtual_address` is where the range begins; `access`
+ * is what was done, or all that was asked for where it is not told which.
+ */
 struct microvmi_event {
-    uint32_t struct_size;        /* in: of the caller's struct, in bytes; out: how much of it was filled */
-    uint32_t kind;               /* enum microvmi_event_kind */
-    uint64_t id;                 /* names the event for its reply; never used again by this context */
-    uint32_t vcpu;               /* who did it, and is stopped */
-    uint32_t number;             /* CR, MSR: which one */
-    uint64_t old_value;          /* CR, MSR: what it held, 0 where that is not told */
-    uint64_t new_value;          /* CR, MSR: what is written */
-    uint64_t physical_address;   /* BREAKPOINT, SINGLE_STEP: of the instruction; PAGE_ACCESS: of the memory */
-    uint64_t virtual_address;    /* the same, guest-virtual; MICROVMI_ADDRESS_UNKNOWN where it is not told */
-    uint32_t access;             /* PAGE_ACCESS: what was tried, bits of enum microvmi_page_access */
-    uint32_t instruction_length; /* BREAKPOINT: in bytes, 0 where it is not told */
+    uint32_t struct_size;         /* in: of the caller's struct, in bytes; out: how much of it was filled */
+    uint32_t kind;                /* enum microvmi_event_kind */
+    uint64_t id;                  /* names the event for its reply; never used again by this context */
+    uint32_t vcpu;                /* who did it; MICROVMI_VCPU_UNKNOWN where that is not told */
+    uint32_t number;              /* CR, MSR: which one */
+    uint64_t old_value;           /* CR, MSR: what it held, 0 where that is not told */
+    uint64_t new_value;           /* CR, MSR: what is written, or was */
+    uint64_t physical_address;    /* BREAKPOINT, SINGLE_STEP: of the instruction; accesses: of the memory */
+    uint64_t virtual_address;     /* the same, guest-virtual; MICROVMI_ADDRESS_UNKNOWN where it is not told */
+    uint32_t access;              /* PAGE_ACCESS: what was tried, bits of enum microvmi_page_access */
+    uint32_t instruction_length;  /* of the instruction that did it, or is about to, in bytes; 0 where it is not told */
+    uint64_t instruction_pointer; /* where the vCPU goes on; MICROVMI_ADDRESS_UNKNOWN where that is not told */
+    uint32_t stands;              /* enum microvmi_stands: what stands until this event is answered */
+    uint32_t reserved;            /* 0 */
+    uint64_t lost; /* events of this intercept that were lost right before this one; only who observes loses any */
 };
 typedef struct microvmi_event microvmi_event;
-#define MICROVMI_EVENT_INIT {sizeof(struct microvmi_event), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+#define MICROVMI_EVENT_INIT {sizeof(struct microvmi_event), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 /* An address that the hypervisor does not tell. */
 #define MICROVMI_ADDRESS_UNKNOWN 0xffffffffffffffffu
@@ -1344,8 +1399,10 @@ typedef struct microvmi_reply microvmi_reply;
  * vcpu: a vCPU's number, or MICROVMI_ALL_VCPUS.
  * intercept: what to stop at; copied.
  *
- * Errors: invalid argument (NULL, an unknown kind, no such vCPU or register), not supported (this driver, hypervisor or
- * processor), driver unavailable (somebody else listens to the machine), VM gone, timeout.
+ * Intercepts that differ in any member are different ones; what one thing that the guest does makes of several of them is an
+ * event each. Errors: invalid argument (NULL, an unknown kind or flag, no such vCPU or register, a member that the kind does
+ * not have, a range that is empty or does not end), not supported (this driver, hypervisor or processor), driver unavailable
+ * (somebody else listens to the machine, or has its debugger's stub), VM gone, timeout.
  */
 bool microvmi_toggle_intercept(void *context, uint16_t vcpu, const struct microvmi_intercept *intercept, bool enabled);
 
@@ -1355,20 +1412,20 @@ bool microvmi_toggle_intercept(void *context, uint16_t vcpu, const struct microv
  * timeout_ms: the longest wait, in milliseconds; 0 looks only.
  * event: where to store it, with struct_size set. Untouched on failure.
  *
- * The vCPU is stopped until the event is answered; the others run on. A microvmi_destroy() of the context ends the wait.
+ * What stands until the event is answered is told by its `stands`. A microvmi_destroy() of the context ends the wait.
  * Errors: timeout (no event came), invalid argument (NULL, struct_size), invalid context (also: destroyed meanwhile),
  * not supported, VM gone.
  */
 bool microvmi_listen(void *context, uint32_t timeout_ms, struct microvmi_event *event);
 
 /*
- * Answer an event and let its vCPU go on.
+ * Answer an event and let what stands by it go on.
  *
  * event: as microvmi_listen() stored it; only its id is looked at.
  * reply: what is to become of it; NULL stands for MICROVMI_REPLY_INIT, CONTINUE.
  *
- * Errors: invalid argument (NULL, an unknown action, an event that is not open any more), not supported (an action that
- * this kind of event, or the hypervisor, does not have: the event stays open), VM gone, timeout.
+ * Errors: invalid argument (NULL, an unknown action, an event that is not open any more or waits for no answer), not
+ * supported (an action that this event, its kind or the hypervisor does not have: the event stays open), VM gone, timeout.
  */
 bool microvmi_reply_event(void *context, const struct microvmi_event *event, const struct microvmi_reply *reply);
 

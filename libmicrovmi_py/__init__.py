@@ -27,7 +27,18 @@ from libmicrovmi_py.errors import (
     TimeoutExpiredError,
     VmGoneError,
 )
-from libmicrovmi_py.events import ALL_VCPUS, Event, EventKind, Intercept, PageAccess, Reply, ReplyAction
+from libmicrovmi_py.events import (
+    ALL_VCPUS,
+    UNKNOWN_VCPU,
+    Event,
+    EventKind,
+    Intercept,
+    InterceptFlag,
+    PageAccess,
+    Reply,
+    ReplyAction,
+    Stands,
+)
 from libmicrovmi_py.machine.microvmi import Microvmi
 from libmicrovmi_py.machine.release import release_all
 from libmicrovmi_py.memory import Memory, PaddedMemory
@@ -62,6 +73,7 @@ __all__ = [
     "ALL_VCPUS",
     "PAGE_SHIFT",
     "PAGE_SIZE",
+    "UNKNOWN_VCPU",
     "Aarch64Registers",
     "AccessError",
     "AddressSpace",
@@ -73,6 +85,7 @@ __all__ = [
     "EventKind",
     "ForkedError",
     "Intercept",
+    "InterceptFlag",
     "InvalidArgumentError",
     "InvalidContextError",
     "IoError",
@@ -101,6 +114,7 @@ __all__ = [
     "SegmentReg",
     "SnapshotInfo",
     "SnapshotMethod",
+    "Stands",
     "StartupError",
     "SystemTableReg",
     "TimeoutExpiredError",

@@ -37,7 +37,8 @@ class ListedMachine:
     ``reason`` is why it cannot be opened at present, the text that opening it ends with, or what of it cannot be
     had. ``memory`` is bytes of RAM, 0 if that is not known, as are ``vcpus`` and ``process_id``. ``user_id`` is who
     runs it, ``None`` if that is not known. ``abilities`` are those of a machine that ``uri`` opens, as far as they
-    can be told before, which ``MAP`` and the kinds of events cannot; none for one that cannot be opened at present.
+    can be told before, which ``MAP``, ``PAGE_ACCESS`` and ``EVENTS`` cannot; none for one that cannot be opened at
+    present.
 
     A driver that could ask nobody tells one without a name and a process, with the reason.
     """

@@ -84,6 +84,13 @@ class Parameters(Mapping[str, str]):
             raise InvalidArgumentError(f"{key}={_short(text)}: yes or no")
         return text == "yes"
 
+    def on(self, key: str) -> bool:
+        """Whether the value of ``key``, which is on or off, is on; off if it is not given."""
+        text = self._values.get(key, "off")
+        if text not in ("on", "off"):
+            raise InvalidArgumentError(f"{key}={_short(text)}: on or off")
+        return text == "on"
+
     def seconds(self, key: str, default: float) -> float:
         """The value of ``key`` as a time limit in seconds, more than 0, ``default`` if it is not given."""
         text = self._values.get(key)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from libmicrovmi_py.declare import replace
 from libmicrovmi_py.errors import (
     DriverUnavailableError,
     InvalidArgumentError,
@@ -22,13 +23,17 @@ from libmicrovmi_py.errors import (
 )
 from libmicrovmi_py.events import (
     ALL_VCPUS,
+    UNKNOWN_ADDRESS,
+    UNKNOWN_VCPU,
     Breakpoints,
     EventAbilities,
     EventKind,
     Intercept,
+    InterceptFlag,
     PageAccess,
     Reply,
     ReplyAction,
+    Stands,
     Stop,
 )
 from libmicrovmi_py.machine.events import EventSession
@@ -37,6 +42,8 @@ from libmicrovmi_py.transport.deadline import limited
 CR3, CR4, ACCESS = Intercept(EventKind.CR, 3), Intercept(EventKind.CR, 4), Intercept(EventKind.PAGE_ACCESS)
 CONTINUE, RETRY, DENY = ReplyAction.CONTINUE, ReplyAction.RETRY, ReplyAction.DENY
 WRITE = Stop(EventKind.CR, 0, number=3, old_value=1, new_value=2)
+EVERY, OBSERVE = InterceptFlag.EVERY_WRITE, InterceptFlag.OBSERVE
+EVERY_CR3, OBSERVED_CR3 = (Intercept(EventKind.CR, 3, flags=flag) for flag in (EVERY, OBSERVE))
 
 
 class Noting:
@@ -124,6 +131,14 @@ def test_the_driver_is_told_changes_only() -> None:
         (Intercept(EventKind.MSR, 1 << 32), InvalidArgumentError, "0x100000000 is not the index of an MSR"),
         (Intercept(EventKind.MSR, -1), InvalidArgumentError, "not the index"),
         (Intercept(EventKind.CR, 3, 0x1000), InvalidArgumentError, "an intercept of CR has no address"),
+        (Intercept(EventKind.CR, 3, flags=InterceptFlag(8)), InvalidArgumentError, "flags are 0x8"),
+        (Intercept(EventKind.CR, 4, flags=EVERY), InvalidArgumentError, "EVERY_WRITE is for CR 3"),
+        (Intercept(EventKind.CR, 3, flags=EVERY | OBSERVE), InvalidArgumentError, "are two intercepts"),
+        (Intercept(EventKind.CR, 3, flags=EVERY), NotSupportedError, "noting driver has no EVERY_WRITE for CR"),
+        (Intercept(EventKind.CR, 3, flags=OBSERVE), NotSupportedError, "noting driver has no OBSERVE for CR"),
+        (Intercept(EventKind.VIRTUAL_ACCESS, 0, -1, 8, PageAccess.READ), InvalidArgumentError, "no range"),
+        (Intercept(EventKind.VIRTUAL_ACCESS, 0, 0, 0, PageAccess.READ), InvalidArgumentError, "no range"),
+        (Intercept(EventKind.VIRTUAL_ACCESS, 0, 0, 8, PageAccess.READ), NotSupportedError, "cannot stop at VIRTUAL"),
         (Intercept(EventKind.MSR, 0x174), NotSupportedError, "noting driver cannot stop at MSR: it is made for tests"),
     ],
 )
@@ -201,7 +216,7 @@ def test_a_stop_becomes_an_event_of_the_same_members() -> None:
     assert event is not None
     assert (event.id, event.kind, event.vcpu) == (1, EventKind.PAGE_ACCESS, 1)
     assert (event.physical_address, event.virtual_address, event.access) == (0x5008, 0x7008, PageAccess.WRITE)
-    assert event.instruction_length == 3
+    assert (event.instruction_length, event.instruction_pointer, event.stands) == (3, UNKNOWN_ADDRESS, Stands.VCPU)
 
 
 def test_what_nobody_wants_goes_on_and_what_comes_behind_it_is_told() -> None:
@@ -245,6 +260,63 @@ def test_a_vcpu_that_goes_on_by_itself_has_no_answer() -> None:
     assert event is not None
     with pytest.raises(InvalidArgumentError, match="event 1 is not open"):
         session.reply(event.id, Reply())
+
+
+def flagged(*coming: Stop, implied: InterceptFlag = InterceptFlag.NONE) -> Noting:
+    """A driver that has the flags of CR 3 and stops the whole machine."""
+    driver = Noting(*coming)
+    can = driver.event_abilities
+    flags, stands = {EventKind.CR: EVERY | OBSERVE}, Stands.MACHINE
+    driver.event_abilities = replace(can, flags=flags, implied=implied, stands=stands)
+    return driver
+
+
+def test_what_observes_stops_nothing_waits_for_no_answer_and_says_what_was_lost() -> None:
+    seen = Stop(EventKind.CR, UNKNOWN_VCPU, 3, new_value=7, waits=False, told_by=OBSERVED_CR3, lost=5)
+    driver = flagged(seen, WRITE)
+    session = session_of(driver, OBSERVED_CR3, CR3)
+    event, stopped = session.listen(0), session.listen(0)
+    assert event is not None
+    assert stopped is not None
+    assert (event.vcpu, event.new_value, event.stands, event.lost) == (UNKNOWN_VCPU, 7, Stands.NOTHING, 5)
+    assert (stopped.stands, stopped.lost) == (Stands.MACHINE, 0)
+    with pytest.raises(InvalidArgumentError, match="event 1 is not open"):
+        session.reply(event.id, Reply())
+    session.toggle(OBSERVED_CR3, False, ALL_VCPUS)
+    driver.coming.append(seen)
+    assert session.listen(0) is None
+    with pytest.raises(NotSupportedError, match="name all of them"):
+        session.toggle(OBSERVED_CR3, True, 0)
+
+
+def test_a_stop_that_comes_after_what_was_done_has_fewer_answers_than_its_kind() -> None:
+    driver = flagged(replace(WRITE, answers=frozenset((CONTINUE,))), replace(WRITE, told_by=EVERY_CR3))
+    session = session_of(driver, CR3, EVERY_CR3)
+    assert session.listen(0) is not None
+    assert session.listen(0) is not None
+    with pytest.raises(NotSupportedError, match="CR cannot be denied: answer CONTINUE, or intercept EVERY_WRITE"):
+        session.reply(1, Reply(DENY))
+    session.reply(1, Reply())
+    session.reply(2, Reply(DENY))
+    assert driver.orders == ["CONTINUE 0", "DENY 0"]
+
+
+def test_of_two_intercepts_that_differ_in_a_flag_one_can_be_wanted() -> None:
+    driver = flagged(WRITE, replace(WRITE, told_by=EVERY_CR3))
+    session = session_of(driver, EVERY_CR3)
+    assert session.listen(0) is not None
+    assert session.listen(0) is None
+    assert driver.orders == ["CONTINUE 0"]
+
+
+def test_a_flag_that_is_implied_makes_no_other_intercept() -> None:
+    driver = flagged(WRITE, implied=EVERY)
+    session = session_of(driver, CR3)
+    session.toggle(EVERY_CR3, True, ALL_VCPUS)
+    assert driver.orders == []
+    assert session.listen(0) is not None
+    session.toggle(EVERY_CR3, False, ALL_VCPUS)
+    assert driver.orders[0] == "arm CR 3 []"
 
 
 def test_answers_are_those_that_the_driver_s_data_has() -> None:

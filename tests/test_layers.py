@@ -165,7 +165,7 @@ def test_what_is_opened_gets_no_standard_stream_s_number(path: Path) -> None:
 
 
 DRIVERS = [path for path in SOURCES if path.is_relative_to(PACKAGE / "drivers")]
-ANY_DRIVER_S = {"base", "control", "hosted", "registry"}
+ANY_DRIVER_S = {"base", "control", "guestmemory", "hosted", "registry"}
 
 
 @pytest.mark.parametrize("path", DRIVERS, ids=module_of)

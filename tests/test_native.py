@@ -32,9 +32,10 @@ FOR_CFFI = {
     "objects.h",
     "runs.h",
     "services.h",
+    "stub.h",
     "turns.h",
-    "watching.h",
     "virtual.h",
+    "watching.h",
 }
 """Headers that cffi reads as well, which takes neither includes nor guards; others include them."""
 

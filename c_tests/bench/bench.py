@@ -58,6 +58,9 @@ def on_guests(bench: Bench) -> None:
     if bench.wants("snapshots"):
         with bench.part("snapshots"):
             bench.snapshots()
+    if bench.wants("events"):
+        with bench.part("events"):
+            bench.events()
     if bench.wants("opening"):
         with bench.part("opening"), guests.empty(512, 64 << 10) as machines:
             idle.openings(programs, results, machines)

@@ -35,6 +35,7 @@ PARTS = {
     "start": "from a program's start to the first byte",
     "control": "pause, registers, vCPUs and open of a QEMU guest",
     "vcpus": "all registers of a QEMU guest with 64 vCPUs",
+    "events": "changes of the address space and breakpoints of a QEMU guest, beside a bare loop at its stub",
     "snapshots": "how long a guest stands for a snapshot, beside a bare copy",
     "frames": "the drivers that read frames: fake, and kvm and virtualbox on the tests' simulators",
     "latency": "small reads beside large ones of another context",
@@ -45,7 +46,7 @@ PARTS = {
 """What --only takes, and what it means."""
 
 ON_ONE = ("shared", "python", "start", "control")
-WITH_GUESTS = (*ON_ONE, "private", "idle", "opening", "virtual", "vcpus", "snapshots")
+WITH_GUESTS = (*ON_ONE, "private", "idle", "opening", "virtual", "vcpus", "snapshots", "events")
 
 
 class Bench:
@@ -153,6 +154,12 @@ class Bench:
         """Of guests that count, which are started for it."""
         arguments = [self.options.package, self.programs.directory, 2 * self.options.seconds]
         self.results.add("", run_python("snapshots.py", *arguments))
+
+    def events(self) -> None:
+        """Of a guest that is started for it."""
+        loops = [self.programs.path(name) for name in ("stub_loop", "listen")]
+        arguments = [self.options.package, self.programs.directory, *loops, 4 * self.options.seconds]
+        self.results.add("", run_python("listening.py", *arguments))
 
     def _hosts(self, machine: Machine) -> None:
         seconds = self.options.seconds

@@ -49,6 +49,8 @@ SOURCES: dict[str, list[str]] = {
     "libkvmi-near.so": NEAR,
     "libkvmi-waits.so": [*NEAR, f"-DCALL_NS={CALL_NS}"],
     "start": ["start.c", LIBRARY],
+    "listen": ["listen.c", LIBRARY],
+    "stub_loop": ["stub_loop.c"],
     "mem-dump": [str(ROOT / "c_tests" / "examples" / "mem-dump.c"), LIBRARY],
 }
 

@@ -203,6 +203,16 @@ SPACES = [
     Row("Python, frames: 256 virtual pages", "Python, frames: 256 virtual pages", "read_physical_batch", 3),
 ]
 
+EVENTS = [
+    Row(f"QEMU: {text}", f"events {name}", partner, most)
+    for text, name, partner, most in (
+        ("a change of CR3, from C", "changes of CR3, from C", "a bare loop at the stub", 2),
+        ("a change of CR3, from Python", "changes of CR3, from Python", "a bare loop at the stub", 4),
+        ("a change of CR3", "changes of CR3, watched", "every write by a breakpoint", 1 / 8),
+        ("a breakpoint with registers and a step", "breakpoint", "a bare loop at the stub", 1 / 0.8),
+    )
+]
+
 KDUMP = [Row(f"kdump, zlib: {text}", f"kdump {text}", "zlib of a page") for text in ("8 B", "4 KiB", "open")]
 
 LOOKUP = [Row("8 B random among 10,000 regions", "lookup among 10,000", "among 2", 2)]
@@ -217,7 +227,7 @@ def claims(results: Results) -> Iterator[Claim]:
     yield from _thread_claims(results)
     yield from _rows(results, [*FRAMES, *PYTHON, *SPACES, *START])
     yield from _sparse_claims(results)
-    yield from _rows(results, [*LOOKUP, *DIFF, *CONTROL, *STANDS, *SNAPSHOTS, *KDUMP])
+    yield from _rows(results, [*LOOKUP, *DIFF, *CONTROL, *STANDS, *SNAPSHOTS, *EVENTS, *KDUMP])
 
 
 def _rows(results: Results, rows: list[Row]) -> Iterator[Claim]:

@@ -2,7 +2,8 @@
 /*
  * Ending by a signal. A signal that ends the program at once would leave a machine paused, and a handler may not call
  * the library. So the signals are blocked before anything else, in all threads that come, and taken when the program
- * looks for them; it then leaves the machine as it was found, like at any other end.
+ * looks for them; it then leaves the machine as it was found, like at any other end. So is what a reader of a pipe who goes
+ * does to a program that writes there (SIGPIPE).
  */
 #ifndef EXAMPLES_ENDING_H
 #define EXAMPLES_ENDING_H
@@ -17,7 +18,7 @@ static sigset_t ending_signals;
 /* Block what ends a program. What it was started to ignore, as nohup does with SIGHUP, stays ignored. */
 static inline void block_ending_signals(void)
 {
-    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGPIPE};
     struct sigaction action;
     size_t i;
 

@@ -5,21 +5,18 @@
  *   cc -o events events.c -lmicrovmi
  *   ./events -n 100 debian cr3 msr:0x174
  *
- * Intercepts what the command line names on every vCPU, prints each event as a line and lets the vCPU go on, until
- * COUNT events were seen, SECONDS are over or Ctrl-C, SIGTERM or SIGHUP asks for an end. The machine then runs on as if nobody had listened.
+ * Intercepts what the command line names on every vCPU, prints each event as a line and lets the guest go on, until
+ * COUNT events were seen, SECONDS are over, Ctrl-C, SIGTERM or SIGHUP asks for an end, or nobody reads any more. The
+ * machine then runs on as if nobody had listened.
  */
 #define _POSIX_C_SOURCE 200809L
 
 #include <getopt.h>
-#include <inttypes.h>
-#include <stdlib.h>
-#include <time.h>
 
-#include "ending.h"
+#include "listening.h"
 #include "target.h"
 
 #define PROGRAM "events"
-#define LOOK_MS 200 /* between two looks whether an end was asked for */
 
 static const char *const kinds[] = {"?", "cr", "msr", "breakpoint", "access", "step"};
 #define KINDS (sizeof(kinds) / sizeof(kinds[0]))
@@ -59,24 +56,21 @@ static bool parse(const char *word, struct microvmi_intercept *intercept)
 /* Intercept what a word names; of a page every write. */
 static bool watch(void *vm, const char *word)
 {
-    struct microvmi_intercept intercept = MICROVMI_INTERCEPT_INIT;
-    bool watched = true;
+    struct microvmi_intercept wanted = MICROVMI_INTERCEPT_INIT;
 
-    if (!parse(word, &intercept)) {
+    if (!parse(word, &wanted)) {
         fprintf(stderr, PROGRAM ": %s: not one of cr0, cr3, cr4, msr:INDEX, breakpoint[:ADDRESS], access:PAGE, step\n",
                 word);
         return false;
     }
-    if (intercept.kind == MICROVMI_EVENT_PAGE_ACCESS) {
-        watched =
-            microvmi_set_page_access(vm, intercept.address, MICROVMI_PAGE_ACCESS_READ | MICROVMI_PAGE_ACCESS_EXECUTE);
-        intercept.address = 0;
+    if (wanted.kind == MICROVMI_EVENT_PAGE_ACCESS) {
+        if (!microvmi_set_page_access(vm, wanted.address, MICROVMI_PAGE_ACCESS_READ | MICROVMI_PAGE_ACCESS_EXECUTE)) {
+            fprintf(stderr, PROGRAM ": cannot watch %s: %s\n", word, microvmi_last_error());
+            return false;
+        }
+        wanted.address = 0;
     }
-    if (!watched || !microvmi_toggle_intercept(vm, MICROVMI_ALL_VCPUS, &intercept, true)) {
-        fprintf(stderr, PROGRAM ": cannot watch %s: %s\n", word, microvmi_last_error());
-        return false;
-    }
-    return true;
+    return intercept(PROGRAM, vm, &wanted, word);
 }
 
 static void print(const struct microvmi_event *event)
@@ -101,49 +95,28 @@ static void print(const struct microvmi_event *event)
 }
 
 /* A page access goes on only once the page may be accessed: such an event is told once a page. */
-static bool answer(void *vm, const struct microvmi_event *event)
+static bool handle(void *vm, const struct microvmi_event *event, void *data)
 {
+    (void)data;
+    print(event);
     if (event->kind == MICROVMI_EVENT_PAGE_ACCESS) {
         struct microvmi_reply retry = MICROVMI_REPLY_INIT;
 
         retry.action = MICROVMI_REPLY_RETRY;
-        return microvmi_set_page_access(vm, event->physical_address, MICROVMI_PAGE_ACCESS_ALL) &&
-               microvmi_reply_event(vm, event, &retry);
-    }
-    return microvmi_reply_event(vm, event, NULL);
-}
-
-static int listen_for(void *vm, long count, double seconds)
-{
-    time_t start = time(NULL);
-    long seen = 0;
-
-    while (ending_signal() == 0 && (count < 0 || seen < count) &&
-           (seconds < 0 || difftime(time(NULL), start) < seconds)) {
-        struct microvmi_event event = MICROVMI_EVENT_INIT;
-
-        if (microvmi_listen(vm, LOOK_MS, &event)) {
-            print(&event);
-            if (!answer(vm, &event)) {
-                fprintf(stderr, PROGRAM ": cannot answer: %s\n", microvmi_last_error());
-                return 1;
-            }
-            seen++;
-        } else if (microvmi_last_error_code() != MICROVMI_ERROR_TIMEOUT) {
-            fprintf(stderr, PROGRAM ": cannot listen: %s\n", microvmi_last_error());
-            return 1;
+        if (!microvmi_set_page_access(vm, event->physical_address, MICROVMI_PAGE_ACCESS_ALL) ||
+            !microvmi_reply_event(vm, event, &retry)) {
+            fprintf(stderr, PROGRAM ": cannot answer: %s\n", microvmi_last_error());
+            return false;
         }
+        return true;
     }
-    return ending_signal() != 0 ? 128 + ending_signal() : 0;
+    return let_go(PROGRAM, vm, event);
 }
 
 static int usage(FILE *stream, int status)
 {
     fputs("usage: events [-n COUNT] [-t SECONDS] TARGET WHAT...\n"
-          "Print what a machine does, and let it.\n"
-          "  -n COUNT    end after so many events\n"
-          "  -t SECONDS  end after this time\n"
-          "WHAT is one of\n"
+          "Print what a machine does, and let it.\n" LIMIT_HELP "WHAT is one of\n"
           "  cr0 cr3 cr4            writes of a control register\n"
           "  msr:INDEX              writes of a model-specific register\n"
           "  breakpoint             breakpoint instructions, wherever they are\n"
@@ -156,22 +129,15 @@ static int usage(FILE *stream, int status)
 
 int main(int argc, char **argv)
 {
-    double seconds = -1;
+    struct limits limits = {-1, -1};
     int option, status = 0;
-    char *end = "";
-    long count = -1;
     void *vm;
 
-    while ((option = getopt(argc, argv, "n:t:h")) != -1) {
-        if (option == 'n') {
-            count = strtol(optarg, &end, 10);
-        } else if (option == 't') {
-            seconds = strtod(optarg, &end);
-        } else {
-            return option == 'h' ? usage(stdout, 0) : usage(stderr, 2);
+    while ((option = getopt(argc, argv, LIMIT_OPTIONS "h")) != -1) {
+        if (option == 'h') {
+            return usage(stdout, 0);
         }
-        if (end == optarg || *end != '\0') {
-            fprintf(stderr, PROGRAM ": %s: not a number\n", optarg);
+        if (!take_limit_option(PROGRAM, option, optarg, &limits)) {
             return usage(stderr, 2);
         }
     }
@@ -187,7 +153,7 @@ int main(int argc, char **argv)
         status = watch(vm, argv[optind]) ? 0 : 1;
     }
     if (status == 0) {
-        status = listen_for(vm, count, seconds);
+        status = listen_for(PROGRAM, vm, &limits, handle, NULL);
     }
     microvmi_destroy(vm);
     return status;

@@ -12,7 +12,17 @@ from _libmicrovmi import ffi, lib
 from libmicrovmi_py.abilities import Abilities
 from libmicrovmi_py.declare import TYPE_CHECKING, Any, NamedTuple
 from libmicrovmi_py.errors import InvalidArgumentError
-from libmicrovmi_py.events import Event, EventKind, Intercept, PageAccess, Reply, ReplyAction
+from libmicrovmi_py.events import (
+    Event,
+    EventKind,
+    Intercept,
+    InterceptFlag,
+    PageAccess,
+    Reply,
+    ReplyAction,
+    Stands,
+    check_flags,
+)
 from libmicrovmi_py.model import DriverType, MemoryRange
 from libmicrovmi_py.params import Parameters
 
@@ -118,13 +128,14 @@ def registers(source: Any) -> Registers:
 
 
 def fill_abilities(target: Any, abilities: Abilities) -> None:
-    """Store what a machine can in a ``struct microvmi_abilities``, which may be larger than ours."""
+    """Store what a machine can in a ``struct microvmi_abilities`` of zeros."""
     events = abilities.events
     target.can = int(abilities.can)
     target.breakpoints = sum(events.breakpoints)
     for kind in EventKind:
         target.answers[kind] = sum(1 << action for action in events.kinds.get(kind, ()))
-    target.struct_size = min(target.struct_size, ffi.sizeof("struct microvmi_abilities"))
+        target.flags[kind] = events.flags.get(kind, InterceptFlag.NONE)
+        target.stands[kind] = events.stands if kind in events.kinds else Stands.NOTHING
 
 
 def page_access(bits: int) -> PageAccess:
@@ -140,15 +151,16 @@ def intercept(pointer: Any) -> Intercept:
         kind = EventKind(pointer.kind)
     except ValueError:
         raise InvalidArgumentError(f"there is no kind of event {pointer.kind}") from None
-    return Intercept(kind, pointer.number, pointer.address)
+    if pointer.reserved:
+        raise InvalidArgumentError("an intercept's reserved member is not 0")
+    flags, access = check_flags(pointer.flags), page_access(pointer.access)
+    return Intercept(kind, pointer.number, pointer.address, pointer.size, access, flags)
 
 
 def fill_event(target: Any, event: Event) -> None:
-    """Store an event in a ``struct microvmi_event``, which may be larger than ours."""
-    values = {name: int(getattr(event, name)) for name in Event.__slots__}
-    for name, value in values.items():
-        setattr(target, name, value)
-    target.struct_size = min(target.struct_size, ffi.sizeof("struct microvmi_event"))
+    """Store an event in a ``struct microvmi_event``."""
+    for name in Event.__slots__:
+        setattr(target, name, int(getattr(event, name)))
 
 
 def reply(action: int, source: Any) -> Reply:

@@ -41,6 +41,14 @@ bool mvi_need_struct(const uint32_t *given, uint32_t least, const char *name, co
     return size >= least;
 }
 
+void mvi_hand_out(void *given, void *filled, uint32_t size)
+{
+    uint32_t *known = given, *told = filled;
+
+    *told = *known < size ? *known : size;
+    memcpy(given, filled, *told);
+}
+
 bool mvi_enter(void *context)
 {
     if (mvi_is_forked())
@@ -196,14 +204,19 @@ bool microvmi_get_memory_map(void *context, struct microvmi_memory_range *ranges
 /* What its first version held: nobody's is smaller. */
 #define MVI_ABILITIES_SIZE 80u
 
-_Static_assert(sizeof(struct microvmi_abilities) == MVI_ABILITIES_SIZE, "grown: see mvi_need_struct()");
+_Static_assert(offsetof(struct microvmi_abilities, flags) == MVI_ABILITIES_SIZE, "it grows at its end only");
 
 bool microvmi_get_abilities(void *context, struct microvmi_abilities *abilities)
 {
-    return mvi_enter(context) &&
-           mvi_need_struct(abilities != NULL ? &abilities->struct_size : NULL, MVI_ABILITIES_SIZE, "abilities",
-                           "MICROVMI_ABILITIES_INIT") &&
-           mvi_leave(mvi_py_abilities((uintptr_t)context, abilities));
+    struct microvmi_abilities told = MICROVMI_ABILITIES_INIT;
+
+    if (!mvi_enter(context) ||
+        !mvi_need_struct(abilities != NULL ? &abilities->struct_size : NULL, MVI_ABILITIES_SIZE, "abilities",
+                         "MICROVMI_ABILITIES_INIT") ||
+        !mvi_leave(mvi_py_abilities((uintptr_t)context, &told)))
+        return false;
+    mvi_hand_out(abilities, &told, sizeof told);
+    return true;
 }
 
 enum DriverType microvmi_get_driver_type(void *context)

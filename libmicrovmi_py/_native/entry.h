@@ -11,6 +11,8 @@ bool mvi_need(const void *pointer, const char *name);
 bool mvi_need_buffer(const void *buffer, size_t size);
 /* A struct that may grow, by the place of its struct_size, which is at least that of its first version. */
 bool mvi_need_struct(const uint32_t *given, uint32_t least, const char *name, const char *initializer);
+/* Give a caller what he knows of a struct that may grow, of which `size` bytes are filled, and its struct_size. */
+void mvi_hand_out(void *given, void *filled, uint32_t size);
 /* A context for Python. Clears the error, so that one that is set later is this call's. */
 bool mvi_enter(void *context);
 /* What a function of Python returned. */

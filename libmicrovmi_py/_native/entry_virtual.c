@@ -39,15 +39,6 @@ static const struct mvi_space *mvi_need_space(const struct microvmi_address_spac
     return space;
 }
 
-/* What a caller gets of a struct that may grow. */
-static void mvi_hand_out(void *given, void *filled, uint32_t size)
-{
-    uint32_t *known = given, *told = filled;
-
-    *told = *known < size ? *known : size;
-    memcpy(given, filled, *told);
-}
-
 static bool mvi_failed_virtual(int32_t code, uint64_t address, size_t size, uint64_t done,
                                const struct microvmi_translation *end)
 {

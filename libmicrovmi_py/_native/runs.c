@@ -103,7 +103,7 @@ static void mvi_runs_want_below(struct mvi_runs *runs, const struct mvi_open *op
     runs->held[below].count = 0;
     for (index = open->index; index < open->end && runs->wanted < most; index++)
         if (mvi_open_step(runs, open, index, &address, &rights) == MVI_STEP_TABLE &&
-            mvi_held_find(runs, below, address) == NULL &&
+            (rights & runs->having) == runs->having && mvi_held_find(runs, below, address) == NULL &&
             (index == open->index || mvi_known_find(runs, address, below, rights) == NULL))
             mvi_held_want(runs, below, address);
     runs->ahead = mvi_smaller(2 * runs->ahead, MVI_MOST_HELD);
@@ -157,6 +157,8 @@ static void mvi_runs_descend(struct mvi_runs *runs, struct mvi_open *open, uint6
         known = mvi_known_find(runs, address, runs->level - 1, rights);
     if (start > runs->last) {
         mvi_runs_stop(runs, 0);
+    } else if ((rights & runs->having) != runs->having) {
+        open->index++;
     } else if (runs->looked >= MVI_RUNS_LIMIT) {
         mvi_runs_cut(runs, start < runs->begin ? runs->begin : start);
     } else if (known != NULL) {
@@ -194,6 +196,11 @@ static inline size_t mvi_alike(const struct mvi_runs *runs, const struct mvi_ope
     return count;
 }
 
+static inline bool mvi_run_is_wanted(const struct mvi_runs *runs, uint32_t rights)
+{
+    return (rights & runs->having) == runs->having && (rights & runs->lacking) == 0;
+}
+
 /* Look at the entries of a table until something has to be done first. */
 static void mvi_runs_look(struct mvi_runs *runs, struct mvi_open *open)
 {
@@ -212,7 +219,7 @@ static void mvi_runs_look(struct mvi_runs *runs, struct mvi_open *open)
             run.start = mvi_open_address(runs, open, open->index);
             run.size = count * size;
             run.physical_address = address;
-            if (!mvi_runs_tell(runs, &run))
+            if (mvi_run_is_wanted(runs, run.rights) && !mvi_runs_tell(runs, &run))
                 return;
             break;
         default:
@@ -268,7 +275,8 @@ static void mvi_runs_identity(struct mvi_runs *runs)
         .page_size = PAGE_SIZE,
     };
 
-    (void)mvi_runs_add_part(runs, all);
+    if (mvi_run_is_wanted(runs, all.rights))
+        (void)mvi_runs_add_part(runs, all);
     runs->ended = true;
 }
 
@@ -289,8 +297,13 @@ void mvi_runs_begin(struct mvi_runs *runs, const struct mvi_space *space, uint64
     runs->walk++;
     runs->logged = 0;
     runs->half = NULL;
-    if (space->off)
-        mvi_runs_identity(runs);
+    runs->having = runs->lacking = 0;
+}
+
+void mvi_runs_only(struct mvi_runs *runs, uint32_t having, uint32_t lacking)
+{
+    runs->having = having;
+    runs->lacking = lacking;
 }
 
 /* What could not be read of a table is entries that are 0. */
@@ -309,7 +322,9 @@ size_t mvi_runs_want(struct mvi_runs *runs, struct microvmi_read_request **reque
 {
     mvi_runs_take(runs);
     while (!runs->ended && runs->wanted == 0) {
-        if (runs->half == NULL)
+        if (runs->space.off)
+            mvi_runs_identity(runs);
+        else if (runs->half == NULL)
             mvi_runs_enter(runs, &runs->space.halves[0]);
         else if (runs->level <= runs->half->levels)
             mvi_runs_look(runs, &runs->open[runs->level]);

@@ -18,6 +18,10 @@ void mvi_runs_free(struct mvi_runs *runs);
 void mvi_runs_begin(struct mvi_runs *runs, const struct mvi_space *space, uint64_t address, uint64_t last,
                     struct microvmi_virtual_range *ranges, size_t capacity);
 
+/* Before the first step of a walk: tell only what has all these rights (bits of enum microvmi_page_rights), and none of
+ * those. */
+void mvi_runs_only(struct mvi_runs *runs, uint32_t having, uint32_t lacking);
+
 /*
  * Go on as far as can be. How many reads have to be done before the next call, each with its result: what could not be
  * read of a table is taken for entries that are 0. 0 reads: the walk ended.

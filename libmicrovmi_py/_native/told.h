@@ -54,9 +54,10 @@ struct mvi_runs {
     const struct mvi_half *half; /* the walk is in; NULL: in none yet */
     unsigned level;              /* of the table that is looked at; above half->levels: none */
     bool ended;
-    uint64_t begin; /* the first address, */
-    uint64_t last;  /* the last one, */
-    uint64_t next;  /* and the one to go on at; 0: that was all */
+    uint64_t begin;           /* the first address, */
+    uint64_t last;            /* the last one, */
+    uint64_t next;            /* and the one to go on at; 0: that was all */
+    uint32_t having, lacking; /* rights of what is told */
     struct microvmi_virtual_range *ranges;
     size_t count, capacity;
     uint64_t looked; /* entries and runs, that were told again */

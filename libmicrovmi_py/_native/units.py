@@ -10,7 +10,7 @@ DIRECT = (
     *("paging", "translations", "path", "gather", "virtual", "told", "runs", "copy", "fill"),
 )
 """Direct access to memory: part of the library, of the Python module, and of a benchmark."""
-MODULE = (*DIRECT, "walks", "objects", "turns", "libvirt", "migration", "receiver", "watching", "content")
+MODULE = (*DIRECT, "walks", "objects", "turns", "libvirt", "migration", "receiver", "watching", "content", "stub")
 """The Python module."""
 LIBRARY = (
     *MODULE,
@@ -20,8 +20,8 @@ LIBRARY = (
     *("registers", "events", "listing"),
 )
 """All of the library's."""
-PROGRAMS = ("watcher",)
-"""What is a program of its own."""
+PROGRAMS = ("watcher", "watcher_monitor", "watcher_snapshot", "watcher_events", "watcher_pause", "watcher_observe")
+"""What is a program of its own: the watcher."""
 
 
 def unit(names: Sequence[str]) -> str:

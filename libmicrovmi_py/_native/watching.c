@@ -10,6 +10,7 @@
 #include "watching.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -19,13 +20,14 @@
 #include <unistd.h>
 
 #define MVI_WATCHER_STACK ((size_t)64 << 10)
+#define MVI_WATCHER_DESCRIPTORS 4
 
 /* What we and both children share: their memory is ours, and each waits for the next. */
 struct mvi_watcher_plan {
     const char *program;
     const char *const *words;
-    int descriptors[3]; /* what is to be 0, 1 and 2; -1: nothing */
-    char *stack;        /* of the second */
+    int descriptors[MVI_WATCHER_DESCRIPTORS]; /* what is to be 0, 1 and so on; -1: nothing */
+    char *stack;                              /* of the second */
     volatile int pid;
     volatile int failed; /* a number of errno */
 };
@@ -39,17 +41,21 @@ static int mvi_watcher_run(void *argument)
     struct mvi_watcher_plan *start = argument;
     const char usual[sizeof(struct sigaction)] = {0};
     char *const nothing[] = {NULL};
+    int number, held[MVI_WATCHER_DESCRIPTORS];
     sigset_t none;
-    int number;
 
     for (number = 1; number < NSIG; number++)
         (void)syscall(SYS_rt_sigaction, number, usual, NULL, NSIG / 8);
     sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
-    (void)setsid(); /* Ctrl-C is not for it */
-    for (number = 0; number < 3; number++) {
+    (void)setsid();                                              /* Ctrl-C is not for it */
+    for (number = 0; number < MVI_WATCHER_DESCRIPTORS; number++) /* none is where another is to be */
+        if ((held[number] = fcntl(start->descriptors[number], F_DUPFD_CLOEXEC, MVI_WATCHER_DESCRIPTORS)) < 0 &&
+            start->descriptors[number] >= 0)
+            _exit(start->failed = errno);
+    for (number = 0; number < MVI_WATCHER_DESCRIPTORS; number++) {
         (void)close(number);
-        if (start->descriptors[number] >= 0 && dup2(start->descriptors[number], number) < 0)
+        if (held[number] >= 0 && dup2(held[number], number) < 0)
             _exit(start->failed = errno);
     }
     (void)execve(start->program, (char *const *)start->words, nothing);
@@ -89,12 +95,12 @@ static int mvi_watcher_between(struct mvi_watcher_plan *start, char *stack)
     return failed != 0 ? failed : start->failed;
 }
 
-int32_t mvi_watcher_start(const char *program, const char *process, const char *address, int32_t word, int32_t door,
-                          int32_t *child)
+int32_t mvi_watcher_start(const char *program, const char *job, const char *process, const char *address, int32_t word,
+                          int32_t door, int32_t other, int32_t *child)
 {
-    const char *const words[] = {"microvmi-watcher", process, address, NULL};
+    const char *const words[] = {"microvmi-watcher", job, process, address, NULL};
     int own = (int)syscall(SYS_pidfd_open, getpid(), 0);
-    struct mvi_watcher_plan start = {program, words, {word, door, own}, NULL, 0, 0};
+    struct mvi_watcher_plan start = {program, words, {word, door, own, other}, NULL, 0, 0};
     char *stacks = mmap(NULL, 2 * MVI_WATCHER_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     int failed = ENOMEM;
 

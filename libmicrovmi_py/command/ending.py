@@ -9,6 +9,7 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
 
@@ -36,6 +37,31 @@ def _end(number: int, frame: FrameType | None) -> NoReturn:
     for other in SIGNALS:
         signal.signal(other, signal.SIG_IGN)
     raise Ended(number)
+
+
+@contextlib.contextmanager
+def noted_signals() -> Iterator[Callable[[], None]]:
+    """A block in which a signal interrupts nothing: the function that it gets raises :class:`Ended` if one came.
+
+    So does the end of the block, unless it ends by an exception.
+    """
+    noted: list[int] = []
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def look() -> None:
+        if noted:
+            _end(noted[0], None)
+
+    for number, handler in before.items():
+        if handler is _end:
+            signal.signal(number, lambda came, _: noted.append(came))
+    try:
+        yield look
+    finally:
+        for number, handler in before.items():
+            if handler is _end and not noted:
+                signal.signal(number, handler)
+    look()
 
 
 def end_by(number: int) -> NoReturn:

@@ -28,11 +28,13 @@ from libmicrovmi_py.errors import (
 )
 from libmicrovmi_py.events import (
     ALL_VCPUS,
+    UNKNOWN_VCPU,
     Breakpoints,
     Event,
     EventAbilities,
     EventKind,
     Intercept,
+    InterceptFlag,
     PageAccess,
     Reply,
     ReplyAction,
@@ -53,8 +55,6 @@ _PATIENCE = 5.0
 
 _REST = 0.01
 """Seconds that the machine runs before it is asked again whether all have told."""
-
-_NUMBERED = (EventKind.CR, EventKind.MSR)
 
 
 class EventSession:
@@ -100,7 +100,8 @@ class EventSession:
         count = self._driver.vcpu_count()
         if vcpu != ALL_VCPUS:
             check_vcpu(vcpu, count)
-        self._check_ability(intercept.kind, intercept.address)
+        self._check_ability(intercept, vcpu)
+        intercept = replace(intercept, flags=intercept.flags & ~self._driver.event_abilities.implied)
         vcpus = frozenset(range(count) if vcpu == ALL_VCPUS else (vcpu,))
         with self._orders:
             before = self._wanted.get(intercept, frozenset())
@@ -112,21 +113,19 @@ class EventSession:
 
     @staticmethod
     def _checked(intercept: Intercept) -> Intercept:
-        from libmicrovmi_py.arch.x86 import msrs, registers  # of whom reads memory only, nobody needs them
+        from libmicrovmi_py.machine.intercepts import checked  # of whom reads memory only, nobody needs it
 
-        kind, number = intercept.kind, intercept.number
-        if intercept.address and kind is not EventKind.BREAKPOINT:
-            raise InvalidArgumentError(f"an intercept of {kind.name} has no address")
-        if kind is EventKind.CR and number not in registers.INTERCEPTED_CONTROL:
-            raise InvalidArgumentError(f"control register {number} cannot be intercepted: 0, 3 and 4 can")
-        if kind is EventKind.MSR and not 0 <= number <= msrs.INDEX_MAX:
-            raise InvalidArgumentError(f"{number:#x} is not the index of an MSR: it has 32 bits")
-        return intercept if kind in _NUMBERED else replace(intercept, number=0)
+        return checked(intercept)
 
-    def _check_ability(self, kind: EventKind, address: int) -> None:
-        can = self._driver.event_abilities
+    def _check_ability(self, intercept: Intercept, vcpu: int) -> None:
+        can, kind, address = self._driver.event_abilities, intercept.kind, intercept.address
         if kind not in can.kinds:
             raise NotSupportedError(f"the {self._name} driver cannot stop at {kind.name}: {can.why_not}")
+        if missing := intercept.flags & ~can.flags.get(kind, InterceptFlag.NONE):
+            names = " or ".join(flag.name or "" for flag in InterceptFlag if flag & missing)
+            raise NotSupportedError(f"the {self._name} driver has no {names} for {kind.name}")
+        if intercept.flags & InterceptFlag.OBSERVE and vcpu != ALL_VCPUS:
+            raise NotSupportedError("who observes is not told which vCPU it was: name all of them")
         if kind is not EventKind.BREAKPOINT:
             return
         if address and Breakpoints.PLACED not in can.breakpoints:
@@ -243,7 +242,7 @@ class EventSession:
             number, stop = self._fresh.popleft()
         except IndexError:
             return None
-        return stop.event(number)
+        return stop.event(number, self._driver.event_abilities.stands)
 
     def _take_turn(self, seconds: float) -> bool:
         """Be the one who polls, if nobody else does within about so many seconds; who waits for it is the next one."""
@@ -279,7 +278,8 @@ class EventSession:
         return None
 
     def _is_wanted(self, stop: Stop) -> bool:
-        return stop.vcpu in self._wanted.get(stop.intercept, ())
+        wanted = self._wanted.get(stop.intercept, frozenset())
+        return stop.vcpu in wanted or (stop.vcpu == UNKNOWN_VCPU and bool(wanted))
 
     def _drain(self) -> None:
         while (stop := self._driver.poll(0)) is not None:
@@ -298,7 +298,7 @@ class EventSession:
             raise
         except MicrovmiError as err:
             _log.warning("an event of vCPU %d: %s", stop.vcpu, err)
-            if ReplyAction.RETRY not in self._driver.event_abilities.kinds[stop.kind]:
+            if ReplyAction.RETRY not in self._answers(stop):
                 raise
             self._driver.resume(stop, ReplyAction.RETRY, None)
         del self._open[number]
@@ -307,17 +307,14 @@ class EventSession:
         """Answer the event of an id.
 
         Raises ``InvalidArgumentError`` for one that is not open (any more), ``NotSupportedError`` for an answer that
-        its kind, or the hypervisor, does not have; the event then stays open.
+        it, its kind, or the hypervisor, does not have; the event then stays open.
         """
         with self._orders:
             stop = self._open.get(number)
             if stop is None:
-                raise InvalidArgumentError(f"event {number} is not open: it was answered, or never happened")
-            allowed = self._driver.event_abilities.kinds[stop.kind]
-            if reply.action not in allowed:
-                verb = {ReplyAction.DENY: "denied", ReplyAction.RETRY: "retried"}[reply.action]
-                names = " or ".join(action.name for action in sorted(allowed))
-                raise NotSupportedError(f"an event of {stop.kind.name} cannot be {verb}: answer {names}")
+                why = "it was answered, waits for no answer, or never happened"
+                raise InvalidArgumentError(f"event {number} is not open: {why}")
+            self._check_answer(stop, reply.action)
             values = None
             if reply.registers is not None:
                 with StandardStreamsHeld():
@@ -325,6 +322,20 @@ class EventSession:
                 values = of_answer(self._driver, reply.registers, stop.vcpu)
             self._driver.resume(stop, reply.action, values)
             del self._open[number]
+
+    def _answers(self, stop: Stop) -> frozenset[ReplyAction]:
+        return self._driver.event_abilities.kinds[stop.kind] if stop.answers is None else stop.answers
+
+    def _check_answer(self, stop: Stop, action: ReplyAction) -> None:
+        allowed = self._answers(stop)
+        if action in allowed:
+            return
+        verb = {ReplyAction.DENY: "denied", ReplyAction.RETRY: "retried"}[action]
+        names = " or ".join(action.name for action in sorted(allowed))
+        way_out = f"answer {names}"
+        if stop.kind is EventKind.CR and InterceptFlag.EVERY_WRITE not in stop.intercept.flags and stop.answers:
+            way_out += ", or intercept EVERY_WRITE, which is told before"
+        raise NotSupportedError(f"an event of {stop.kind.name} cannot be {verb}: {way_out}")
 
     # ------------------------------------------------------------------------------------------------------ the end
 

@@ -30,6 +30,7 @@ from libmicrovmi_py.machine.snapshots import Snapshots
 from libmicrovmi_py.memory import Memory, PaddedMemory, PhysicalMemory
 from libmicrovmi_py.memory.batch import Result
 from libmicrovmi_py.memory.checks import memory_map
+from libmicrovmi_py.memory.guest import hand_over
 from libmicrovmi_py.model import PAGE_SHIFT, DriverType, MemoryRange, check_architecture
 from libmicrovmi_py.params import Parameters
 from libmicrovmi_py.transport.fds import StandardStreamsHeld
@@ -91,6 +92,7 @@ class Microvmi(Snapshots):
 
     def _put_together(self, driver: Driver, cache: int) -> None:
         physical = PhysicalMemory(driver)
+        hand_over(physical, driver)
         self.driver = driver
         self._can = driver.abilities
         self.driver_type: DriverType = driver.type

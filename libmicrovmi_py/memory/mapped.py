@@ -7,7 +7,7 @@ import functools
 import struct
 from collections.abc import Callable, Iterator
 
-from libmicrovmi_py.declare import Any
+from libmicrovmi_py.declare import Any, NamedTuple
 from libmicrovmi_py.errors import InvalidArgumentError, NotMappedError
 from libmicrovmi_py.memory.physical import PhysicalMemory
 from libmicrovmi_py.memory.translation import Space
@@ -24,13 +24,23 @@ _ROW = struct.Struct("=QQQII")
 _rights = functools.cache(PageRights)
 
 
+class Only(NamedTuple):
+    """What is told: what has all these rights, and none of those."""
+
+    having: PageRights = PageRights(0)
+    lacking: PageRights = PageRights(0)
+
+
+_ALL = Only()
+
+
 def mapped(
-    memory: PhysicalMemory, space: Space, start: int, end: int, check: Callable[[], None]
+    memory: PhysicalMemory, space: Space, start: int, end: int, check: Callable[[], None], only: Only = _ALL
 ) -> Iterator[VirtualRange]:
-    """As ``AddressSpace.mapped``. ``check`` raises if the machine was closed, and is asked before anything is read."""
+    """As ``AddressSpace.mapped``. ``check`` is called before anything is read, and now and then: it may raise."""
     if not 0 <= start <= U64_MAX + 1 or not 0 <= end <= U64_MAX + 1:
         raise InvalidArgumentError(f"addresses from {start:#x} to {end:#x} are not within 64 bits")
-    return _joined(_walks(memory, space, start, end - 1, check)) if start < end else iter(())
+    return _joined(_walks(memory, space, start, end - 1, check, only)) if start < end else iter(())
 
 
 def _joined(walks: Iterator[list[VirtualRange]]) -> Iterator[VirtualRange]:
@@ -55,7 +65,7 @@ def _goes_on(first: VirtualRange, second: VirtualRange) -> bool:
 
 
 def _walks(
-    memory: PhysicalMemory, space: Space, start: int, last: int, check: Callable[[], None]
+    memory: PhysicalMemory, space: Space, start: int, last: int, check: Callable[[], None], only: Only
 ) -> Iterator[list[VirtualRange]]:
     """What walk after walk finds, each from where the one before ended."""
     ffi, lib = native()
@@ -67,6 +77,7 @@ def _walks(
     while True:
         check()
         lib.mvi_runs_begin(runs, space.pointer, address[0], last, rows, _AT_ONCE)
+        lib.mvi_runs_only(runs, only.having, only.lacking)
         while wanted := lib.mvi_runs_want(runs, requests):
             _read_tables(memory, runs, requests[0][0:wanted])
         count = lib.mvi_runs_end(runs, address)

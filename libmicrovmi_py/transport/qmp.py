@@ -16,6 +16,7 @@ from libmicrovmi_py.transport.deadline import Deadline
 from libmicrovmi_py.transport.shape import record, records, shown, text
 
 if TYPE_CHECKING:
+    from libmicrovmi_py.transport.processes import Process
     from libmicrovmi_py.transport.unixsock import Endpoint
 
 LARGEST_MESSAGE = 4 << 20
@@ -153,6 +154,8 @@ class QmpClient:
     """Whether one of ``MAP_EVENTS`` came."""
     place: Endpoint | None = None
     """Where it is connected to; ``None`` if something else is between."""
+    process: Process
+    """The QEMU."""
 
     def __init__(self, deadline: Deadline) -> None:
         self._deadline = deadline

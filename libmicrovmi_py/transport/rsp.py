@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import select
 import socket
+from collections.abc import Callable
 
 from libmicrovmi_py.declare import Protocol
 from libmicrovmi_py.errors import IoError, MicrovmiError, TimeoutExpiredError
@@ -31,6 +32,55 @@ _ACKNOWLEDGED = b"+"
 _ESCAPE, _ESCAPED = b"}", 0x20
 
 
+def framed(packet: str) -> bytes:
+    """A packet as it is sent; it acknowledges what came before it."""
+    data = packet.encode()
+    return b"+$%b#%02x" % (data, _checksum(data))
+
+
+class Packets:
+    """The packets in what arrives, each as soon as it is whole. Raises ``IoError`` for what is none."""
+
+    def __init__(self) -> None:
+        self._received = bytearray()
+
+    def add(self, data: bytes) -> None:
+        """What has arrived."""
+        self._received += data
+
+    def next(self) -> str | None:
+        """What stands between ``$`` and ``#``, if the checksum behind it is right; ``None``: it is not whole yet."""
+        end = self._received.find(b"#")
+        if end >= 0 and len(self._received) >= end + 3:
+            return self._taken(end)
+        if len(self._received) > LARGEST_PACKET:
+            raise IoError(f"not a debugger's stub: a packet of more than {LARGEST_PACKET} bytes")
+        return None
+
+    def _taken(self, end: int) -> str:
+        before, _, data = bytes(self._received[:end]).partition(b"$")
+        told = bytes(self._received[end + 1 : end + 3])
+        del self._received[: end + 3]
+        if before.strip(_ACKNOWLEDGED) or told != b"%02x" % _checksum(data):
+            raise IoError(f"not a debugger's stub: it sent {shown(before + b'$' + data)}")
+        plain, *escaped = data.split(_ESCAPE)
+        return (plain + b"".join(bytes([each[0] ^ _ESCAPED]) + each[1:] for each in escaped if each)).decode("latin-1")
+
+
+def read_file(ask: Callable[[str], str], name: str) -> str:
+    """A description of the target, ``target.xml`` for example, by a way to ask the stub."""
+    text = ""
+    while True:
+        answer = ask(f"qXfer:features:read:{name}:{len(text):x},{_PIECE:x}")
+        if answer[:1] not in ("l", "m") or (answer[0] == "m" and len(answer) == 1):
+            raise IoError(f"the debugger's stub has no {name}: {shown(answer)}")
+        text += answer[1:]
+        if answer[0] == "l":
+            return text
+        if len(text) > _LARGEST_FILE:
+            raise IoError(f"the debugger's stub tells a {name} without an end")
+
+
 class Watch(Protocol):
     """Who tells whether the machine still stands."""
 
@@ -53,7 +103,7 @@ class RspClient:
         self._sock = sock
         self._deadline = deadline
         self._watch = watch
-        self._received = bytearray()
+        self._packets = Packets()
         self.swallowed = False
         """Whether the machine ran, and what was sent to it stopped it."""
 
@@ -63,8 +113,7 @@ class RspClient:
 
     def ask(self, packet: str) -> str:
         """Send a packet and take the answer. A stop that is told before it, unasked, is skipped."""
-        data = packet.encode()
-        self._send(b"+$%b#%02x" % (data, _checksum(data)))
+        self._send(framed(packet))
         return self._answer()
 
     def order(self, packet: str) -> None:
@@ -74,17 +123,8 @@ class RspClient:
             raise IoError(f"the debugger's stub refused {packet}: {shown(answer)}")
 
     def read_file(self, name: str) -> str:
-        """A description of the target, ``target.xml`` for example."""
-        text = ""
-        while True:
-            answer = self.ask(f"qXfer:features:read:{name}:{len(text):x},{_PIECE:x}")
-            if answer[:1] not in ("l", "m") or (answer[0] == "m" and len(answer) == 1):
-                raise IoError(f"the debugger's stub has no {name}: {shown(answer)}")
-            text += answer[1:]
-            if answer[0] == "l":
-                return text
-            if len(text) > _LARGEST_FILE:
-                raise IoError(f"the debugger's stub tells a {name} without an end")
+        """As :func:`read_file`."""
+        return read_file(self.ask, name)
 
     def read_register(self, number: int, size: int) -> int:
         """A register of ``size`` bytes of the vCPU that was chosen by ``Hg``."""
@@ -107,23 +147,9 @@ class RspClient:
         return answer
 
     def _packet(self) -> str:
-        """The next packet: what stands between ``$`` and ``#``, if the checksum behind it is right."""
-        while True:
-            end = self._received.find(b"#")
-            if end >= 0 and len(self._received) >= end + 3:
-                return self._taken(end)
-            if len(self._received) > LARGEST_PACKET:
-                raise IoError(f"not a debugger's stub: a packet of more than {LARGEST_PACKET} bytes")
+        while (packet := self._packets.next()) is None:
             self._receive()
-
-    def _taken(self, end: int) -> str:
-        before, _, data = bytes(self._received[:end]).partition(b"$")
-        told = bytes(self._received[end + 1 : end + 3])
-        del self._received[: end + 3]
-        if before.strip(_ACKNOWLEDGED) or told != b"%02x" % _checksum(data):
-            raise IoError(f"not a debugger's stub: it sent {shown(before + b'$' + data)}")
-        plain, *escaped = data.split(_ESCAPE)
-        return (plain + b"".join(bytes([each[0] ^ _ESCAPED]) + each[1:] for each in escaped if each)).decode("latin-1")
+        return packet
 
     def _wait(self, watch: Watch) -> None:
         """Wait for something to receive, as long as the machine stands."""
@@ -162,7 +188,7 @@ class RspClient:
             raise IoError(f"the debugger's stub: the connection broke: {err.strerror or err}") from err
         if not data:
             raise IoError("the debugger's stub hung up")
-        self._received += data
+        self._packets.add(data)
 
     def _send(self, data: bytes) -> None:
         try:

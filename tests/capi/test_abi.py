@@ -19,7 +19,18 @@ from capi import abi_0_4
 
 from libmicrovmi_py import errors, model, version
 from libmicrovmi_py.arch import Aarch64Registers, X86Registers
-from libmicrovmi_py.events import ALL_VCPUS, UNKNOWN_ADDRESS, Event, EventKind, PageAccess, ReplyAction
+from libmicrovmi_py.events import (
+    ALL_VCPUS,
+    UNKNOWN_ADDRESS,
+    UNKNOWN_VCPU,
+    Event,
+    EventKind,
+    Intercept,
+    InterceptFlag,
+    PageAccess,
+    ReplyAction,
+    Stands,
+)
 from libmicrovmi_py.header import declarations
 
 AARCH64 = (
@@ -136,12 +147,23 @@ def test_frozen_prototypes_are_exact(name: str, tmp_path: Path) -> None:
 def test_new_structs_have_one_layout_in_all_views(stubs: ModuleType, ffi: Any, tmp_path: Path) -> None:
     layouts = {
         "microvmi_memory_range": (32, {"start": 0, "size": 8, "kind": 16, "reserved": 20}),
-        "microvmi_intercept": (24, {"struct_size": 0, "kind": 4, "number": 8, "reserved": 12, "address": 16}),
+        "microvmi_intercept": (
+            40,
+            {
+                **{"struct_size": 0, "kind": 4, "number": 8, "flags": 12, "address": 16},
+                **{"size": 24, "access": 32, "reserved": 36},
+            },
+        ),
+        "microvmi_abilities": (
+            208,
+            {"struct_size": 0, "breakpoints": 4, "can": 8, "answers": 16, "flags": 80, "stands": 144},
+        ),
         "microvmi_event": (
-            64,
+            88,
             {
                 **{"struct_size": 0, "kind": 4, "id": 8, "vcpu": 16, "number": 20, "old_value": 24, "new_value": 32},
                 **{"physical_address": 40, "virtual_address": 48, "access": 56, "instruction_length": 60},
+                **{"instruction_pointer": 64, "stands": 72, "reserved": 76, "lost": 80},
             },
         ),
         "microvmi_reply": (16, {"struct_size": 0, "action": 4, "registers": 8}),
@@ -185,20 +207,25 @@ def test_architectures_are_those_of_the_header(stubs: ModuleType) -> None:
     assert {item.name: int(item) for item in model.Architecture} == header
 
 
-@pytest.mark.parametrize("kind", [EventKind, PageAccess, ReplyAction])
+@pytest.mark.parametrize("kind", [EventKind, InterceptFlag, PageAccess, ReplyAction, Stands])
 def test_the_words_of_events_are_those_of_the_header(stubs: ModuleType, kind: type[enum.IntEnum]) -> None:
     name, prefix = {
         EventKind: ("microvmi_event_kind", "MICROVMI_EVENT_"),
         PageAccess: ("microvmi_page_access", "MICROVMI_PAGE_ACCESS_"),
         ReplyAction: ("microvmi_reply_action", "MICROVMI_REPLY_"),
+        Stands: ("microvmi_stands", "MICROVMI_STANDS_"),
+        InterceptFlag: ("microvmi_intercept_flag", "MICROVMI_INTERCEPT_"),
     }[kind]
     header = {item.name.removeprefix(prefix): int(item) for item in getattr(stubs, name)}
     assert {key: int(item) for key, item in kind.__members__.items()} == header
 
 
 def test_the_numbers_of_events_are_those_of_the_header(stubs: ModuleType, ffi: Any) -> None:
-    assert (stubs.MICROVMI_ALL_VCPUS, stubs.MICROVMI_ADDRESS_UNKNOWN) == (ALL_VCPUS, UNKNOWN_ADDRESS)
-    assert set(Event.__slots__) == set(stubs.microvmi_event.__annotations__) - {"struct_size"}
+    told = stubs.MICROVMI_ALL_VCPUS, stubs.MICROVMI_VCPU_UNKNOWN, stubs.MICROVMI_ADDRESS_UNKNOWN
+    assert told == (ALL_VCPUS, UNKNOWN_VCPU, UNKNOWN_ADDRESS)
+    nothing = {"struct_size", "reserved"}
+    assert set(Event.__slots__) == set(stubs.microvmi_event.__annotations__) - nothing
+    assert set(Intercept.__slots__) == set(stubs.microvmi_intercept.__annotations__) - nothing
 
 
 def test_python_registers_are_those_of_the_header(stubs: ModuleType) -> None:

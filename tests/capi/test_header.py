@@ -210,6 +210,7 @@ def test_declarations_hold_no_comment_and_no_directive_but_integers() -> None:
         "PAGE_SHIFT",
         "PAGE_SIZE",
         "MICROVMI_ALL_VCPUS",
+        "MICROVMI_VCPU_UNKNOWN",
         "MICROVMI_ADDRESS_UNKNOWN",
         *(f"MICROVMI_VERSION_{part}" for part in ("MAJOR", "MINOR", "PATCH")),
     }

@@ -14,6 +14,8 @@ import pytest
 
 INVALID_ARGUMENT, TIMEOUT = 1, 9
 CR = 1
+FIRST_INTERCEPT, FIRST_EVENT = 24, 64
+"""Bytes of these structs in their first versions."""
 ALL_VCPUS = 0xFFFF
 INIT_MACROS = {"event": b"MICROVMI_EVENT_INIT", "reply": b"MICROVMI_REPLY_INIT"}
 
@@ -60,7 +62,7 @@ def test_a_reply_whose_size_is_too_small_leaves_the_event_open(
 def test_an_event_whose_size_is_too_small_is_neither_filled_nor_answered(
     stubs: ModuleType, lib: Any, vm: int, event: Any
 ) -> None:
-    for size in (0, sizeof(stubs.microvmi_event) - 1):
+    for size in (0, FIRST_EVENT - 1):
         small = stubs.microvmi_event(struct_size=size, id=event.id)
         refused(lib, lib.microvmi_reply_event(vm, byref(small), None), INIT_MACROS["event"])
         refused(lib, lib.microvmi_listen(vm, 0, byref(small)), INIT_MACROS["event"])
@@ -70,10 +72,64 @@ def test_an_event_whose_size_is_too_small_is_neither_filled_nor_answered(
 def test_an_intercept_whose_size_is_too_small_is_not_set(stubs: ModuleType, lib: Any, opened: Open) -> None:
     vm = opened("vmi://fake/")
     told = stubs.microvmi_event(struct_size=sizeof(stubs.microvmi_event))
-    for size in (0, sizeof(stubs.microvmi_intercept) - 1):
+    for size in (0, FIRST_INTERCEPT - 1):
         small = stubs.microvmi_intercept(struct_size=size, kind=CR, number=3)
         refused(lib, lib.microvmi_toggle_intercept(vm, 0, byref(small), True), b"MICROVMI_INTERCEPT_INIT")
     assert not lib.microvmi_listen(vm, 50, byref(told))
+
+
+def test_a_caller_of_the_first_version_intercepts_and_is_told_what_he_knows(
+    stubs: ModuleType, lib: Any, opened: Open
+) -> None:
+    vm = opened("vmi://fake/")
+    known = stubs.microvmi_intercept(struct_size=FIRST_INTERCEPT, kind=CR, number=3, size=77, access=99, reserved=1)
+    assert lib.microvmi_toggle_intercept(vm, ALL_VCPUS, byref(known), True), lib.microvmi_last_error()
+    event = stubs.microvmi_event(struct_size=FIRST_EVENT, instruction_pointer=77, stands=77, lost=77)
+    assert lib.microvmi_listen(vm, 2000, byref(event)), lib.microvmi_last_error()
+    assert (event.struct_size, event.kind, event.new_value) == (FIRST_EVENT, CR, 0x1000)
+    assert (event.instruction_pointer, event.stands, event.lost) == (77, 77, 77)
+    assert lib.microvmi_reply_event(vm, byref(event), None), lib.microvmi_last_error()
+
+
+ACCESS, BREAKPOINT = 6, 3
+EVERY_WRITE, OBSERVE, HARDWARE = 1, 2, 4
+WRONG: list[tuple[dict[str, int], bytes]] = [
+    ({"kind": CR, "number": 3, "flags": 8}, b"flags are 0x8"),
+    ({"kind": CR, "number": 3, "flags": 0xFFFFFFFF}, b"flags are 0xffffffff"),
+    ({"kind": CR, "number": 0, "flags": EVERY_WRITE}, b"for CR 3"),
+    ({"kind": 2, "number": 3, "flags": OBSERVE}, b"OBSERVE is for control registers"),
+    ({"kind": CR, "number": 3, "flags": EVERY_WRITE | OBSERVE}, b"two intercepts"),
+    ({"kind": CR, "number": 3, "flags": HARDWARE}, b"HARDWARE is for a breakpoint"),
+    ({"kind": BREAKPOINT, "flags": HARDWARE}, b"HARDWARE is for a breakpoint"),
+    ({"kind": CR, "number": 3, "size": 8}, b"has no size"),
+    ({"kind": BREAKPOINT, "address": 0x1000, "access": 1}, b"has no size and no access"),
+    ({"kind": ACCESS, "address": 0x1000, "access": 2}, b"no range"),
+    ({"kind": ACCESS, "address": 2**64 - 8, "size": 9, "access": 2}, b"no range"),
+    ({"kind": ACCESS, "address": 0x1000, "size": 2**64 - 1, "access": 2}, b"no range"),
+    ({"kind": ACCESS, "address": 0x1000, "size": 8}, b"access is 0x0"),
+    ({"kind": ACCESS, "address": 0x1000, "size": 8, "access": 8}, b"access is 0x8"),
+    ({"struct_size": FIRST_INTERCEPT, "kind": ACCESS, "address": 0x1000, "size": 8, "access": 2}, b"no range"),
+]
+
+
+@pytest.mark.parametrize(("members", "words"), WRONG)
+def test_an_intercept_with_a_member_that_is_wrong_is_refused(
+    stubs: ModuleType, lib: Any, opened: Open, members: dict[str, int], words: bytes
+) -> None:
+    vm = opened("vmi://fake/")
+    wrong = stubs.microvmi_intercept(**{"struct_size": sizeof(stubs.microvmi_intercept), **members})
+    for enabled in (True, False):
+        refused(lib, lib.microvmi_toggle_intercept(vm, ALL_VCPUS, byref(wrong), enabled), words)
+
+
+def test_abilities_for_a_caller_of_the_first_version_end_where_his_do(
+    stubs: ModuleType, lib: Any, opened: Open
+) -> None:
+    vm, first = opened("vmi://fake/"), stubs.microvmi_abilities.flags.offset
+    known = stubs.microvmi_abilities(struct_size=first, flags=(77,) * 16, stands=(77,) * 16)
+    assert lib.microvmi_get_abilities(vm, byref(known)), lib.microvmi_last_error()
+    assert (known.struct_size, set(known.flags), set(known.stands)) == (first, {77}, {77})
+    assert known.answers[CR] == 7
 
 
 @pytest.mark.parametrize("tag", [2, -1, 77])

@@ -25,12 +25,12 @@ def tell() -> None:
 
 def main(stand: str, folder: str, how: str) -> None:
     """Set the stand up, open its machine, and end."""
-    from contract.stock import stands
+    from contract.stock import provoking
     from contract.test_contract_provoked import in_the_middle, nothing_left
 
     from libmicrovmi_py import Microvmi
 
-    made = contextmanager(stands()[stand])(Path(folder))
+    made = contextmanager(provoking()[stand])(Path(folder))
     target = made.__enter__()
     machine = Microvmi.open(target.uri)
     assert target.guest is not None

@@ -57,11 +57,20 @@ def stands() -> dict[str, Stand]:
     return found
 
 
-def with_events() -> list[str]:
-    """The stands that make events happen."""
-    return [
-        name for name in stands() if any(map(_provokes, vars(_load(stand_files()[name.partition("-")[0]])).values()))
-    ]
+def provoking() -> dict[str, Stand]:
+    """The stands that make events happen.
+
+    The function ``provoking`` of a stand's file, for a driver whose other machines are played by somebody who does not
+    play these; else all of a file whose guest can be made to.
+    """
+    found = {
+        name: vars(_load(path))["provoking"]
+        for name, path in stand_files().items()
+        if name in drivers() and "provoking" in vars(_load(path))
+    }
+    files = {name: stand_files()[name.partition("-")[0]] for name in stands()}
+    able = {name for name, path in files.items() if any(map(_provokes, vars(_load(path)).values()))}
+    return found | {name: stands()[name] for name in able if files[name].stem not in found}
 
 
 def _provokes(thing: object) -> bool:

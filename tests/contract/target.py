@@ -3,23 +3,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from libmicrovmi_py import Microvmi
-from libmicrovmi_py.events import EventKind, Intercept
+from libmicrovmi_py.events import EventKind, Intercept, ReplyAction
+
+
+class Way(NamedTuple):
+    """Another way to be told of a kind: an intercept, having the vCPU do that once, and how it can be answered.
+
+    What ``provoke`` returns are members of the event that are known; no answers: it waits for none.
+    """
+
+    intercept: Intercept
+    provoke: Callable[[], Mapping[str, int]]
+    answers: frozenset[ReplyAction]
 
 
 class Guest(Protocol):
     """What a stand has its machine's first vCPU do, so that events happen, and what is left of it.
 
     ``page``: the address of a page whose accesses can be taken. The machine is the one that listens; whoever plays the
-    guest from outside does not need it.
+    guest from outside does not need it. ``ways``: beside what :meth:`intercept` names, so that all flags, breakpoints
+    and accesses are there that the driver has.
     """
 
     page: int
+
+    @property
+    def ways(self) -> Sequence[Way]: ...
 
     def intercept(self, kind: EventKind) -> Intercept:
         """What stops the guest at what :meth:`provoke` has it do."""

@@ -13,7 +13,7 @@ from contract.truth import Truth
 
 from libmicrovmi_py import Microvmi
 from libmicrovmi_py.abilities import Ability
-from libmicrovmi_py.events import Breakpoints, EventKind, ReplyAction
+from libmicrovmi_py.events import Breakpoints, EventKind, InterceptFlag, ReplyAction, Stands
 
 
 def told(lib: Any, context: int, stubs: ModuleType) -> Any:
@@ -31,12 +31,19 @@ def test_c_and_python_tell_the_same(lib: Any, context: int, machine: Microvmi, s
     answers = {number: bits for number, bits in enumerate(c.answers) if bits}
     assert answers == {kind: sum(1 << action for action in allowed) for kind, allowed in python.events.kinds.items()}
     assert set(answers) <= set(EventKind)
+    flags = {EventKind(number): InterceptFlag(bits) for number, bits in enumerate(c.flags) if bits}
+    assert flags == dict(python.events.flags)
+    assert set(flags) <= set(answers)
+    stands = {number: Stands(value) for number, value in enumerate(c.stands) if value}
+    assert stands == dict.fromkeys(answers, python.events.stands)
     assert all(bits & 1 << ReplyAction.CONTINUE for bits in answers.values())
 
 
 def test_what_is_not_told_is_refused_and_nothing_else(lib: Any, context: int, stubs: ModuleType, truth: Truth) -> None:
     can = Ability(told(lib, context, stubs).can)
-    intercept = stubs.microvmi_intercept(struct_size=sizeof(stubs.microvmi_intercept), kind=EventKind.CR, number=3)
+    kind = next((kind for kind, bits in enumerate(told(lib, context, stubs).answers) if bits), EventKind.CR)
+    intercept = stubs.microvmi_intercept(struct_size=sizeof(stubs.microvmi_intercept), kind=kind, number=3, address=0)
+    intercept.address = 0x1000 if kind == EventKind.BREAKPOINT else 0
     page = c_uint32()
     calls: dict[Ability, Callable[[], bool]] = {
         Ability.READ: lambda: lib.microvmi_read_physical(context, truth.ranges[0][0], (c_uint8 * 8)(), 8, None),
@@ -81,7 +88,8 @@ def test_a_caller_that_knows_more_is_told_how_much_was_filled(lib: Any, context:
 
 
 def test_what_is_no_struct_of_abilities_is_refused(lib: Any, context: int, stubs: ModuleType) -> None:
-    abilities = stubs.microvmi_abilities(struct_size=sizeof(stubs.microvmi_abilities) - 1, can=77)
+    first = stubs.microvmi_abilities.flags.offset
+    abilities = stubs.microvmi_abilities(struct_size=first - 1, can=77)
     for given in (byref(abilities), None):
         assert not lib.microvmi_get_abilities(context, given)
         assert lib.microvmi_last_error_code() == INVALID_ARGUMENT

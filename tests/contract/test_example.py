@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from libmicrovmi_py import EventKind, Intercept, Microvmi, Reply, ReplyAction
 from libmicrovmi_py.drivers.base import Driver
-from libmicrovmi_py.events import EventAbilities, Stop
+from libmicrovmi_py.events import EventAbilities, InterceptFlag, Stands, Stop
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -69,8 +69,8 @@ def with_events() -> tuple[Driver, Hypervisor]:
     """A driver made of both examples, and what it speaks to."""
     names: dict[str, Any] = {}
     exec(example(), names)
-    words = {"EventAbilities": EventAbilities, "EventKind": EventKind, "ReplyAction": ReplyAction, "Stop": Stop}
-    words["Driver"] = names["Mine"]
+    used = (EventAbilities, EventKind, InterceptFlag, ReplyAction, Stands, Stop)
+    words = {**{word.__name__: word for word in used}, "Driver": names["Mine"]}
     exec(example("### Telling events"), words)
     made = type("Mine", (words["Mine"],), {"vcpu_count": lambda self: 1})("here")
     made._hypervisor = hypervisor = Hypervisor()

@@ -43,7 +43,8 @@ def asked(qemu: QemuWithMonitor) -> list[list[str]]:
 def test_opening_asks_all_on_one_connection_and_a_host_address_once_a_block(tmp_path: Path, kind: str) -> None:
     with qemu_with_monitor(tmp_path, "-fake", kind) as qemu, Microvmi.open(qemu.uri):
         (log,) = asked(qemu)
-    begin = [*LOOK, "query-migrate", "query-target", "query-migrate-capabilities", f"{VIEW} -o", "query-memdev"]
+    begin = [*LOOK, "query-migrate", "query-target", "query-migrate-capabilities", "query-chardev"]
+    begin += [f"{VIEW} -o", "query-memdev"]
     hosts = ["gpa2hva 0x0", "gpa2hva 0xfd000000"]
     if kind == "plain":
         assert log == [*begin, *hosts]

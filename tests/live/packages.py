@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import shutil
 import subprocess
@@ -47,6 +48,16 @@ def kernel() -> Path:
         return Path(given)
     cached = sorted(cache_directory().glob("vmlinuz-*"))
     return cached[-1] if cached else _fetch(KERNEL, *KERNEL_FILES)
+
+
+def module(kernel: Path, place: str) -> bytes:
+    """A module of that kernel, which is one of a package: ``place`` is its path below ``kernel``, without an ending."""
+    version = kernel.name.removeprefix("vmlinuz-")
+    folder = cache_directory() / f"modules-{version}"
+    folder.mkdir(exist_ok=True)
+    cached = sorted(folder.glob(f"{Path(place).name}.ko*"))
+    path = cached[0] if cached else _fetch(f"linux-image-{version}", f"kernel/{place}.ko*", folder=folder)
+    return lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
 
 
 def busybox() -> Path:

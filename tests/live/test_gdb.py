@@ -18,6 +18,9 @@ import pytest
 from needs import missing
 from tools.gdb.remote import SECONDS, Client
 
+from libmicrovmi_py import Microvmi
+from libmicrovmi_py.linux.kernel import Kernel
+
 from .guest import Boot, Config, Guest
 
 COMMAND = (sys.executable, "-m", "libmicrovmi_py.command", "gdb")
@@ -124,20 +127,43 @@ def test_the_guest_runs_on_between_and_after(guest: Guest, environment: dict[str
         guest.monitor.execute("cont")
 
 
-def test_a_breakpoint_on_a_driver_without_events_is_refused_and_written_nowhere(
-    guest: Guest, environment: dict[str, str]
-) -> None:
-    words = ["-ex", "break schedule", "-ex", "continue"]
-    done = subprocess.run(
-        [*COMMAND, guest.name, "--", "-nx", "-batch", *words],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=environment,
-        check=False,
+def test_breakpoints_steps_and_watchpoints(guest: Guest, environment: dict[str, str]) -> None:
+    """By gdb's own commands on the symbols that it is served, and nothing of it is left."""
+    out = debugged(
+        guest,
+        environment,
+        *("break ktime_get", "hbreak tick_do_update_jiffies64", "continue", "x/i $pc", "stepi", "x/i $pc", "delete"),
+        *("tbreak tick_do_update_jiffies64", "continue", "finish", "watch *(unsigned long *)&jiffies_64", "continue"),
+        *("bt 1", "delete", "nexti", "detach"),
     )
-    assert "Cannot insert breakpoint 1" in done.stderr
-    assert ":\t0xcc" not in debugged(guest, environment, "x/1xb schedule")
+    assert re.search(r"Thread \d hit Breakpoint [12], 0x\w+ in (ktime_get|tick_do_update_jiffies64) \(\)", out), out
+    first, second = re.findall(r"^=> (0x\w+) <(?:ktime_get|tick_do_update_jiffies64)[^>]*>:", out, re.MULTILINE)
+    assert 0 < int(second, 16) - int(first, 16) < 16
+    assert re.search(r"hit Temporary breakpoint 3, 0x\w+ in tick_do_update_jiffies64 \(\)", out), out
+    watched = re.search(r"hit Hardware watchpoint 4: .*\n\nOld value = (\d+)\nNew value = (\d+)\n", out)
+    assert watched, out
+    assert int(watched[2]) > int(watched[1])
+    assert re.search(r"^#0 .* in tick_do_update_jiffies64 \(\)", out, re.MULTILINE), out
+    check_nothing_is_left(guest)
+
+
+def test_registers_are_written_at_a_breakpoint(guest: Guest, environment: dict[str, str]) -> None:
+    commands = ("tbreak ktime_get", "continue", "set $r11 = 0x1234567", "stepi", "p/x $r11", "detach")
+    out = debugged(guest, environment, *commands)
+    assert "$1 = 0x1234567\n" in out, out
+    check_nothing_is_left(guest)
+
+
+def check_nothing_is_left(guest: Guest) -> None:
+    """The stub is closed, no breakpoint is in memory or anywhere else, and the guest's clock goes on."""
+    devices = guest.monitor.execute("query-chardev")
+    assert not [item for item in devices if item["label"].startswith("microvmi")]
+    assert guest.monitor.status() == "running"
+    with Microvmi.open(guest.uri) as machine:
+        kernel = Kernel.find(machine)
+        clock = kernel.symbols.address("jiffies_64")
+        before = kernel.pointer(clock)
+        wait_for(lambda: kernel.pointer(clock) > before, "a guest that goes on")
 
 
 # ------------------------------------------------------------------------------------------------ at a terminal, ends
@@ -166,6 +192,22 @@ def read_until(terminal: int, text: bytes, process: subprocess.Popen[bytes]) -> 
         assert process.poll() is None, found
         found += os.read(terminal, 4096)
     return found
+
+
+def test_ctrl_c_stops_a_machine_with_a_breakpoint(guest: Guest, environment: dict[str, str]) -> None:
+    with at_a_terminal(guest, environment) as (process, terminal):
+        read_until(terminal, b"(gdb) ", process)
+        for command in (b"break kernel_halt\n", b"continue\n"):
+            os.write(terminal, command)
+        read_until(terminal, b"Continuing.", process)
+        wait_for(lambda: guest.monitor.status() == "running", "a machine that runs")
+        os.write(terminal, b"\x03")
+        read_until(terminal, b"received signal SIGINT", process)
+        os.write(terminal, b"continue\n")
+        read_until(terminal, b"Continuing.", process)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == -signal.SIGTERM
+    check_nothing_is_left(guest)
 
 
 def test_ctrl_c_stops_the_machine_and_a_signal_lets_it_run(guest: Guest, environment: dict[str, str]) -> None:

@@ -95,6 +95,7 @@ def tiny(
     options: Sequence[str] = (),
     *,
     debugger: bool = True,
+    accelerator: str = "tcg",
     program: str = QEMU,
     name: str = "",
 ) -> Iterator[Tiny]:
@@ -104,7 +105,7 @@ def tiny(
     image.write_bytes(firmware(act))
     wrapper = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
     command = [
-        *(*wrapper, program, "-name", name, "-accel", "tcg", "-machine", "pc", "-m", "16M", "-bios", str(image)),
+        *(*wrapper, program, "-name", name, "-accel", accelerator, "-machine", "pc", "-m", "16M", "-bios", str(image)),
         *("-nodefaults", "-display", "none"),
         *(("-gdb", f"unix:{folder / name}.gdb,server=on,wait=off") if debugger else ()),
         *(

@@ -13,6 +13,6 @@ def watchers_of(qemu: int) -> list[int]:
     for folder in Path("/proc").iterdir():
         with suppress(OSError):
             words = (folder / "cmdline").read_bytes().split(b"\0") if folder.name.isdigit() else []
-            if words[:2] == [b"microvmi-watcher", b"%d" % qemu]:
+            if len(words) > 2 and words[0] == b"microvmi-watcher" and words[2] == b"%d" % qemu:
                 found.append(int(folder.name))
     return found

@@ -116,9 +116,9 @@ MUTANTS = (
         (f"{END}::test_a_vcpu_that_waits_for_room_in_the_ring_gets_it_at_the_end",),
     ),
     Mutant(
-        f"{XEN}/stops.py",
-        "        if stop is None or not stop.waits:",
-        "        if stop is None:",
+        f"{XEN}/pending.py",
+        "        if stop is None or not stop.waits:\n            session",
+        "        if stop is None:\n            session",
         "a ring that fills up with what nobody waits for",
         (f"{END}::test_who_does_not_wait_leaves_its_place_in_the_ring",),
     ),

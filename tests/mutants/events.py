@@ -4,12 +4,15 @@
 from mutants.mutant import Mutant
 
 SESSION = "libmicrovmi_py/machine/events.py"
+INTERCEPTS = "libmicrovmi_py/machine/intercepts.py"
 BOOKS = "libmicrovmi_py/machine/books.py"
+WORDS = "libmicrovmi_py/events.py"
+FAKE = "libmicrovmi_py/drivers/fake/guest.py"
 TESTS = "tests/test_event_session.py"
 
 MUTANTS = (
     Mutant(
-        SESSION,
+        INTERCEPTS,
         "number not in registers.INTERCEPTED_CONTROL:",
         "number > 4:",
         "an intercept of CR2 reaches the hypervisor",
@@ -59,8 +62,8 @@ MUTANTS = (
     ),
     Mutant(
         SESSION,
-        "            if reply.action not in allowed:",
-        "            if False:",
+        "        if action in allowed:\n            return",
+        "        if allowed:\n            return",
         "an answer that the hypervisor does not have reaches the driver",
         (f"{TESTS}::test_answers_are_those_that_the_driver_s_data_has",),
     ),
@@ -113,5 +116,124 @@ MUTANTS = (
         "                pass\n",
         "a wait for events outlasts a close",
         ("tests/test_fake_events.py::test_a_wait_ends_when_it_is_not_wanted_any_more",),
+    ),
+    Mutant(
+        INTERCEPTS,
+        "if flags & _BOTH == _BOTH:",
+        "if False:",
+        "who observes may ask for every write as well",
+        (f"{TESTS}::test_what_needs_no_hypervisor_is_refused_without_it",),
+    ),
+    Mutant(
+        INTERCEPTS,
+        "kind is EventKind.CR and intercept.number == _CR3",
+        "kind is EventKind.CR",
+        "EVERY_WRITE is for registers that are told one by one anyway",
+        (f"{TESTS}::test_what_needs_no_hypervisor_is_refused_without_it",),
+    ),
+    Mutant(
+        INTERCEPTS,
+        "if flags & InterceptFlag.OBSERVE and kind is not EventKind.CR:",
+        "if False:",
+        "MSRs may be observed",
+        ("tests/capi/test_structs.py::test_an_intercept_with_a_member_that_is_wrong_is_refused",),
+    ),
+    Mutant(
+        INTERCEPTS,
+        "not (kind is EventKind.BREAKPOINT and intercept.address)",
+        "kind is not EventKind.BREAKPOINT",
+        "all breakpoint instructions of a guest may be asked of the processor",
+        ("tests/capi/test_structs.py::test_an_intercept_with_a_member_that_is_wrong_is_refused",),
+    ),
+    Mutant(
+        INTERCEPTS,
+        "1 <= size <= U64_MAX + 1 - start",
+        "1 <= size <= U64_MAX",
+        "a range goes on past the end of the address space",
+        ("tests/capi/test_structs.py::test_an_intercept_with_a_member_that_is_wrong_is_refused",),
+    ),
+    Mutant(
+        INTERCEPTS,
+        "1 <= size <= U64_MAX + 1 - start",
+        "0 <= size <= U64_MAX + 1 - start",
+        "a range is empty",
+        ("tests/capi/test_structs.py::test_an_intercept_with_a_member_that_is_wrong_is_refused",),
+    ),
+    Mutant(
+        INTERCEPTS,
+        "not PageAccess.NONE < access <= PageAccess.ALL",
+        "not access <= PageAccess.ALL",
+        "a range is told of for no access",
+        ("tests/capi/test_structs.py::test_an_intercept_with_a_member_that_is_wrong_is_refused",),
+    ),
+    Mutant(
+        INTERCEPTS,
+        "elif intercept.size or intercept.access:",
+        "elif intercept.size and intercept.access:",
+        "a breakpoint may have a size",
+        ("tests/capi/test_structs.py::test_an_intercept_with_a_member_that_is_wrong_is_refused",),
+    ),
+    Mutant(
+        SESSION,
+        "        if missing := intercept.flags & ~can.flags.get(kind, InterceptFlag.NONE):",
+        "        if missing := InterceptFlag.NONE:",
+        "a flag that the driver does not have reaches it",
+        (f"{TESTS}::test_what_needs_no_hypervisor_is_refused_without_it",),
+    ),
+    Mutant(
+        SESSION,
+        "intercept.flags & InterceptFlag.OBSERVE and vcpu != ALL_VCPUS",
+        "False",
+        "one vCPU may be observed, of whom nobody can tell",
+        (f"{TESTS}::test_what_observes_stops_nothing_waits_for_no_answer_and_says_what_was_lost",),
+    ),
+    Mutant(
+        SESSION,
+        "flags=intercept.flags & ~self._driver.event_abilities.implied",
+        "flags=intercept.flags",
+        "two words for one intercept are two intercepts",
+        (f"{TESTS}::test_a_flag_that_is_implied_makes_no_other_intercept",),
+    ),
+    Mutant(
+        SESSION,
+        "return stop.vcpu in wanted or (stop.vcpu == UNKNOWN_VCPU and bool(wanted))",
+        "return stop.vcpu in wanted",
+        "what is observed is told nobody",
+        (f"{TESTS}::test_what_observes_stops_nothing_waits_for_no_answer_and_says_what_was_lost",),
+    ),
+    Mutant(
+        SESSION,
+        "self._driver.event_abilities.kinds[stop.kind] if stop.answers is None else stop.answers",
+        "self._driver.event_abilities.kinds[stop.kind]",
+        "a write that was done is denied",
+        (f"{TESTS}::test_a_stop_that_comes_after_what_was_done_has_fewer_answers_than_its_kind",),
+    ),
+    Mutant(
+        WORDS,
+        "stands = stands if self.waits else Stands.NOTHING",
+        "pass",
+        "an event that waits for no answer says that something stands",
+        (f"{TESTS}::test_what_observes_stops_nothing_waits_for_no_answer_and_says_what_was_lost",),
+    ),
+    Mutant(
+        WORDS,
+        "return self.told_by or Intercept(self.kind",
+        "return Intercept(self.kind",
+        "the intercept that a driver names is not looked at",
+        (f"{TESTS}::test_of_two_intercepts_that_differ_in_a_flag_one_can_be_wanted",),
+    ),
+    Mutant(
+        WORDS,
+        "if not 0 <= bits <= ALL_FLAGS:",
+        "if bits < 0:",
+        "flags that nobody knows are taken",
+        (f"{TESTS}::test_what_needs_no_hypervisor_is_refused_without_it",),
+    ),
+    Mutant(
+        FAKE,
+        "        if seer in self._armed:",
+        "        if False:",
+        "the made-up guest tells nobody who observes",
+        ("tests/contract/test_contract_provoked.py::test_every_other_way_tells_and_is_answered_as_it_can",),
     ),
 )

@@ -239,7 +239,7 @@ MUTANTS = (
     ),
     Mutant(
         "c_tests/examples/ending.h",
-        "static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};",
+        "static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGPIPE};",
         "static const int numbers[] = {SIGINT, SIGHUP};",
         "a program ended by SIGTERM leaves its machine paused",
         (f"{EXAMPLES}::TestPause::test_ended_by_a_signal_resumes",),

@@ -17,6 +17,9 @@ from libmicrovmi_py.paging import PageTables, Paging, PagingControl
 _LEADS_TO = 0x000F_FFFF_FFFF_F001
 """Of an entry of 8 bytes: whether it is present, and where it leads."""
 
+_LARGE, _NOTED = 0x80, 0x60
+"""Bits of an entry: it is of a large page; the processor saw the page accessed, and written."""
+
 _NARROW = 1 << 32
 _WIDE = ("rip", "rsp", "cr3", "gdt_base", "idt_base")
 """What is beyond that in long mode only."""
@@ -73,6 +76,22 @@ def twin_tables(tables: PageTables, read: Callable[[int, int], bytes]) -> PageTa
             f"the page table beside {tables.base:#x} is not its twin: no KPTI, or not as Linux has it"
         )
     return tables._replace(base=tables.base ^ PAGE_SIZE)
+
+
+def tables_below(table: bytes) -> list[int]:
+    """The tables that the entries of one of the second level lead to, of 64-bit entries."""
+    entries = struct.unpack(f"<{len(table) // 8}Q", table)
+    return [entry & _LEADS_TO & ~1 for entry in entries if entry & (1 | _LARGE) == 1]
+
+
+def changed_code(before: bytes, after: bytes) -> bool:
+    """Whether entries of a table differ that may be of code, or lead to some: before, or after."""
+    pairs = zip(struct.iter_unpack("<Q", before), struct.iter_unpack("<Q", after), strict=True)
+    return any(_may_be_code(old) or _may_be_code(new) for (old,), (new,) in pairs if (old ^ new) & ~_NOTED)
+
+
+def _may_be_code(entry: int) -> bool:
+    return entry & 1 == 1 and not entry >> 63
 
 
 def _entries(read: Callable[[int, int], bytes], address: int, count: int) -> list[int]:

@@ -89,16 +89,13 @@ class X86Registers:
     @classmethod
     def of_values(cls, values: Mapping[str, int]) -> X86Registers:
         """Those of a state by the names of ``STATE``; what is not in it is 0."""
-        get = values.get
-        registers = cls()
-        for name in (*GENERAL, *SYSTEM):
-            setattr(registers, name, get(_RENAMED.get(name, name), 0))
-        for name in SEGMENTS:
-            segment = SegmentReg(get(f"{name}_base", 0), get(f"{name}_limit", 0), get(f"{name}_selector", 0))
-            setattr(registers, name, segment)
-        for name in TABLES:
-            setattr(registers, name, SystemTableReg(get(f"{name}_base", 0), get(f"{name}_limit", 0)))
-        return registers
+        get = dict(values).get
+        numbers = [get(_RENAMED.get(name, name), 0) for name in (*GENERAL, *SYSTEM)]
+        parts: list[SegmentReg | SystemTableReg] = [
+            SegmentReg(get(f"{name}_base", 0), get(f"{name}_limit", 0), get(f"{name}_selector", 0)) for name in SEGMENTS
+        ]
+        parts += [SystemTableReg(get(f"{name}_base", 0), get(f"{name}_limit", 0)) for name in TABLES]
+        return cls(*numbers, *parts)  # type: ignore[arg-type]
 
     def pairs(self) -> Iterator[tuple[str, int]]:
         """Every member by the name that it has in ``STATE``, with its value; two of them are EFER."""

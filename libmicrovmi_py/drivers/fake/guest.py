@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -16,10 +17,12 @@ from libmicrovmi_py.arch.x86.registers import CR0_TS, CR4_TSD, INTERCEPTED_CONTR
 from libmicrovmi_py.declare import dataclass, replace
 from libmicrovmi_py.events import (
     UNKNOWN_ADDRESS,
+    UNKNOWN_VCPU,
     Breakpoints,
     EventAbilities,
     EventKind,
     Intercept,
+    InterceptFlag,
     PageAccess,
     ReplyAction,
     Stop,
@@ -30,6 +33,8 @@ CODE = 0x7C00
 """Where the program of the vCPUs is, guest-virtual and guest-physical; each instruction has 16 bytes of its own."""
 
 _NOT_DENIED = frozenset((ReplyAction.CONTINUE, ReplyAction.RETRY))
+_DONE = frozenset((ReplyAction.CONTINUE,))
+
 
 ABILITIES = EventAbilities(
     {
@@ -38,8 +43,14 @@ ABILITIES = EventAbilities(
         EventKind.BREAKPOINT: _NOT_DENIED,
         EventKind.PAGE_ACCESS: _NOT_DENIED,
         EventKind.SINGLE_STEP: _NOT_DENIED,
+        EventKind.VIRTUAL_ACCESS: _NOT_DENIED,
     },
     frozenset(Breakpoints),
+    flags={
+        EventKind.CR: InterceptFlag.EVERY_WRITE | InterceptFlag.OBSERVE,
+        EventKind.BREAKPOINT: InterceptFlag.HARDWARE,
+    },
+    implied=InterceptFlag.EVERY_WRITE | InterceptFlag.HARDWARE,
 )
 
 MSRS = {msrs.INDEXES[name]: name for name in ("sysenter_cs", "sysenter_esp", "sysenter_eip")}
@@ -71,8 +82,9 @@ class FakeVcpus:
     """The vCPUs, each of which executes the same endless program, an instruction at a time, while it is listened to.
 
     It writes CR0 (TS on and off), CR3 (0x1000 and 0x2000 in turn), CR4 (TSD on and off) and the SYSENTER MSRs (a
-    counter), executes a breakpoint instruction, comes by every breakpoint that was placed, and accesses every page of
-    which an access was taken in just that way. It leaves memory as it is.
+    counter), executes a breakpoint instruction, comes by every breakpoint that was placed, accesses every page of
+    which an access was taken in just that way, and the first byte of every range whose accesses are told of. It leaves
+    memory as it is.
     """
 
     def __init__(self, states: Sequence[Mapping[str, int]], exists: Callable[[int], bool]) -> None:
@@ -81,6 +93,7 @@ class FakeVcpus:
         self._lock = threading.Lock()
         self._armed: dict[Intercept, frozenset[int]] = {}
         self._accesses: dict[int, PageAccess] = {}
+        self._seen: deque[Stop] = deque()  # by who observes, and not told yet
         self._held = False
         self.running = True
 
@@ -110,8 +123,14 @@ class FakeVcpus:
     def _program(self, vcpu: int) -> Iterator[Stop]:
         for turn in itertools.count():
             for step, stop in enumerate(self._turn(vcpu, turn)):
-                told = stop.virtual_address != UNKNOWN_ADDRESS
-                yield stop if told else replace(stop, virtual_address=CODE + 16 * step)
+                at, where = CODE + 16 * step, stop.virtual_address
+                if where == UNKNOWN_ADDRESS:
+                    where = at
+                elif stop.access:
+                    at = _after(stop, at)
+                else:
+                    at = where
+                yield replace(stop, virtual_address=where, instruction_pointer=at)
 
     def _turn(self, vcpu: int, turn: int) -> Iterator[Stop]:
         """What is done in one turn; :meth:`_step` fills in what depends on the registers."""
@@ -121,12 +140,22 @@ class FakeVcpus:
             yield Stop(EventKind.MSR, vcpu, number=number, new_value=turn & 0xFFFF)
         own = Stop(EventKind.BREAKPOINT, vcpu, instruction_length=len(INT3))
         yield own
-        for address in sorted({item.address for item in self._armed if item.address}):
+        for address in sorted({item.address for item in self._placed(EventKind.BREAKPOINT) if item.address}):
             yield replace(own, virtual_address=address, placed_at=address)
         for frame, allowed in sorted(self._accesses.items()):
             for access in (PageAccess.READ, PageAccess.WRITE, PageAccess.EXECUTE):
                 if access not in allowed:
                     yield Stop(EventKind.PAGE_ACCESS, vcpu, virtual_address=frame << PAGE_SHIFT, access=access)
+        for item in self._placed(EventKind.VIRTUAL_ACCESS):
+            for access in (PageAccess.READ, PageAccess.WRITE, PageAccess.EXECUTE):
+                if access in item.access:
+                    answers = _NOT_DENIED if access is PageAccess.EXECUTE else _DONE
+                    done = Stop(EventKind.VIRTUAL_ACCESS, vcpu, virtual_address=item.address, access=access)
+                    yield replace(done, told_by=item, answers=answers)
+
+    def _placed(self, kind: EventKind) -> list[Intercept]:
+        """Those that are armed, in the order of their addresses."""
+        return sorted((item for item in self._armed if item.kind is kind), key=lambda item: (item.address, item.size))
 
     # --------------------------------------------------------------------------------------------------- its stops
 
@@ -136,6 +165,7 @@ class FakeVcpus:
             self._armed[intercept] = vcpus
             if not vcpus:
                 del self._armed[intercept]
+                self._seen = deque(stop for stop in self._seen if stop.intercept != intercept)
 
     def poll(self, timeout: float) -> Stop | None:
         """As ``SupportsEvents.poll``."""
@@ -158,25 +188,27 @@ class FakeVcpus:
             self._held = False
 
     def _run(self) -> Stop | None:
-        """Let every vCPU that does not stand execute a turn, until one has to be reported."""
+        """Let every vCPU that does not stand execute a turn, until something has to be reported."""
         for vcpu in self._vcpus:
             armed = {item for item, vcpus in self._armed.items() if vcpu.number in vcpus}
             for _ in range(64 if armed and not vcpu.stands else 0):
+                if self._seen:
+                    break
                 stop = self._step(vcpu, _STEP in armed)
                 if stop.intercept in armed:
                     vcpu.stands = True
                     return self._told(stop)
                 self._do(vcpu, stop)
-        return None
+        return self._seen.popleft() if self._seen else None
 
     def _step(self, vcpu: _Vcpu, single: bool) -> Stop:
         """What happens next on a vCPU: the report of a step, or the next instruction."""
         if single and vcpu.stepped:
             vcpu.stepped = False
-            return Stop(EventKind.SINGLE_STEP, vcpu.number, virtual_address=vcpu.values["rip"])
+            at = vcpu.values["rip"]
+            return Stop(EventKind.SINGLE_STEP, vcpu.number, virtual_address=at, instruction_pointer=at)
         stop, vcpu.again = vcpu.again or next(vcpu.program), None
-        if stop.kind is not EventKind.PAGE_ACCESS:
-            vcpu.values["rip"] = stop.virtual_address
+        vcpu.values["rip"] = stop.instruction_pointer
         name = _name(stop)
         if not name:
             return stop
@@ -190,11 +222,14 @@ class FakeVcpus:
         exists = self._exists(stop.virtual_address >> PAGE_SHIFT)
         return replace(stop, physical_address=stop.virtual_address if exists else UNKNOWN_ADDRESS, token=stop)
 
-    @staticmethod
-    def _do(vcpu: _Vcpu, stop: Stop) -> None:
+    def _do(self, vcpu: _Vcpu, stop: Stop) -> None:
         if _name(stop):
             vcpu.values[_name(stop)] = stop.new_value
         vcpu.stepped = stop.kind is not EventKind.SINGLE_STEP
+        seer = replace(stop.intercept, flags=InterceptFlag.OBSERVE)
+        if seer in self._armed:
+            done = Stop(stop.kind, UNKNOWN_VCPU, stop.number, new_value=stop.new_value, told_by=seer, waits=False)
+            self._seen.append(done)
 
     def resume(self, stop: Stop, action: ReplyAction, registers: Mapping[str, int] | None) -> None:
         """As ``SupportsEvents.resume``."""
@@ -218,6 +253,13 @@ class FakeVcpus:
         """Whether what stopped the vCPU is still so."""
         page = stop.virtual_address >> PAGE_SHIFT
         return stop.kind is not EventKind.PAGE_ACCESS or stop.access not in self.access(page)
+
+
+def _after(stop: Stop, at: int) -> int:
+    """Where a vCPU stands that accessed memory by the instruction at ``at``: a range's data are told of afterwards."""
+    if stop.kind is EventKind.PAGE_ACCESS:
+        return at
+    return stop.virtual_address if stop.access is PageAccess.EXECUTE else at + 16
 
 
 def _name(stop: Stop) -> str:

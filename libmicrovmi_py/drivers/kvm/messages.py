@@ -8,7 +8,7 @@ import struct
 from libmicrovmi_py.declare import Any, NamedTuple
 from libmicrovmi_py.drivers.kvm import abi
 from libmicrovmi_py.drivers.kvm.library import Domain
-from libmicrovmi_py.events import Breakpoints, EventAbilities, EventKind, PageAccess, ReplyAction, Stop
+from libmicrovmi_py.events import Breakpoints, EventAbilities, EventKind, InterceptFlag, PageAccess, ReplyAction, Stop
 
 KINDS = {
     EventKind.CR: abi.EVENT_CR,
@@ -27,18 +27,21 @@ _WRITES = (EventKind.CR, EventKind.MSR)
 _DENIED = frozenset({ReplyAction.CONTINUE, ReplyAction.DENY})
 _REPEATED = frozenset({ReplyAction.CONTINUE, ReplyAction.RETRY})
 
-ANSWERS = {kind: _DENIED if kind in _WRITES else _REPEATED for kind in EventKind}
+ANSWERS = {kind: _DENIED if kind in _WRITES else _REPEATED for kind in KINDS}
 """The answers to each kind of event, with a libkvmi that has them all."""
+
+_NO_RANGES = "a range may be mapped elsewhere at any time, so VIRTUAL_ACCESS would miss some: intercept PAGE_ACCESS"
 
 
 def abilities(domain: Domain) -> EventAbilities:
     """What KVMi can stop vCPUs at."""
     own = frozenset({Breakpoints.OWN})
-    if domain.has("kvmi_control_singlestep"):
-        return EventAbilities(ANSWERS, own)
-    kinds = dict(ANSWERS)
-    del kinds[EventKind.SINGLE_STEP]
-    return EventAbilities(kinds, own, "this version of libkvmi has no single-step")
+    every = InterceptFlag.EVERY_WRITE
+    kinds, why_not = dict(ANSWERS), _NO_RANGES
+    if not domain.has("kvmi_control_singlestep"):
+        del kinds[EventKind.SINGLE_STEP]
+        why_not = f"this version of libkvmi has no single-step; {_NO_RANGES}"
+    return EventAbilities(kinds, own, why_not, flags={EventKind.CR: every}, implied=every)
 
 
 class Message(NamedTuple):

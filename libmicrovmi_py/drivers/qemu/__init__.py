@@ -7,18 +7,22 @@ import contextlib
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from libmicrovmi_py.arch.state import VcpuState
 from libmicrovmi_py.declare import TYPE_CHECKING
 from libmicrovmi_py.drivers.base import Anew, Driver, Region, Source
 from libmicrovmi_py.drivers.control import RUNS, Phase, RunState
 from libmicrovmi_py.drivers.qemu import stops
 from libmicrovmi_py.drivers.qemu.discovery import parse_endpoint, resolve, resolve_process
+from libmicrovmi_py.drivers.qemu.events.ability import StubEvents, make_listener
+from libmicrovmi_py.drivers.qemu.late import ask_left, heal
 from libmicrovmi_py.drivers.qemu.layout import Asked, Layout
 from libmicrovmi_py.drivers.qemu.memory import memory_of, read_from
 from libmicrovmi_py.drivers.qemu.monitor import Monitor
+from libmicrovmi_py.drivers.qemu.parameters import PARAMETERS, TIMEOUT
+from libmicrovmi_py.drivers.qemu.pausing import PauseWatch
 from libmicrovmi_py.drivers.qemu.places import is_of_libvirt
 from libmicrovmi_py.errors import (
     InvalidArgumentError,
-    IoError,
     MicrovmiError,
     VmGoneError,
     about_a_machine,
@@ -31,16 +35,16 @@ from libmicrovmi_py.transport.deadline import Deadline, limited
 from libmicrovmi_py.transport.fds import StandardStreamsHeld
 from libmicrovmi_py.transport.processes import Process
 from libmicrovmi_py.transport.procmem import Awaited, Departed
-from libmicrovmi_py.transport.qmp import QmpClient, Question
+from libmicrovmi_py.transport.qmp import QmpClient
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from libmicrovmi_py.arch.state import VcpuState
     from libmicrovmi_py.drivers.base import Taken
     from libmicrovmi_py.drivers.qemu.alone import LoneQemu
     from libmicrovmi_py.drivers.qemu.background import BackgroundSnapshots
     from libmicrovmi_py.drivers.qemu.devicestate import StateFile
+    from libmicrovmi_py.drivers.qemu.events.listener import Listener
     from libmicrovmi_py.drivers.qemu.flatview import Extent
     from libmicrovmi_py.listed import ListedMachine
     from libmicrovmi_py.transport.copy import Copy
@@ -48,13 +52,11 @@ if TYPE_CHECKING:
 
 _log = logger(__name__)
 
-_TIMEOUT = 10.0
-
 _FORGETTING = 1.0
 """Seconds that the end of a machine may wait for its monitor, to take back what it holds."""
 
 
-class QemuDriver(Driver):
+class QemuDriver(StubEvents, Driver):
     """A virtual machine of QEMU, found by its name, its process id or the path of a QMP socket.
 
     Memory is read where QEMU has it, without QEMU: shared RAM is mapped, private RAM read from the process, which
@@ -73,17 +75,13 @@ class QemuDriver(Driver):
 
     name = "qemu"
     type = DriverType.QEMU
-    parameters = {  # noqa: RUF012
-        "started": "clock ticks after boot at which the process began whose id vm_name is, as a list of machines tells",
-        "qmp": "path or HOST:PORT of the QMP socket to use, instead of those on QEMU's command line",
-        "monitor": "no: no monitor is used, memory alone, where its place is certain; yes if not given",
-        "libvirt": "path of the socket of the libvirtd that holds the monitor, instead of where one listens usually",
-        "mapped": "no: shared RAM is not mapped but read by system calls; yes if not given",
-        "timeout": f"seconds that an operation on the monitor may take, {_TIMEOUT:g} if not given",
-    }
+    parameters = PARAMETERS
 
-    def __init__(self, process: Process, monitor: Monitor, *, mapped: bool = True) -> None:
-        """``mapped`` is whether shared RAM is mapped. Raises ``PermissionDeniedError`` or ``VmGoneError``."""
+    def __init__(self, process: Process, monitor: Monitor, *, mapped: bool = True, watch: bool = False) -> None:
+        """``mapped`` is whether shared RAM is mapped, ``watch`` whether somebody lets a machine run that we paused.
+
+        Raises ``PermissionDeniedError`` or ``VmGoneError``.
+        """
         self._process = process
         self.identity = process.identity
         self._monitor = monitor
@@ -91,6 +89,7 @@ class QemuDriver(Driver):
         self._regions: tuple[Region, ...] = ()
         self._max_addr = 0
         self._layout = Layout()
+        self._pauses = PauseWatch(wanted=watch)
         self._filled: bool | None = None  # whether all memory has arrived, as of the regions; None: they are not made
         self._seen: tuple[QmpClient | None, RunState] = None, RUNS
         self._closed = False
@@ -108,7 +107,7 @@ class QemuDriver(Driver):
         """
         if not params.yes("monitor", True):
             return _alone().open(params)
-        timeout, mapped = params.seconds("timeout", _TIMEOUT), params.yes("mapped", True)
+        timeout, mapped, watch = params.seconds("timeout", TIMEOUT), params.yes("mapped", True), params.on("watch")
         given = params.get("qmp", "")
         name = params.vm_name or (given if "/" in given else "")
         if not name:
@@ -122,7 +121,7 @@ class QemuDriver(Driver):
             if not endpoints and not is_of_libvirt(qemu):
                 return _alone().of(qemu, mapped=mapped)
             monitor = Monitor(qemu, endpoints, timeout, params.get("libvirt", ""))
-            return cls._opened(qemu.process, monitor, mapped)
+            return cls._opened(qemu.process, monitor, mapped, watch)
 
     @classmethod
     def machines(cls) -> Iterator[ListedMachine]:
@@ -132,8 +131,8 @@ class QemuDriver(Driver):
         return listing.machines(cls)
 
     @classmethod
-    def _opened(cls, process: Process, monitor: Monitor, mapped: bool) -> QemuDriver:
-        driver = cls(process, monitor, mapped=mapped)
+    def _opened(cls, process: Process, monitor: Monitor, mapped: bool, watch: bool) -> QemuDriver:
+        driver = cls(process, monitor, mapped=mapped, watch=watch)
         try:
             driver._read_map()
         except BaseException:
@@ -170,7 +169,8 @@ class QemuDriver(Driver):
     def run_state(self) -> RunState:
         """What QEMU's ``query-status`` tells."""
         with self._session() as client:
-            state = self._look(client)
+            state = self._look(client, self._listener)
+            self._pauses.see(state)
             self._seen = client, state
             if state.phase is not Phase.RUNS:
                 self._follow_map(client)
@@ -181,6 +181,7 @@ class QemuDriver(Driver):
         self._stands = True
         with self.session():
             asked, filled = self._order_stop()
+            self._hold()
             try:
                 with self._session() as client:
                     self._take_map(client, asked, filled)
@@ -189,7 +190,7 @@ class QemuDriver(Driver):
 
     def _order_stop(self) -> tuple[Asked, bool]:
         """Stop the machine and begin to read its map; whether all memory has arrived."""
-        with self._session() as client:
+        with self._session() as client, self._pauses.order(client):
             migrating, order = client.ask("query-migrate"), client.ask("stop")
             asked = self._layout.ask(client)
             migration = stops.migration(migrating)
@@ -201,8 +202,10 @@ class QemuDriver(Driver):
         """Let all vCPUs run, if QEMU's state is one in which that does no harm."""
         with self._session() as client:
             (connection, state), self._seen = self._seen, (None, RUNS)
-            stops.run(client, state if connection is client else self._look(client), whoever=whoever)
+            if not (self._listener and self._listener.release()):
+                stops.run(client, state if connection is client else self._look(client), whoever=whoever)
             self._forget_state_file(client)
+        self._pauses.end()
         self._owes_run = self._stands = False
 
     def run_later(self) -> None:
@@ -232,6 +235,8 @@ class QemuDriver(Driver):
 
     def read_unstopped(self, vcpu: int) -> VcpuState:
         """The registers that ``info registers`` shows; all if the machine stands, or is no x86 one."""
+        if self._listener and (told := self._listener.registers(vcpu)):
+            return VcpuState(self.architecture, told, "an event is open")
         with self._asking() as client:
             (state,) = self._vcpus.states(client, self._state, self._get_state_file, (vcpu,), unstopped=True)
             return state  # type: ignore[no-any-return]
@@ -242,12 +247,10 @@ class QemuDriver(Driver):
         return self._writes.WRITABLE[self.architecture]  # type: ignore[no-any-return]
 
     def write_state(self, vcpu: int, values: Mapping[str, int]) -> None:
-        """Write registers by QEMU's debugger's stub, which is opened for it. The machine has to be paused.
-
-        Raises ``DriverUnavailableError`` for a machine that runs, and for one that somebody has a debugger's stub at.
-        """
-        with self._asking() as client:
-            self._writes.write(client, self._look(client), self._monitor.debuggers(), vcpu, values)
+        """By QEMU's debugger's stub, of a machine that is paused, or stands at an event; see ``writes.write``."""
+        if not (self._listener and self._listener.write(vcpu, values)):
+            with self._asking() as client:
+                self._writes.write(client, self._look(client), self._monitor.debuggers(), vcpu, values)
 
     def take_snapshot(self, copy: Copy, watch: Watch) -> Taken | None:
         """By QEMU's own snapshots in the background, see ``background.py``; of private RAM only."""
@@ -267,8 +270,14 @@ class QemuDriver(Driver):
         if self._state_file and self._state_file.kept:
             with contextlib.suppress(MicrovmiError), limited(_FORGETTING), self._session() as client:
                 self._forget_state_file(client)
+        if self._listener:
+            self._listener.forget()
+            self._listener = None
         self._closed = True
         self._memory.close()
+
+    def _listening(self) -> Listener:
+        return make_listener(self._session, self._monitor.debuggers, self._guest)
 
     @property
     def _vcpus(self) -> ModuleType:
@@ -330,8 +339,9 @@ class QemuDriver(Driver):
         except MicrovmiError as err:
             _log.warning("the memory map stays as it was: %s", err)
 
-    def _look(self, client: QmpClient) -> RunState:
-        return self._state(stops.word(client.ask("query-status")))
+    def _look(self, client: QmpClient, listener: Listener | None = None) -> RunState:
+        state = self._state(stops.word(client.ask("query-status")))
+        return listener.seen(state) if listener else state
 
     def _state(self, word: str) -> RunState:
         """The run state of that word; a machine that was migrated away has no memory here any more."""
@@ -346,13 +356,13 @@ class QemuDriver(Driver):
         with self._session() as client:
             status, migrating = client.ask("query-status"), client.ask("query-migrate")
             target = None if self._regions else client.ask("query-target")
-            able = client.ask("query-migrate-capabilities") if target else None
+            left = ask_left(client) if target else None
             asked = self._layout.ask(client)
             word, migration = stops.word(status), stops.migration(migrating)
             self._state(word)
-            if target and able:
+            if target and left:
                 self.architecture = stops.architecture(target)
-                _heal(client, self._process, able)
+                heal(client, self._process, left)
             if stops.is_awaited(word, migration):
                 source = Awaited("the machine waits for a migration (inmigrate): its memory has yet to come")
                 self._take_map(client, asked, False, source)
@@ -379,15 +389,6 @@ class QemuDriver(Driver):
             self._max_addr = end_of_ram(regions)
             self._regions = regions
         self._filled = None if instead else filled
-
-
-def _heal(client: QmpClient, process: Process, able: Question) -> None:
-    """Undo what a process of ours left that ended while it took a snapshot: a capability that is on."""
-    with contextlib.suppress(IoError):
-        if stops.capabilities(able).get("background-snapshot"):
-            with StandardStreamsHeld():
-                from libmicrovmi_py.drivers.qemu.orders import heal
-            heal(client, process)
 
 
 def _alone() -> type[LoneQemu]:

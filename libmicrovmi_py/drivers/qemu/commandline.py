@@ -14,6 +14,7 @@ from libmicrovmi_py.transport.shape import decimal
 HUMAN = "the human monitor"
 """How :func:`other_monitors` begins to tell one."""
 
+_LOG = ("d", "D", "trace")
 _ON = ("on", "yes", "true", "y")
 HIGHEST_PORT = 0xFFFF
 _HIGHEST_FD = (1 << 31) - 1
@@ -82,6 +83,11 @@ def debuggers(argv: Sequence[str]) -> set[str]:
     """The names that the character devices of a debugger's stub have which this QEMU was started with."""
     named = (value.partition(":") for value in _values(argv, "gdb"))
     return {"gdb", *(name for kind, _, name in named if kind == "chardev")}
+
+
+def log_options(argv: Sequence[str]) -> list[str]:
+    """What a QEMU was started with that has it write a log."""
+    return [f"-{option}" for option in _LOG for _ in _values(argv, option)]
 
 
 def takes_memory(argv: Sequence[str]) -> bool:

@@ -109,6 +109,7 @@ class Monitor:
         if client is None:
             try:
                 client = self._mine.client = self._client(deadline)
+                client.process = self._process
             except BaseException:
                 self._lock.release()
                 raise

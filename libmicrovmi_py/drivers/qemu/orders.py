@@ -25,7 +25,7 @@ from libmicrovmi_py.transport.processes import Process, names_in
 from libmicrovmi_py.transport.qmp import QmpClient, QmpCommandError, QmpHangupError, QmpProtocolError, Question
 from libmicrovmi_py.transport.shape import integer, record, shown
 from libmicrovmi_py.transport.unixsock import UnixEndpoint
-from libmicrovmi_py.transport.watcher import Watcher
+from libmicrovmi_py.transport.watcher import Job, Watcher
 
 if TYPE_CHECKING:
     from libmicrovmi_py.drivers.qemu.migration import Stream
@@ -69,7 +69,7 @@ class Orders:
         self._by_file = False
         self._able = False  # the capability may be on by us, and marked
         self._ordered = False
-        self._watcher = Watcher()
+        self._watcher = Watcher(Job.SNAPSHOT)
         self.begun = False
         """Whether QEMU has let the machine run again that it stopped."""
 

@@ -9,9 +9,10 @@ import socket
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
-from libmicrovmi_py.declare import NamedTuple
+from libmicrovmi_py.declare import NamedTuple, Protocol
 from libmicrovmi_py.drivers.control import Phase
 from libmicrovmi_py.drivers.qemu import stops
+from libmicrovmi_py.drivers.qemu.late import EVENTS, heal_events
 from libmicrovmi_py.errors import DriverUnavailableError, IoError, MicrovmiError
 from libmicrovmi_py.transport.fds import StandardStreamsHeld
 from libmicrovmi_py.transport.qmp import QmpClient, Question
@@ -38,6 +39,13 @@ class StubRegister(NamedTuple):
     size: int
 
 
+class Described(Protocol):
+    """A stub's connection."""
+
+    def read_file(self, name: str) -> str:
+        """A description of the target."""
+
+
 class _Watch:
     """Whether the machine stands, by the events of its monitor and by its state; events come before a reply."""
 
@@ -49,7 +57,7 @@ class _Watch:
 
     def look(self) -> None:
         """Raises ``DriverUnavailableError`` for a machine that runs, or ran since the stub was opened."""
-        if _runs(self._client.ask("query-status")) or self._client.run_event:
+        if runs(self._client.ask("query-status")) or self._client.run_event:
             raise _ran()
 
 
@@ -62,7 +70,7 @@ def opened(client: QmpClient, others: Collection[str]) -> Iterator[RspClient]:
     else at the end. If the connection breaks, a character device stays with QEMU that stops nothing; the next use of
     the stub removes it.
     """
-    _make_room(client, others)
+    make_room(client, others)
     client.run_event = ""
     with contextlib.ExitStack() as stack:
         with StandardStreamsHeld():
@@ -72,48 +80,53 @@ def opened(client: QmpClient, others: Collection[str]) -> Iterator[RspClient]:
         stack.callback(rsp.close)
         with theirs:
             client.hand_over(theirs.fileno(), "getfd", fdname=_NAME).result()
-        _add(client)
+        add(client, _NAME)
         stack.callback(_detach, client)
         _attach(client, rsp)
         rsp.ask("qSupported:multiprocess-")
         yield rsp
 
 
-def check_free(client: QmpClient, others: Collection[str]) -> None:
-    """Raise ``DriverUnavailableError`` if somebody else has the stub."""
+def check_free(client: QmpClient, others: Collection[str], wanted: str = "registers are written") -> None:
+    """Raise ``DriverUnavailableError`` if somebody else has the stub; ``wanted`` is what it is wanted for."""
     for item in client.records("query-chardev"):
         label = text(item.get("label"), "the name of a character device")
         place = text(item.get("filename", ""), "the place of a character device")
         if label in others:
             raise DriverUnavailableError(
-                f"registers are written by QEMU's debugger's stub, which is somebody else's ({label}: {place}): "
+                f"{wanted} by QEMU's debugger's stub, which is somebody else's ({label}: {place}): "
                 f"'gdbserver none' in the human monitor ends it"
             )
+        if label == EVENTS and not place.startswith("disconnected:"):
+            raise DriverUnavailableError("a program listens to events of this machine by its debugger's stub")
         if label == _NAME and not place.startswith("disconnected:"):
             raise DriverUnavailableError("another program writes registers of this machine at this moment")
 
 
-def _make_room(client: QmpClient, others: Collection[str]) -> None:
-    """Remove what a program of ours left that was killed while it had the stub."""
-    check_free(client, others)
-    _remove(client)
+def make_room(client: QmpClient, others: Collection[str], wanted: str = "registers are written") -> None:
+    """Undo what a program of ours left that was killed while it had the stub. Arguments: as :func:`check_free`."""
+    check_free(client, others, wanted)
+    heal_events(client, client.ask("query-chardev"))
+    for name in (_NAME, EVENTS):
+        remove(client, name)
 
 
-def _remove(client: QmpClient) -> None:
+def remove(client: QmpClient, name: str) -> None:
     """Remove the character device if it is there: somebody who opens the stub for himself has it removed."""
     for item in client.records("query-chardev"):
-        if item.get("label") == _NAME and item.get("frontend-open"):
+        if item.get("label") == name and item.get("frontend-open"):
             client.human("gdbserver none")
-        elif item.get("label") == _NAME:
-            client.execute("chardev-remove", id=_NAME)
+        elif item.get("label") == name:
+            client.execute("chardev-remove", id=name)
 
 
-def _add(client: QmpClient) -> None:
-    backend = {"addr": {"type": "fd", "data": {"str": _NAME}}, "server": False}
+def add(client: QmpClient, name: str) -> None:
+    """Make a character device of the descriptor of that name, which was handed over."""
+    backend = {"addr": {"type": "fd", "data": {"str": name}}, "server": False}
     try:
-        client.execute("chardev-add", id=_NAME, backend={"type": "socket", "data": backend})
+        client.execute("chardev-add", id=name, backend={"type": "socket", "data": backend})
     except IoError:
-        client.execute("closefd", fdname=_NAME)
+        client.execute("closefd", fdname=name)
         raise
 
 
@@ -124,19 +137,19 @@ def _attach(client: QmpClient, rsp: RspClient) -> None:
     stopped since was let run by others and stopped by us.
     """
     status, order = client.ask("query-status"), client.ask_human(f"gdbserver chardev:{_NAME}")
-    runs, earlier = _runs(status), client.run_event
+    ran, earlier = runs(status), client.run_event
     client.run_event = ""
     answer = order.human()
     if not answer.startswith("Waiting"):
         raise IoError(f"QEMU opens no debugger's stub: {shown(answer.strip())}")
-    rsp.swallowed = runs or bool(client.run_event)
+    rsp.swallowed = ran or bool(client.run_event)
     if rsp.swallowed or earlier:
         raise _ran()
 
 
 def _detach(client: QmpClient) -> None:
     with contextlib.suppress(MicrovmiError):  # the connection broke, and that is being told
-        _remove(client)
+        remove(client, _NAME)
 
 
 def _check_stood(client: QmpClient, rsp: RspClient) -> None:
@@ -147,7 +160,8 @@ def _check_stood(client: QmpClient, rsp: RspClient) -> None:
         raise _ran()
 
 
-def _runs(status: Question) -> bool:
+def runs(status: Question) -> bool:
+    """Whether the machine runs, or will in a moment, by the answer to ``query-status``."""
     return stops.run_state(stops.word(status)).phase in (Phase.RUNS, Phase.PASSING)
 
 
@@ -155,14 +169,14 @@ def _ran() -> DriverUnavailableError:
     return DriverUnavailableError("somebody else let the machine run while its registers were written: pause it")
 
 
-def registers(rsp: RspClient) -> dict[str, StubRegister]:
+def registers(stub: Described) -> dict[str, StubRegister]:
     """The core registers, by the stub's names for them: those of the first description that ``target.xml`` includes."""
-    included = _INCLUDE.findall(_without_comments(rsp.read_file("target.xml")))
+    included = _INCLUDE.findall(_without_comments(stub.read_file("target.xml")))
     if not included:
         raise IoError("the debugger's stub describes no registers")
     found: dict[str, StubRegister] = {}
     number = 0
-    for item in _REGISTER.findall(_without_comments(rsp.read_file(included[0]))):
+    for item in _REGISTER.findall(_without_comments(stub.read_file(included[0]))):
         values = dict(_ATTRIBUTE.findall(item))
         bits = decimal(values.get("bitsize", ""), _MOST_BITS)
         told = decimal(values.get("regnum", str(number)), _HIGHEST_NUMBER)

@@ -63,15 +63,15 @@ def write(client: QmpClient, run: RunState, others: Collection[str], vcpu: int, 
     printed = printed_of(client, vcpus, vcpu)
     with opened(client, others) as rsp:
         known = registers(rsp)
-        places = {name: _place(known, name, printed) for name in values}
+        places = {name: place_of(known, name, printed) for name in values}
         _refuse(_impossible(values, places, printed), "cannot be written at present")
         rsp.order(f"Hg{vcpus.indexes[vcpu] + 1:x}")
         _check_numbers(rsp, known, printed)
-        places |= {_LOADED[name]: _place(known, _LOADED[name], printed) for name in values if name in _LOADED}
+        places |= {_LOADED[name]: place_of(known, _LOADED[name], printed) for name in values if name in _LOADED}
         _write(rsp, values, {name: place for name, place in places.items() if place})
 
 
-def _place(known: Mapping[str, StubRegister], name: str, printed: Mapping[str, int]) -> StubRegister | None:
+def place_of(known: Mapping[str, StubRegister], name: str, printed: Mapping[str, int]) -> StubRegister | None:
     """Where the stub has a register: by its own name, or by that of its lower half on a processor of 32 bits."""
     if name in _AARCH64_STACKS:
         return known.get("sp") if name == f"sp_el{stack_of(printed.get('pstate', 0))}" else None
@@ -106,7 +106,7 @@ def _write(rsp: RspClient, values: Mapping[str, int], places: Mapping[str, StubR
 
     ``places`` has the bases as well that selectors in ``values`` change.
     """
-    before = {name: rsp.read_register(*places[name]) for name in _in_order(places)}
+    before = {name: rsp.read_register(*places[name]) for name in in_order(places)}
     try:
         unlike = _not_taken(rsp, values, places)
     except MicrovmiError:
@@ -118,13 +118,14 @@ def _write(rsp: RspClient, values: Mapping[str, int], places: Mapping[str, StubR
     _refuse(unlike, "the vCPU does not take that value, and is as it was")
 
 
-def _in_order(names: Iterable[str]) -> list[str]:
+def in_order(names: Iterable[str]) -> list[str]:
+    """The order of writing."""
     return sorted(names, key=lambda name: _ORDER.index(name if name in _ORDER else _ALONE))
 
 
 def _not_taken(rsp: RspClient, values: Mapping[str, int], places: Mapping[str, StubRegister]) -> list[str]:
     """Write in order, segments only if all the rest was taken: those that were not."""
-    order = _in_order(values)
+    order = in_order(values)
     for names in ([name for name in order if name not in _SEGMENTS], [name for name in order if name in _SEGMENTS]):
         for name in names:
             if rsp.read_register(*places[name]) != values[name]:

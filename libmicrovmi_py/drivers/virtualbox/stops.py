@@ -12,7 +12,7 @@ from libmicrovmi_py.drivers.control import RUNS, STOPPED, RunState
 from libmicrovmi_py.drivers.virtualbox import abi, hits, vcpus
 from libmicrovmi_py.drivers.virtualbox.fdp import Machine
 from libmicrovmi_py.errors import IoError, NotMappedError, NotSupportedError
-from libmicrovmi_py.events import Breakpoints, EventAbilities, EventKind, Intercept, ReplyAction, Stop
+from libmicrovmi_py.events import Breakpoints, EventAbilities, EventKind, Intercept, ReplyAction, Stands, Stop
 from libmicrovmi_py.transport.deadline import Deadline
 
 _LOOK = 0.001
@@ -29,7 +29,8 @@ ABILITIES = EventAbilities(
         EventKind.SINGLE_STEP: frozenset({ReplyAction.CONTINUE, ReplyAction.RETRY}),
     },
     breakpoints=frozenset({Breakpoints.PLACED}),
-    why_not="FDP does not tell which page was accessed, or how",
+    why_not="FDP tells neither which page was accessed, nor how: intercept BREAKPOINT or SINGLE_STEP",
+    stands=Stands.MACHINE,
 )
 """Of a machine of one vCPU. A write to a control register was done already when it is told."""
 

@@ -62,14 +62,18 @@ def _need(kind: EventKind) -> str:
 def switch(domain: Domain, intercept: Intercept, *, enabled: bool) -> None:
     """Switch events of a kind on or off, for all vCPUs. Raises ``NotSupportedError`` where Xen refuses."""
     kind, number = intercept.kind, intercept.number
-    if kind is EventKind.CR:
-        _ask(domain, kind, "xc_monitor_write_ctrlreg", vmevent.CR_INDEXES[number], enabled, True, 0, False)
-    elif kind is EventKind.MSR:
+    if kind is EventKind.MSR:
         _ask(domain, kind, "xc_monitor_mov_to_msr", number, enabled, False)
     elif kind is EventKind.BREAKPOINT:
         _ask(domain, kind, "xc_monitor_software_breakpoint", enabled)
     else:
         _ask(domain, kind, "xc_monitor_singlestep", enabled)
+
+
+def switch_writes(domain: Domain, number: int, *, enabled: bool, stands: bool = True) -> None:
+    """The same for writes of a control register, at which the vCPU ``stands`` or not."""
+    index = vmevent.CR_INDEXES[number]
+    _ask(domain, EventKind.CR, "xc_monitor_write_ctrlreg", index, enabled, stands, 0, False)
 
 
 def step(domain: Domain, vcpu: int, *, enabled: bool) -> None:

@@ -10,11 +10,21 @@ from contextlib import ExitStack, contextmanager
 
 from libmicrovmi_py.drivers.xen import arming, vmevent
 from libmicrovmi_py.drivers.xen.library import Libraries
+from libmicrovmi_py.drivers.xen.pending import Pending, Taker, observing
 from libmicrovmi_py.drivers.xen.session import Session, connect, free_stopped
 from libmicrovmi_py.drivers.xen.vcpus import Vcpus
 from libmicrovmi_py.drivers.xen.xenctrl import Domain
 from libmicrovmi_py.errors import MicrovmiError, NotSupportedError, VmGoneError
-from libmicrovmi_py.events import Breakpoints, EventAbilities, EventKind, Intercept, PageAccess, ReplyAction, Stop
+from libmicrovmi_py.events import (
+    Breakpoints,
+    EventAbilities,
+    EventKind,
+    Intercept,
+    InterceptFlag,
+    PageAccess,
+    ReplyAction,
+    Stop,
+)
 from libmicrovmi_py.transport.deadline import Deadline
 
 _LOOK = 0.1
@@ -23,8 +33,12 @@ _LOOK = 0.1
 _WRITES = (EventKind.CR, EventKind.MSR)
 _BACK_AND_ON = frozenset({ReplyAction.CONTINUE, ReplyAction.RETRY})
 
-ANSWERS = {kind: frozenset(ReplyAction) if kind in _WRITES else _BACK_AND_ON for kind in EventKind}
+_OTHERS = (EventKind.BREAKPOINT, EventKind.PAGE_ACCESS, EventKind.SINGLE_STEP)
+
+ANSWERS = dict.fromkeys(_WRITES, frozenset(ReplyAction)) | dict.fromkeys(_OTHERS, _BACK_AND_ON)
 """The answers to each kind of event, on a processor that has them all."""
+
+_NO_RANGES = "a range may be mapped elsewhere at any time, so VIRTUAL_ACCESS would miss some: intercept PAGE_ACCESS"
 
 
 class Stops:
@@ -45,6 +59,9 @@ class Stops:
         self._armed: set[Intercept] = set()
         self._stepped: set[int] = set()
         self._accesses: dict[int, PageAccess] = {}
+        self._pending = Pending()
+        self._came = threading.Condition(self._lock)  # of something that the taker took
+        self._taker: Taker | None = None  # while anything is observed
 
     def _connected(self) -> Session:
         """Xen allows a domain one listener; the first order makes this program that."""
@@ -67,6 +84,9 @@ class Stops:
                 self._switch_off(intercept)
 
     def _switch_on(self, intercept: Intercept) -> None:
+        if intercept.kind is EventKind.CR:
+            self._switch_writes(intercept.number, self._armed | {intercept})
+            return
         if intercept.kind is not EventKind.PAGE_ACCESS:
             arming.switch(self._domain, intercept, enabled=True)
             self._armed.add(intercept)
@@ -76,6 +96,10 @@ class Stops:
             arming.allow(self._domain, frame, access)
 
     def _switch_off(self, intercept: Intercept) -> None:
+        if intercept.kind is EventKind.CR:
+            self._switch_writes(intercept.number, self._armed - {intercept})
+            self._pending.forget(intercept)
+            return
         if intercept.kind is EventKind.PAGE_ACCESS:
             with ExitStack() as steps:  # each frame is given back, whatever becomes of the others
                 for frame in self._accesses:
@@ -83,6 +107,36 @@ class Stops:
         else:
             arming.switch(self._domain, intercept, enabled=False)
         self._armed.discard(intercept)
+
+    def _switch_writes(self, number: int, after: set[Intercept]) -> None:
+        """Xen stops at writes of a register or tells of them only; who observes what others stop at sees the stops."""
+        before, wanted = _stands(number, self._armed), _stands(number, after)
+        with ExitStack() as steps:
+            if None not in (before, wanted) and before != wanted:
+                steps.enter_context(self._domain.held())  # no write falls in between
+                arming.switch_writes(self._domain, number, enabled=False)
+            if before != wanted:
+                arming.switch_writes(self._domain, number, enabled=wanted is not None, stands=wanted is not False)
+            self._armed = after
+        if any(observing(each) in after for each in vmevent.CR_INDEXES):
+            self._taker = self._taker or Taker(self._take)
+        else:
+            self._end_taker()
+
+    def _take(self) -> None:
+        """What the taker does."""
+        session = self._session
+        if session is not None:
+            session.wait(_LOOK)
+        with self._lock:
+            if session is not None and session is self._session:
+                self._pending.take(session, self._armed)
+                self._came.notify_all()
+
+    def _end_taker(self) -> None:
+        if self._taker is not None:
+            self._taker.end()
+            self._taker = None
 
     def _step(self, vcpus: frozenset[int]) -> None:
         for vcpu in self._stepped ^ vcpus:
@@ -115,15 +169,29 @@ class Stops:
         while True:
             with self._lock:
                 session = self._session
-                stop = _next(session) if session else None
+                stop = self._next(session) if session else None
             left = deadline.remaining
             if stop is not None or not left:
                 return stop
             self._domain.info()
-            if session:
-                session.wait(min(left, _LOOK))
-            else:
-                time.sleep(min(left, _LOOK))
+            self._wait(session, min(left, _LOOK))
+
+    def _next(self, session: Session) -> Stop | None:
+        """The next entry of the ring that may be somebody's."""
+        self._pending.take(session, self._armed)
+        return self._pending.pop()
+
+    def _wait(self, session: Session | None, seconds: float) -> None:
+        """Until something may have come; what the taker takes is not in the ring any more."""
+        taker = self._taker
+        if taker is not None and taker.runs:
+            with self._lock:
+                if not self._pending:
+                    self._came.wait(seconds)
+        elif session:
+            session.wait(seconds)
+        else:
+            time.sleep(seconds)
 
     def resume(self, stop: Stop, action: ReplyAction, registers: Mapping[str, int] | None) -> None:
         """As ``SupportsEvents.resume``. There are MSRs whose old value Xen does not take."""
@@ -180,6 +248,8 @@ class Stops:
         """Forget everything, of a domain that ended for example."""
         with self._lock:
             session, self._session = self._session, None
+            self._end_taker()
+            self._pending.clear()
             for known in (self._armed, self._stepped, self._accesses):
                 known.clear()
             if session is not None:
@@ -198,17 +268,14 @@ def _abilities(domain: Domain) -> EventAbilities:
     return EventAbilities(
         kinds={kind: answers for kind, answers in ANSWERS.items() if kind in possible},
         breakpoints=frozenset({Breakpoints.OWN}) if EventKind.BREAKPOINT in possible else frozenset(),
-        why_not=arming.needs(missing) if missing else "",
+        why_not="; ".join([*([arming.needs(missing)] if missing else []), _NO_RANGES]),
+        flags={EventKind.CR: InterceptFlag.EVERY_WRITE | InterceptFlag.OBSERVE} if EventKind.CR in possible else {},
+        implied=InterceptFlag.EVERY_WRITE,
     )
 
 
-def _next(session: Session) -> Stop | None:
-    """The next entry of the ring that may be somebody's. Of others, and of vCPUs that do not wait, the place in the
-    ring is given back at once."""
-    for request in session.requests():
-        stop = request.stop()
-        if stop is None or not stop.waits:
-            session.respond(request.answer())
-        if stop is not None:
-            return stop
-    return None
+def _stands(number: int, armed: set[Intercept]) -> bool | None:
+    """Whether a vCPU that writes that register stands then; ``None``: nobody is told."""
+    if Intercept(EventKind.CR, number) in armed:
+        return True
+    return False if observing(number) in armed else None

@@ -5,17 +5,17 @@ from __future__ import annotations
 
 from libmicrovmi_py.errors import MicrovmiError, VmGoneError
 from libmicrovmi_py.tools.gdb.packets import LARGEST_READ, MALFORMED, NO_MEMORY, escaped, natural, unescaped
+from libmicrovmi_py.tools.gdb.places import Places
 from libmicrovmi_py.tools.gdb.registers import decoded, encoded
-from libmicrovmi_py.tools.gdb.run import Run
 from libmicrovmi_py.tools.gdb.vcpus import Vcpus
 
 
 class Contents:
     """Their answers; ``thread`` is the vCPU that they are about. They raise ``ValueError`` for what makes no sense."""
 
-    def __init__(self, vcpus: Vcpus, run: Run) -> None:
+    def __init__(self, vcpus: Vcpus, places: Places) -> None:
         self._vcpus = vcpus
-        self._run = run
+        self._places = places
         self.thread = 0
 
     # --------------------------------------------------------------------------------------------------- registers
@@ -62,7 +62,7 @@ class Contents:
             raise
         except (MicrovmiError, OSError):
             return None
-        return data if self._vcpus.physical else self._run.hidden(address, data)
+        return data if self._vcpus.physical else self._places.hidden(address, data)
 
     def memory(self, rest: bytes) -> bytes:
         """``m``."""
@@ -91,7 +91,7 @@ class Contents:
         if not data:
             return b"OK"
         try:
-            with self._run.lifted(address, size):
+            with self._places.lifted(address, size):
                 self._vcpus.write_memory(self.thread, address, data)
         except VmGoneError:
             raise

@@ -26,6 +26,7 @@ from libmicrovmi_py.tools.gdb.packets import (
     escaped,
     natural,
 )
+from libmicrovmi_py.tools.gdb.places import HARDWARE, LAST_TYPE, SOFTWARE, Place
 from libmicrovmi_py.tools.gdb.run import Run, Stopped
 from libmicrovmi_py.tools.gdb.vcpus import Vcpus
 from libmicrovmi_py.version import __version__
@@ -58,7 +59,7 @@ class Session:
         self._run.halt()
         self._vcpus = Vcpus(machine, kernel.space if kernel is not None else None)
         self._monitor = Monitor(machine, self._vcpus, kernel)
-        self._contents = Contents(self._vcpus, self._run)
+        self._contents = Contents(self._vcpus, self._run.places)
         self._goes = 0  # the vCPU that an old step is for
         self._running = False
         self._stop_reply = self._stop(0, _SIGTRAP)
@@ -135,8 +136,8 @@ class Session:
         self._wire.send(self._stop_reply)
 
     def _stop(self, vcpu: int, signal: int, why: Stopped | None = None) -> bytes:
-        breakpoint_ = "swbreak:;" if why is not None and why.at_breakpoint else ""
-        return f"T{signal:02x}{breakpoint_}thread:{vcpu + 1:x};".encode()
+        reason = "" if why is None else why.reason
+        return f"T{signal:02x}{reason}thread:{vcpu + 1:x};".encode()
 
     # ----------------------------------------------------------------------------------------------------- packets
 
@@ -267,20 +268,24 @@ class Session:
     # ------------------------------------------------------------------------------------------------- run and stop
 
     def _insert(self, rest: bytes) -> bytes:
-        """An answer that is empty would make gdb write the breakpoint into the guest's memory by itself."""
-        kind, address, *_ = rest.split(b",")
-        if kind not in (b"0", b"1"):
+        """To an empty answer gdb helps itself: it writes breakpoints into the guest's memory, and steps to watch."""
+        if (place := self._place(rest)) is None:
             return b""
-        where = natural(address)
-        self._run.insert(where, lambda: self._vcpus.space(self._contents.thread, where))
+        self._run.places.insert(place, lambda: self._vcpus.space(self._contents.thread, place.address))
         return b"OK"
 
     def _remove(self, rest: bytes) -> bytes:
-        kind, address, *_ = rest.split(b",")
-        if kind not in (b"0", b"1"):
+        if (place := self._place(rest)) is None:
             return b""
-        self._run.remove(natural(address))
+        self._run.places.remove(place)
         return b"OK"
+
+    def _place(self, rest: bytes) -> Place | None:
+        """What a packet names; ``None`` if there is nothing of that type."""
+        kind, address, size, *_ = map(natural, rest.split(b";")[0].split(b","))
+        if kind in (SOFTWARE, HARDWARE):
+            return Place(kind, address)
+        return Place(kind, address, size) if kind <= LAST_TYPE and self._run.places.can_watch else None
 
     def _continue(self, rest: str) -> bytes | None:
         """``vCont``: the first action that steps counts; vCPUs that no action names go on as well."""

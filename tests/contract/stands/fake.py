@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from contract.target import Failing, Target
+from contract.target import Failing, Target, Way
 from processors import x86_registers
 
-from libmicrovmi_py import EventKind, Intercept, Microvmi, PageAccess
+from libmicrovmi_py import UNKNOWN_VCPU, EventKind, Intercept, InterceptFlag, Microvmi, PageAccess, ReplyAction
 from libmicrovmi_py.drivers.fake import FakeDriver
 
 SIZE = 0x80000
@@ -30,14 +31,35 @@ class FakeGuest:
     _intercepts: ClassVar = {
         EventKind.CR: Intercept(EventKind.CR, 3),
         EventKind.MSR: Intercept(EventKind.MSR, 0x175),
+        EventKind.VIRTUAL_ACCESS: Intercept(EventKind.VIRTUAL_ACCESS, 0, 0x3000, 8, PageAccess.EXECUTE),
     }
+
+    @property
+    def ways(self) -> list[Way]:
+        """Whatever it can, it does all the time."""
+        every, done, nothing = frozenset(ReplyAction), frozenset((ReplyAction.CONTINUE,)), frozenset[ReplyAction]()
+        flags = {InterceptFlag.NONE: (0, 4), InterceptFlag.EVERY_WRITE: (3,)}
+        writes = [Intercept(EventKind.CR, number, flags=flag) for flag, of in flags.items() for number in of]
+        observed = Intercept(EventKind.CR, 3, flags=InterceptFlag.OBSERVE)
+        placed = Intercept(EventKind.BREAKPOINT, address=0x3000, flags=InterceptFlag.HARDWARE)
+        accesses = [Intercept(EventKind.VIRTUAL_ACCESS, 0, 0x3000, 8, PageAccess(bit)) for bit in (1, 2)]
+        return [
+            *(Way(item, partial(dict, number=item.number), every) for item in writes),
+            Way(observed, lambda: {"number": 3, "vcpu": UNKNOWN_VCPU}, nothing),
+            Way(placed, lambda: {"virtual_address": 0x3000}, every - {ReplyAction.DENY}),
+            *(Way(item, partial(dict, virtual_address=0x3000, access=item.access), done) for item in accesses),
+        ]
 
     def intercept(self, kind: EventKind) -> Intercept:
         return self._intercepts.get(kind, Intercept(kind))
 
     def provoke(self, kind: EventKind) -> dict[str, int]:
-        memory = {"physical_address": self.page, "virtual_address": self.page, "access": PageAccess.WRITE}
-        return {"number": self.intercept(kind).number, **(memory if kind is EventKind.PAGE_ACCESS else {})}
+        if kind is EventKind.PAGE_ACCESS:
+            return {"physical_address": self.page, "virtual_address": self.page, "access": PageAccess.WRITE}
+        if kind is EventKind.VIRTUAL_ACCESS:
+            place = self.intercept(kind).address
+            return {"virtual_address": place, "instruction_pointer": place, "access": PageAccess.EXECUTE}
+        return {"number": self.intercept(kind).number}
 
     def value(self, kind: EventKind, machine: Microvmi) -> int:
         registers = x86_registers(machine)

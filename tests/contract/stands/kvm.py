@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
-from contract.target import Failing, Target
+from contract.target import Failing, Target, Way
 from drivers.kvm.library import library
 
-from libmicrovmi_py import EventKind, Intercept, Microvmi, PageAccess
+from libmicrovmi_py import EventKind, Intercept, InterceptFlag, Microvmi, PageAccess
+from libmicrovmi_py.declare import replace
+from libmicrovmi_py.drivers.kvm.messages import ANSWERS
 
 TESTS = Path(__file__).resolve().parents[2]
 
@@ -49,6 +51,12 @@ class KvmGuest:
         assert self._machine.stdout is not None
         print(*words, file=self._machine.stdin, flush=True)
         return self._machine.stdout.readline().strip()
+
+    @property
+    def ways(self) -> list[Way]:
+        """A write of CR3 is told in time for every answer, whether that was asked for or not."""
+        every = replace(self.intercept(EventKind.CR), flags=InterceptFlag.EVERY_WRITE)
+        return [Way(every, lambda: self.provoke(EventKind.CR), ANSWERS[EventKind.CR])]
 
     def intercept(self, kind: EventKind) -> Intercept:
         return self._intercepts.get(kind, Intercept(kind))

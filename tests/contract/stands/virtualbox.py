@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from contract.target import Failing, Target
+from contract.target import Failing, Target, Way
 from drivers.virtualbox.simulator import CODE, INSTRUCTIONS, MOV_CR3, PLACED, Simulator, addresses, build, simulated
 from processors import x86_registers
 
@@ -28,6 +28,7 @@ class VirtualBoxGuest:
     """It goes round four instructions all the time; see ``machine.c``."""
 
     page = 0x50000
+    ways: ClassVar[list[Way]] = []
     _lstar = 0xC0000082
     _intercepts: ClassVar = {
         EventKind.CR: Intercept(EventKind.CR, 3),

@@ -18,10 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
-from contract.target import Failing, Target
+from contract.target import Failing, Target, Way
 
-from libmicrovmi_py import EventKind, Intercept, Microvmi, PageAccess
+from libmicrovmi_py import EventKind, Intercept, InterceptFlag, Microvmi, PageAccess
+from libmicrovmi_py.declare import replace
 from libmicrovmi_py.drivers.xen import context
+from libmicrovmi_py.drivers.xen.stops import ANSWERS
 
 SIMULATOR = Path(__file__).resolve().parents[2] / "drivers" / "xen" / "simulator.c"
 
@@ -83,6 +85,18 @@ class XenGuest:
         function = ctypes.CDLL(str(self._library)).simulator_cpu
         function.restype = ctypes.c_void_p
         return (ctypes.c_char * context.CPU_SIZE).from_address(function(0))
+
+    @property
+    def ways(self) -> list[Way]:
+        """A write of CR3 is told in time for every answer, whether that was asked for or not; or observed."""
+        every, observed = (
+            replace(self.intercept(EventKind.CR), flags=flag)
+            for flag in (InterceptFlag.EVERY_WRITE, InterceptFlag.OBSERVE)
+        )
+        return [
+            Way(every, lambda: self.provoke(EventKind.CR), ANSWERS[EventKind.CR]),
+            Way(observed, lambda: self.provoke(EventKind.CR), frozenset()),
+        ]
 
     def intercept(self, kind: EventKind) -> Intercept:
         return self._intercepts.get(kind, Intercept(kind))

@@ -6,6 +6,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -38,6 +39,7 @@ static struct xen {
     int ept, stepless, uninjectable, unsteppable; /* what the processor can; what fails, a vCPU from 1 on */
     int enabled, bound, armed, events_fd;
     bool stepped[VCPUS], taken[FRAMES]; /* that outlives a monitor */
+    bool told[3], observed[3];          /* writes of a control register, by Xen's index; and without a stop */
     int stopped[VCPUS];
     unsigned char cpu[VCPUS][CPU_SIZE];
     unsigned char *ring;
@@ -50,6 +52,8 @@ static struct xen {
     pid_t listener; /* who bound the channel */
 } *shared; /* by the children of a test, as Xen is by processes */
 #define xen (*shared)
+
+static pthread_mutex_t ring_lock = PTHREAD_MUTEX_INITIALIZER; /* the guest and who answers are two threads */
 
 static int fail(int code)
 {
@@ -179,7 +183,9 @@ int xc_domain_unpause(void *xc, uint32_t domid)
         return fail(EINVAL);
     }
     xen.paused--;
+    pthread_mutex_lock(&ring_lock);
     put_late();
+    pthread_mutex_unlock(&ring_lock);
     return 0;
 }
 
@@ -328,6 +334,7 @@ int xc_monitor_disable(void *xc, uint32_t domid)
     if (gone(domid) || xen.late)
         return fail(xen.late ? EBUSY : ESRCH);
     xen.enabled = xen.armed = 0;
+    memset(xen.told, 0, sizeof(xen.told));
     return 0;
 }
 
@@ -344,7 +351,10 @@ static int arm(uint32_t domid, bool enable)
 int xc_monitor_write_ctrlreg(void *xc, uint32_t domid, uint16_t index, bool enable, bool sync, uint64_t mask,
                              bool changes_only)
 {
-    xen.stray += !sync;
+    if (!gone(domid) && xen.told[index] == enable)
+        return fail(EEXIST);
+    xen.told[index] = enable;
+    xen.observed[index] = enable && !sync;
     return arm(domid, enable);
 }
 
@@ -477,6 +487,7 @@ int xenevtchn_notify(void *handle, uint32_t port)
 {
     uint32_t flags, vcpu;
 
+    pthread_mutex_lock(&ring_lock);
     while (xen.responses != ((uint32_t *)xen.ring)[2]) {
         memcpy(xen.last, xen.ring + 64 + xen.responses++ % PLACES * ENTRY, ENTRY);
         memcpy(&flags, xen.last + 4, 4);
@@ -486,6 +497,7 @@ int xenevtchn_notify(void *handle, uint32_t port)
             xen.stopped[vcpu]--;
     }
     put_late();
+    pthread_mutex_unlock(&ring_lock);
     return 0;
 }
 
@@ -512,6 +524,7 @@ void simulator_reset(void)
 void simulator_forget(void)
 {
     xen.enabled = xen.armed = xen.dying = 0;
+    memset(xen.told, 0, sizeof(xen.told));
     memset(xen.stopped, 0, sizeof(xen.stopped));
     memset(xen.stepped, 0, sizeof(xen.stepped));
     memset(xen.taken, 0, sizeof(xen.taken));
@@ -526,17 +539,24 @@ void simulator_hole(int first, int count)
 /* A vCPU stops at an event, or tells of it and goes on; false if the ring has no place, for which the vCPU then waits. */
 bool simulator_event(uint32_t vcpu, uint32_t reason, const void *body, uint64_t rip, bool waits)
 {
-    uint32_t head[4] = {7, waits, reason, vcpu};
+    uint32_t head[4] = {7, waits, reason, vcpu}, index;
     unsigned char entry[ENTRY] = {0};
+    bool room;
 
+    memcpy(&index, body, sizeof(index));
+    if (reason == 4 && xen.observed[index])
+        head[1] = 0;
     memcpy(entry, head, sizeof(head));
     memcpy(entry + 24, body, 32);
     memcpy(entry + 56 + 19 * 8, &rip, 8);
-    if (put(entry))
-        return true;
-    xen.late = true;
-    memcpy(xen.late_entry, entry, ENTRY);
-    return false;
+    pthread_mutex_lock(&ring_lock);
+    room = put(entry);
+    if (!room) {
+        xen.late = true;
+        memcpy(xen.late_entry, entry, ENTRY);
+    }
+    pthread_mutex_unlock(&ring_lock);
+    return room;
 }
 
 static int still_armed(void)
@@ -556,7 +576,8 @@ int simulator_get(const char *what)
         return xen.stopped[0] + xen.stopped[1] + xen.stopped[2];
     return !strcmp(what, "maps") ? xen.maps : !strcmp(what, "mapped") ? xen.mapped : !strcmp(what, "paused") ? xen.paused
          : !strcmp(what, "stray") ? xen.stray : !strcmp(what, "enabled") ? xen.enabled : !strcmp(what, "bound") ? bound()
-         : !strcmp(what, "armed") ? still_armed() : !strcmp(what, "flags") ? (int)xen.last_flags : xen.injected;
+         : !strcmp(what, "armed") ? still_armed() : !strcmp(what, "flags") ? (int)xen.last_flags : !strcmp(what, "late") ? xen.late
+         : xen.injected;
 }
 
 void simulator_set(const char *what, int value)

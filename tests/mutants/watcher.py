@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bugs of what undoes what a killed process left in QEMU: the watcher, and the next opening."""
+
+from __future__ import annotations
+
+from mutants.mutant import Mutant
+
+EVENTS, PAUSE = "libmicrovmi_py/_native/watcher_events.c", "libmicrovmi_py/_native/watcher_pause.c"
+OPENING, LATE = "libmicrovmi_py/drivers/qemu/events/opening.py", "libmicrovmi_py/drivers/qemu/late.py"
+PAUSING = "libmicrovmi_py/drivers/qemu/pausing.py"
+
+KILLED = "tests/live/test_events_killed.py::test_"
+PAUSED = "tests/live/test_pause_watched.py::test_"
+
+MUTANTS = (
+    Mutant(
+        EVENTS,
+        """        if (!ask("?"))\n            return false;\n""",
+        "",
+        "what is placed stays there when its program is killed",
+        (f"{KILLED}killed_at_any_moment_the_guest_runs_on",),
+    ),
+    Mutant(
+        EVENTS,
+        "        return machine->runs && machine->interrupted;\n",
+        "        return machine->runs;\n",
+        "a machine runs that somebody else has paused, when a program is killed",
+        (f"{KILLED}what_somebody_else_has_paused_later_stays_paused",),
+    ),
+    Mutant(
+        EVENTS,
+        "((runs || held) && !unmark_all())",
+        "(runs && !unmark_all())",
+        "a machine that its program had paused stands as by a debugger when that is killed",
+        (f"{KILLED}what_its_program_has_paused_stays_paused",),
+    ),
+    Mutant(
+        LATE,
+        "            heal(client)\n",
+        "            pass\n",
+        "what a killed watcher has not undone stays there",
+        (f"{KILLED}what_its_watcher_did_not_live_to_undo_the_next_opening_undoes",),
+    ),
+    Mutant(
+        PAUSE,
+        """    if (watch_has("\\"status\\":\\"paused\\""))\n        watch_ask(monitor, WATCH_EXECUTE("cont"));\n""",
+        "",
+        "a machine stays paused though its program asked for a watcher",
+        (f"{PAUSED}of_a_killed_program_that_asked_for_it_the_machine_runs",),
+    ),
+    Mutant(
+        PAUSING,
+        "        self._stood = True\n",
+        "",
+        "a pause of others is undone that came after ours",
+        (f"{PAUSED}what_runs_again_is_not_ours_any_more",),
+    ),
+)
