@@ -64,6 +64,7 @@ test-long: lib ## the tests that repeat something as often as there is time, as 
 	@MICROVMI_LONG=1 "$(PY)" -m pytest -v tests/live/test_background.py tests/live/test_snapshots.py tests/live/test_watcher.py tests/live/test_events_killed.py tests/live/test_events_kvm.py -k "every_snapshot or torn or plain or any_moment or whenever"
 	@MICROVMI_LONG=1 "$(PY)" -m pytest -v tests/live/test_linux.py -k "not common"
 	@MICROVMI_LONG=1 "$(PY)" -m pytest -v tests/live/test_scan.py -k killed
+	@MICROVMI_LONG=1 "$(PY)" -m pytest -v tests/live/test_libvirt_saves.py
 
 test-xen: lib ## boot Xen under QEMU and run the checks of tests/xenlab in its dom0; three minutes
 	@"$(PY)" -m pytest -v tests/xenlab
@@ -93,7 +94,7 @@ sanitize-memory: lib ## run the tests of memory and page tables under AddressSan
 	@LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
 	    ASAN_OPTIONS=detect_leaks=0:handle_sigbus=0 MICROVMI_CHECKER=address \
 	    MICROVMI_LIBRARY=$(abspath $(ASAN))/lib/libmicrovmi.so PYTHONPATH=$(abspath $(ASAN))/lib/libmicrovmi \
-	    "$(dir $(PY))pytest" -p no:cacheprovider tests/memory tests/fuzz/test_page_tables.py tests/fuzz/test_migration_streams.py tests/fuzz/test_stub_packets.py tests/drivers/qemu/test_migration.py tests/transport/test_packets.py \
+	    "$(dir $(PY))pytest" -p no:cacheprovider tests/memory tests/fuzz/test_page_tables.py tests/fuzz/test_migration_streams.py tests/fuzz/test_stub_packets.py tests/drivers/qemu/test_migration.py tests/drivers/dump/test_saved_records.py tests/drivers/dump/test_dump_packed.py tests/transport/test_packets.py \
 	    $(addprefix tests/capi/test_,batch.py holes.py kept_streams.py map.py memory.py virtual.py virtual_map.py virtual_ways.py \
 	        address_spaces.py capi_states.py diff.py)
 

@@ -59,6 +59,8 @@ SHARED = (
     "libvirt.h",
     "migration.h",
     "content.h",
+    "packed.h",
+    "saved.h",
     "watching.h",
     "stub.h",
 )

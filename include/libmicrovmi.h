@@ -1542,6 +1542,137 @@ bool microvmi_get_snapshot_info(void *snapshot, struct microvmi_snapshot_info *i
 bool microvmi_diff(void *older, void *newer, uint64_t *next, struct microvmi_memory_range *ranges, size_t capacity,
                    size_t *count);
 
+/* ================================================================================================================
+ * IMAGES (since 0.5.0)
+ *
+ * What is known about a file, or files, that a machine was opened from: docs/drivers/dump.md has the formats.
+ * ============================================================================================================= */
+
+/* How the memory of an image is reached. More may come. */
+enum microvmi_image_access {
+    MICROVMI_IMAGE_MAPPED = 1, /* it lies in files as it is, which are mapped */
+    MICROVMI_IMAGE_CALLS = 2,  /* it lies in files as it is, which are read by system calls (mapped=no) */
+    MICROVMI_IMAGE_PIECES = 3  /* page by page, or in larger pieces: each is looked up, and unpacked, when it is read */
+};
+typedef enum microvmi_image_access microvmi_image_access;
+
+/*
+ * About an image. Start from MICROVMI_IMAGE_INFO_INIT; the struct may grow. Pages have 4096 bytes; one that is there in part
+ * counts. Texts are UTF-8, without control characters; those that are a list have a line for each of theirs, with \n between
+ * two. What is too long is cut, which the counts tell.
+ */
+struct microvmi_image_info {
+    uint32_t struct_size;   /* in: of the caller's struct, in bytes; out: how much of it was filled */
+    uint32_t access;        /* enum microvmi_image_access */
+    uint64_t pages_present; /* pages that are in the image */
+    uint64_t pages_absent;  /* pages that are not, though it tells that the machine had them: they were left out when it
+                                was written, or are missing; 0 as well where it tells nothing of others */
+    uint64_t pages_zero;    /* those of pages_present that are zeros, of which it has no bytes; UINT64_MAX: it does not
+                                tell them apart */
+    uint32_t wrappers_count; /* how many lines the lists have */
+    uint32_t files_count;
+    uint32_t missing_count;
+    uint32_t remarks_count;
+    char format[32];    /* the format's name, as the parameter `format` has it */
+    char wrappers[64];  /* a list: what was around it (gzip, ewf, ...), the outermost first */
+    char producer[64];  /* what wrote it, in the image's words; "" if it does not tell */
+    char machine[64];   /* the type of machine, in the image's words; "" if it does not tell */
+    char files[1024];   /* a list: the paths of all files that belong to it, the one that was named first */
+    char missing[1024]; /* a list: what should be in them and is not, and why; only with `partial=on` there is any, as
+                           it is an error otherwise */
+    char remarks[1024]; /* a list: what one should know of how it was opened */
+};
+typedef struct microvmi_image_info microvmi_image_info;
+#define MICROVMI_IMAGE_INFO_INIT \
+    {sizeof(struct microvmi_image_info), 0, 0, 0, 0, 0, 0, 0, 0, "", "", "", "", "", "", ""}
+
+/*
+ * Store what is known about the image that a context was opened from in *info, with struct_size set. Nothing is read for it.
+ *
+ * Untouched on failure. Errors: invalid argument (NULL, struct_size), not supported (a machine that is no image, a snapshot
+ * of one included).
+ */
+bool microvmi_get_image_info(void *context, struct microvmi_image_info *info);
+
+/* ================================================================================================================
+ * A MACHINE AS A FILE (since 0.5.0)
+ *
+ * What `microvmi dump` writes. A file is of one moment, or torn: what refers to each other in it may not fit.
+ * ============================================================================================================= */
+
+/* The formats of files. More may come. */
+enum microvmi_dump_format {
+    MICROVMI_DUMP_BY_NAME = 0,    /* by the ending of `path` (.raw, .lime, .elf, .core, .kdump), else raw */
+    MICROVMI_DUMP_RAW = 1,        /* byte N is the one at guest-physical address N, up to the maximum address */
+    MICROVMI_DUMP_LIME = 2,       /* the ranges that exist up to there, each behind a header */
+    MICROVMI_DUMP_ELF = 3,        /* a core: all memory, the registers of all vCPUs, VMCOREINFO of a Linux guest */
+    MICROVMI_DUMP_KDUMP_ZLIB = 4, /* as makedumpfile -c: each page compressed, one for all zeros */
+    MICROVMI_DUMP_KDUMP_ZSTD = 5  /* the same with zstd, which takes the system's library (libzstd.so.1) */
+};
+typedef enum microvmi_dump_format microvmi_dump_format;
+
+/* How a file may be written, bits. */
+enum microvmi_dump_flag {
+    MICROVMI_DUMP_LIVE = 1,     /* the machine as it is, running or paused; no snapshot is taken */
+    MICROVMI_DUMP_SNAPSHOT = 2, /* a snapshot, however long the machine stands for it; not with the one before */
+    MICROVMI_DUMP_REPLACE = 4,  /* a file that is there, and what an earlier call left */
+    MICROVMI_DUMP_RESUME = 8    /* go on with what an earlier call left, if it left any: see microvmi_dump() */
+};
+typedef enum microvmi_dump_flag microvmi_dump_flag;
+
+/* How a file is to be written. Start from MICROVMI_DUMP_OPTIONS_INIT; the struct may grow. */
+struct microvmi_dump_options {
+    uint32_t struct_size; /* of the caller's struct, in bytes */
+    uint32_t flags;       /* bits of enum microvmi_dump_flag */
+    uint32_t format;      /* enum microvmi_dump_format */
+    uint32_t timeout_ms;  /* how long all of it may take, in milliseconds; 0: as long as it takes */
+    /* NULL, or a function that is told how far it is, first with a snapshot, then with the file, as that of struct
+     * microvmi_snapshot_options; false ends it. */
+    bool (*progress)(void *opaque, uint64_t done, uint64_t total);
+    void *opaque; /* handed to `progress` */
+};
+typedef struct microvmi_dump_options microvmi_dump_options;
+#define MICROVMI_DUMP_OPTIONS_INIT {sizeof(struct microvmi_dump_options), 0, 0, 0, NULL, NULL}
+
+/* Of when a file is. */
+enum microvmi_dump_moment {
+    MICROVMI_DUMP_OF_STATIC = 1,   /* of a dump: nothing moves there */
+    MICROVMI_DUMP_OF_SNAPSHOT = 2, /* of one moment */
+    MICROVMI_DUMP_OF_LIVE = 3      /* of a machine that was read as it was: torn, if it ran */
+};
+typedef enum microvmi_dump_moment microvmi_dump_moment;
+
+/* About a file that was written. Start from MICROVMI_DUMP_INFO_INIT; the struct may grow. */
+struct microvmi_dump_info {
+    uint32_t struct_size; /* in: of the caller's struct, in bytes; out: how much of it was filled */
+    uint32_t moment;      /* enum microvmi_dump_moment */
+    uint64_t file_bytes;  /* how large the file is, holes included */
+    uint64_t data_bytes;  /* how much memory was written: pages that are not zeros */
+};
+typedef struct microvmi_dump_info microvmi_dump_info;
+#define MICROVMI_DUMP_INFO_INIT {sizeof(struct microvmi_dump_info), 0, 0, 0}
+
+/*
+ * Write a machine into a file, which every program that reads dumps takes.
+ *
+ * path: the file; one that is there is an error without MICROVMI_DUMP_REPLACE. A pipe or a device is written into, zeros
+ *     included; a kdump file is flattened there (makedumpfile -R makes it a file).
+ * options: how; NULL stands for MICROVMI_DUMP_OPTIONS_INIT. Copied.
+ * info: NULL, or a struct that is filled on success.
+ *
+ * Without MICROVMI_DUMP_LIVE or MICROVMI_DUMP_SNAPSHOT a snapshot is taken where the machine hardly stands for it: of up
+ * to 512 MiB, or by its hypervisor while it runs, and for no more than half of the memory that is free here. Else it is
+ * read as it is, and the log says why; info->moment tells. A dump is read as it is.
+ * Until the file is whole it is called `path`.partial, readable for its owner alone. Of a snapshot, and of a kdump file,
+ * an error leaves nothing. Of another file `path`.partial stays, and MICROVMI_DUMP_RESUME goes on with it, for the same
+ * machine and format only; the rest is then of later moments. Pages of zeros take no room on disk.
+ * A microvmi_destroy() of `context` meanwhile ends it. Errors: invalid argument (NULL, struct_size, flags, format, a file
+ * that is there), driver unavailable (no libzstd), cancelled, timeout, permission, I/O (the file cannot be written), and
+ * those of microvmi_snapshot() if one is asked for, microvmi_get_memory_map() and microvmi_read_physical().
+ */
+bool microvmi_dump(void *context, const char *path, const struct microvmi_dump_options *options,
+                   struct microvmi_dump_info *info);
+
 #ifdef __cplusplus
 }
 #endif

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from libmicrovmi_py.arch import Aarch64Registers, Registers, X86Registers
     from libmicrovmi_py.arch.state import VcpuState
     from libmicrovmi_py.arch.x86.registers import SegmentReg, SystemTableReg
+    from libmicrovmi_py.drivers.imageinfo import ImageAccess, ImageInfo
     from libmicrovmi_py.drivers.snapshot import SnapshotInfo, SnapshotMethod
     from libmicrovmi_py.listed import ListedMachine, MachineState
     from libmicrovmi_py.machine.listing import list_vms
@@ -84,6 +85,8 @@ __all__ = [
     "Event",
     "EventKind",
     "ForkedError",
+    "ImageAccess",
+    "ImageInfo",
     "Intercept",
     "InterceptFlag",
     "InvalidArgumentError",
@@ -135,6 +138,7 @@ _LATE = {
     "VcpuState": "libmicrovmi_py.arch.state",
     **dict.fromkeys(("ListedMachine", "MachineState"), "libmicrovmi_py.listed"),
     "list_vms": "libmicrovmi_py.machine.listing",
+    **dict.fromkeys(("ImageAccess", "ImageInfo"), "libmicrovmi_py.drivers.imageinfo"),
     **dict.fromkeys(("SnapshotInfo", "SnapshotMethod"), "libmicrovmi_py.drivers.snapshot"),
     "AddressSpace": "libmicrovmi_py.memory.virtual",
     **dict.fromkeys(("PageRights", "PageTables", "Paging", "PagingControl"), "libmicrovmi_py.paging"),

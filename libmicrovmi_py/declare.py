@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import abc
 import collections
+import functools
 import operator
 from collections.abc import Callable
 
@@ -216,14 +217,15 @@ class _ProtocolMeta(abc.ABCMeta):
         members = vars(cls).get("_members")
         if members is None:
             return super().__instancecheck__(thing)
-        return all(_has(thing, name) for name in members)
+        absent = _absent(members, type(thing))  # type: ignore[arg-type]
+        return not absent or (None not in absent and absent <= getattr(thing, "__dict__", {}).keys())
 
 
-def _has(thing: object, name: str) -> bool:
-    for kind in type(thing).__mro__:
-        if name in vars(kind):
-            return vars(kind)[name] is not None
-    return name in getattr(thing, "__dict__", ())
+@functools.lru_cache(maxsize=512)
+def _absent(members: frozenset[str], kind: type) -> frozenset[str | None]:
+    """The members that a class has not, and ``None`` if one of them is taken back by its being ``None``."""
+    found = {name: next((vars(each)[name] for each in kind.__mro__ if name in vars(each)), kind) for name in members}
+    return frozenset(name if value is kind else None for name, value in found.items() if value is None or value is kind)
 
 
 if not TYPE_CHECKING:

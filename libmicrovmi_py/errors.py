@@ -41,6 +41,11 @@ def harmless(text: str, kept: str = "") -> str:
     )
 
 
+def shortened(whole: str, size: int) -> str:
+    """The beginning of a text that takes at most ``size`` bytes, cut at a whole character."""
+    return whole.encode("utf-8", "backslashreplace")[:size].decode("utf-8", "ignore")
+
+
 def is_control(character: str) -> bool:
     """Whether it moves a cursor, or does other things that are no text."""
     return character < " " or "\x7f" <= character <= "\x9f"

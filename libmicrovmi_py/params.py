@@ -78,11 +78,11 @@ class Parameters(Mapping[str, str]):
             raise InvalidArgumentError(f"{key}={text}: not an integer") from None
 
     def yes(self, key: str, default: bool) -> bool:
-        """The value of ``key``, which is yes or no, ``default`` if it is not given."""
+        """The value of ``key``, which is yes or no (or on or off), ``default`` if it is not given."""
         text = self._values.get(key, "yes" if default else "no")
-        if text not in ("yes", "no"):
+        if text not in ("yes", "no", "on", "off"):
             raise InvalidArgumentError(f"{key}={_short(text)}: yes or no")
-        return text == "yes"
+        return text in ("yes", "on")
 
     def on(self, key: str) -> bool:
         """Whether the value of ``key``, which is on or off, is on; off if it is not given."""

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -36,6 +39,7 @@ from libmicrovmi_py.events import (
     Stands,
     Stop,
 )
+from libmicrovmi_py.machine import events
 from libmicrovmi_py.machine.events import EventSession
 from libmicrovmi_py.transport.deadline import limited
 
@@ -505,3 +509,40 @@ def test_a_thread_that_listens_all_the_time_keeps_nobody_from_the_end() -> None:
     for thread in threads:
         thread.join()
     assert took < 2
+
+
+def interrupted(session: EventSession, step: int) -> bool:
+    """Whether an interrupt came at a step of a wait: as a signal's handler raises it, between any two."""
+    left = step
+
+    def trace(frame: FrameType, event: str, arg: object) -> Any:
+        nonlocal left
+        if frame.f_code.co_filename != events.__file__:
+            return None
+        left -= 1
+        if not left:
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        session.listen(0)
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def test_who_is_interrupted_at_any_step_of_a_wait_can_end_it_all() -> None:
+    driver, steps, going = Noting(), 0, True
+    while going:
+        steps += 1
+        driver.coming.append(WRITE)
+        session = EventSession(driver, "noting")
+        session.toggle(CR3, True, ALL_VCPUS)
+        going = interrupted(session, steps)
+        session.release()
+        assert not session.owes, steps
+    assert steps > 20

@@ -16,6 +16,7 @@ NAMES = {
     *("PermissionDeniedError", "ReadOnlyError", "Registers", "SegmentReg", "StartupError", "SystemTableReg"),
     *("TimeoutExpiredError", "VcpuState", "VmGoneError", "X86Registers", "__version__", "release_all"),
     *("CancelledError", "SnapshotInfo", "SnapshotMethod"),
+    *("ImageAccess", "ImageInfo"),
     *("ListedMachine", "MachineState", "list_vms"),
     *("AddressSpace", "PageRights", "PageTables", "Paging", "PagingControl", "Translation", "TranslationFailure"),
     *("ALL_VCPUS", "Event", "EventKind", "Intercept", "InterceptFlag", "PageAccess", "Reply", "ReplyAction", "Stands"),

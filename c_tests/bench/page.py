@@ -41,6 +41,9 @@ READING = """
   slices of a mapping of it. The partner of control is a client of Python's that connects, sends the commands named and
   hangs up, and does so for each of our calls, as others are to have their turn at the monitor between them; that of
   kdump is zlib, for one page.
+- kdump files from C: libkdumpfile (`apt-get install libkdumpfile10`) reads the same files in the same process, after
+  all that both read was found to be the same; with two threads each has a clone of its own, as it wants it. Ours keeps
+  no pages (`cache=0`) but for the row that says so, libkdumpfile 1024 of 16,384. The minima count.
 - *The guest stands*: the registers of a guest that runs are read, and QEMU's events STOP and RESUME, which another
   monitor tells, say how long it stood for that.
 - Virtual memory is read by tables of four levels, and 64 MiB of pages in no order, that are written into the RAM of a

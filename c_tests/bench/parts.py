@@ -115,6 +115,8 @@ class Bench:
         if self.wants("kdump"):
             with self.part("kdump"):
                 add("", run_python("kdump.py", self.options.package, programs.directory, 2 * seconds))
+                files = [programs.directory / f"{name}.kdump" for name in ("whole", "holed", "large")]
+                add("", programs.run("packed", programs.library, "libkdumpfile", *files, 6 * seconds))
         if self.wants("lookup"):
             with self.part("lookup"):
                 add("", programs.run("lookup", seconds))

@@ -43,6 +43,7 @@ SOURCES: dict[str, list[str]] = {
     "libbeside.so": ["-shared", "-fPIC", "beside.c", "rounds.c", "peers.c", "-ldl"],
     "sparse": ["sparse.c", "limits.c", "-ldl"],
     "differ": ["differ.c", "rounds.c", "-ldl"],
+    "packed": ["packed.c", "rounds.c", "-ldl"],
     "lookup": ["lookup.c", "rounds.c", DIRECT, "-D_GNU_SOURCE"],
     "libscale.so": ["-shared", "-fPIC", "scale.c", "limits.c"],
     "libkvmi-socket.so": KVMI,

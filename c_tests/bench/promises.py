@@ -215,6 +215,18 @@ EVENTS = [
 
 KDUMP = [Row(f"kdump, zlib: {text}", f"kdump {text}", "zlib of a page") for text in ("8 B", "4 KiB", "open")]
 
+PACKED = [
+    Row(f"kdump, zlib, from C: {text}", f"libkdumpfile {pair}", partner, most, quickest=True)
+    for text, pair, partner, most in (
+        ("open 1 GiB with 64 MiB of data in 5,000 pieces", "open", "libkdumpfile", 1.5),
+        ("8 B", "8 B", "libkdumpfile", 1.2),
+        ("4 KiB", "4 KiB", "libkdumpfile", 1.2),
+        ("8 B of a page that is kept", "kept page", "libkdumpfile", 0.5),
+        ("all memory, by two threads", "dump", "libkdumpfile", 1),
+        ("open 64 GiB with the same data", "open large", "1 GiB with it", 3),
+    )
+]
+
 LOOKUP = [Row("8 B random among 10,000 regions", "lookup among 10,000", "among 2", 2)]
 
 DIFF = [Row("diff of two copies of 4 GiB, of which 512 MiB is data", "diff", "memcmp of the data", 1 / 0.8)]
@@ -227,7 +239,7 @@ def claims(results: Results) -> Iterator[Claim]:
     yield from _thread_claims(results)
     yield from _rows(results, [*FRAMES, *PYTHON, *SPACES, *START])
     yield from _sparse_claims(results)
-    yield from _rows(results, [*LOOKUP, *DIFF, *CONTROL, *STANDS, *SNAPSHOTS, *EVENTS, *KDUMP])
+    yield from _rows(results, [*LOOKUP, *DIFF, *CONTROL, *STANDS, *SNAPSHOTS, *EVENTS, *KDUMP, *PACKED])
 
 
 def _rows(results: Results, rows: list[Row]) -> Iterator[Claim]:

@@ -7,7 +7,9 @@ from _libmicrovmi import ffi, lib
 
 from libmicrovmi_py import environment
 from libmicrovmi_py._capi import convert, handles, mapped
-from libmicrovmi_py._capi import entry_snapshots as entry_snapshots  # its functions are there from the start as well
+from libmicrovmi_py._capi import entry_dump as entry_dump  # its functions are there from the start as well
+from libmicrovmi_py._capi import entry_image as entry_image  # so are these
+from libmicrovmi_py._capi import entry_snapshots as entry_snapshots  # so are these
 from libmicrovmi_py._capi import entry_virtual as entry_virtual
 from libmicrovmi_py._capi.boundary import exported, failed, on_machine, whole
 from libmicrovmi_py.declare import Any

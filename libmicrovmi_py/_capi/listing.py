@@ -8,8 +8,9 @@ import struct
 from _libmicrovmi import ffi
 
 from libmicrovmi_py.declare import Any
+from libmicrovmi_py.errors import shortened
 from libmicrovmi_py.listed import ListedMachine
-from libmicrovmi_py.machine.listing import list_vms, shortened
+from libmicrovmi_py.machine.listing import list_vms
 
 _TEXTS = {"driver": 16, "name": 128, "uuid": 40, "uri": 512, "reason": 256}
 """The arrays of ``struct microvmi_machine`` in their order, with what they hold: a zero byte is the last."""

@@ -62,6 +62,11 @@ int32_t mvi_py_read_virtual_batch(uintptr_t context, const struct microvmi_addre
 /* Put a snapshot of the machine behind another context, a new one; the options are whole and were checked. */
 int32_t mvi_py_snapshot(uintptr_t context, uintptr_t snapshot, const struct microvmi_snapshot_options *options);
 int32_t mvi_py_snapshot_info(uintptr_t context, struct microvmi_snapshot_info *info);
+/* Write the machine into a file; the options are whole and were checked, and `info` is whole. */
+int32_t mvi_py_dump(uintptr_t context, const char *path, const struct microvmi_dump_options *options,
+                    struct microvmi_dump_info *info);
+/* The struct is whole, and filled but for its size. */
+int32_t mvi_py_image_info(uintptr_t context, struct microvmi_image_info *info);
 int32_t mvi_py_log(const char *filter);
 int32_t mvi_py_exit(void);
 int32_t mvi_py_release_all(uint32_t timeout_ms);

@@ -10,13 +10,16 @@ DIRECT = (
     *("paging", "translations", "path", "gather", "virtual", "told", "runs", "copy", "fill"),
 )
 """Direct access to memory: part of the library, of the Python module, and of a benchmark."""
-MODULE = (*DIRECT, "walks", "objects", "turns", "libvirt", "migration", "receiver", "watching", "content", "stub")
+MODULE = (
+    *(*DIRECT, "walks", "objects", "turns", "libvirt", "migration", "receiver", "watching", "content"),
+    *("packed", "packed_table", "saved", "stub"),
+)
 """The Python module."""
 LIBRARY = (
     *MODULE,
     *("error", "readers", "context", "standard", "environment", "fork", "log"),
     *("python", "interpreter", "modules", "calls", "boot"),
-    *("entry", "entry_memory", "entry_streams", "entry_virtual", "entry_snapshots"),
+    *("entry", "entry_memory", "entry_streams", "entry_virtual", "entry_snapshots", "entry_dump", "entry_image"),
     *("registers", "events", "listing"),
 )
 """All of the library's."""

@@ -9,12 +9,16 @@ import io
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Those that end the command; every ``with`` block and ``finally`` on the way out is run."""
+
+_AGAIN = 0.01
+"""Seconds after which a signal comes again that came where an exception is lost."""
 
 
 class Ended(SystemExit):
@@ -32,11 +36,23 @@ def take_signals() -> None:
             signal.signal(number, _end)
 
 
-def _end(number: int, frame: FrameType | None) -> NoReturn:
+def _end(number: int, frame: FrameType | None) -> None:
     """What is undone now is not to be interrupted: it has time limits of its own."""
+    if _is_in_del(frame):
+        again = threading.Timer(_AGAIN, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
+        return
     for other in SIGNALS:
         signal.signal(other, signal.SIG_IGN)
     raise Ended(number)
+
+
+def _is_in_del(frame: FrameType | None) -> bool:
+    """Whether Python would pass over an exception there."""
+    while frame is not None and frame.f_code.co_name != "__del__":
+        frame = frame.f_back
+    return frame is not None
 
 
 @contextlib.contextmanager

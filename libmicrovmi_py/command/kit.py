@@ -18,7 +18,7 @@ from libmicrovmi_py.machine.microvmi import Microvmi
 from libmicrovmi_py.transport.deadline import limited
 
 if TYPE_CHECKING:
-    from libmicrovmi_py.command.views import View
+    from libmicrovmi_py.export.view import View
 
 VM_HELP = (
     "the machine: its name, process id or UUID, a URI (vmi://DRIVER/?key=value&...), or the path of a dump; "

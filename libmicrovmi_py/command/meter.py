@@ -62,6 +62,11 @@ class Meter:
             self._next = now + _EVERY
             self._write(self._line(done, now - self._begin))
 
+    def report(self, done: int, total: int) -> None:
+        """As a call, where the total may change."""
+        self.total = total
+        self(done)
+
     def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, tb: TracebackType | None) -> None:
         if self._width:
             self._write("")

@@ -4,30 +4,19 @@
 from __future__ import annotations
 
 import argparse
-import enum
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-from libmicrovmi_py.abilities import Ability
 from libmicrovmi_py.command import kit
 from libmicrovmi_py.command.meter import Meter, amount
 from libmicrovmi_py.command.parser import filled
-from libmicrovmi_py.drivers.base import SupportsSnapshots
-from libmicrovmi_py.errors import MicrovmiError, NotSupportedError, told
+from libmicrovmi_py.errors import MicrovmiError, told
+from libmicrovmi_py.export.partial import Words
+from libmicrovmi_py.export.view import View, modest, never_changes
 from libmicrovmi_py.machine.microvmi import Microvmi
 
-SMALL = 512 << 20
-"""Bytes of memory that are copied in so short a time that a machine may stand for it without being asked: 0.1 s."""
-
-
-class View(enum.Enum):
-    """What is read."""
-
-    SNAPSHOT = "snapshot"
-    PAUSE = "pause"
-    LIVE = "live"
-
+WORDS = Words("--force", "--resume", "--live", "--snapshot")
+"""What the options are called of the command."""
 
 _HELP = {
     View.SNAPSHOT: "read a copy of one moment, which takes memory here",
@@ -51,11 +40,6 @@ def viewed(options: argparse.Namespace) -> Iterator[Microvmi]:
     """As ``kit.viewed``."""
     with kit.opened(options) as machine, view_of(machine, options.view or options.default_view) as view:
         yield view
-
-
-def never_changes(machine: Microvmi) -> bool:
-    """Whether it is a dump or a snapshot."""
-    return machine.driver.static or machine.driver.lasting
 
 
 @contextmanager
@@ -87,32 +71,10 @@ def _snapshot(machine: Microvmi, *, asked: bool) -> Iterator[Microvmi]:
         yield copy
 
 
-def why_not(machine: Microvmi) -> str:
-    """Why no snapshot is taken of a machine without being asked, as far as that is known before one is; else ``""``."""
-    if Ability.SNAPSHOT not in machine.abilities.can:
-        return f"the {machine.driver.name} driver cannot pause the machine"
-    size = _size_of(machine)
-    if size > SMALL and not isinstance(machine.driver, SupportsSnapshots):
-        return f"the machine would stand while {amount(size)} are copied (--snapshot takes one all the same)"
-    return ""
-
-
-def _size_of(machine: Microvmi) -> int:
-    """Bytes of all memory that exists."""
-    return sum(item.size for item in machine.memory_map())
-
-
 def _modest(machine: Microvmi) -> Microvmi:
     """A snapshot for which a machine hardly stands, and that leaves others their memory."""
-    if reason := why_not(machine):
-        raise NotSupportedError(reason)
-    return taken(machine, background_only=_size_of(machine) > SMALL, max_bytes=_half_of_memory())
-
-
-def _half_of_memory() -> int:
-    """Half of what the system says that it has left, in bytes."""
-    lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
-    return next(int(words[1]) for words in lines if words[0] == "MemAvailable:") << 9
+    background_only, most = modest(machine, WORDS)
+    return taken(machine, background_only=background_only, max_bytes=most)
 
 
 def taken(
@@ -120,13 +82,8 @@ def taken(
 ) -> Microvmi:
     """A snapshot, with what is told of it; the arguments are those of ``Microvmi.snapshot``."""
     with Meter(0, "taking a snapshot") as meter:
-
-        def report(done: int, total: int) -> None:
-            meter.total = total
-            meter(done)
-
         copy = machine.snapshot(
-            pause_only=pause_only, background_only=background_only, max_bytes=max_bytes, progress=report
+            pause_only=pause_only, background_only=background_only, max_bytes=max_bytes, progress=meter.report
         )
     info = copy.snapshot_info
     stood = f"the machine stood still {info.stood * 1000:.1f} ms"

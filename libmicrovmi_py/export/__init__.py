@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Memory as files of other formats: raw, LiME, ELF. What is written and what is served are one layout."""
+"""Memory as files of other formats: raw, LiME, ELF, kdump. What of them is flat is written and served as one layout."""
 
 from libmicrovmi_py.export.elf import elf
 from libmicrovmi_py.export.layout import Extent, Layout, Segment

@@ -6,12 +6,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 
-from libmicrovmi_py.abilities import Ability
-from libmicrovmi_py.arch.state import VcpuState
 from libmicrovmi_py.declare import NamedTuple
-from libmicrovmi_py.errors import NotSupportedError
 from libmicrovmi_py.export.layout import Layout, Segment, joined
-from libmicrovmi_py.export.notes import notes
+from libmicrovmi_py.export.notes import notes, states_of
 from libmicrovmi_py.export.virtual import NOWHERE, GuestKernel, Text, direct_map, text_of
 from libmicrovmi_py.machine.microvmi import Microvmi
 from libmicrovmi_py.model import PAGE_SIZE, U64_MAX, Architecture
@@ -46,8 +43,7 @@ def elf(machine: Microvmi, kernel: GuestKernel | None = None) -> Layout:
     With the guest's ``kernel`` there is VMCOREINFO, memory has the virtual addresses that the kernel has it at, and a
     segment more is the kernel's text by those that it is linked for.
     """
-    states = _states(machine)
-    note = notes(states, kernel.vmcoreinfo if kernel else None)
+    note = notes(states_of(machine), kernel.vmcoreinfo if kernel else None)
     ranges = joined(machine.memory_map(), U64_MAX + 1)
     text = text_of(kernel, ranges) if kernel else None
     places = {start: NOWHERE + start for start, _ in ranges} | direct_map(kernel, ranges) if kernel else {}
@@ -60,15 +56,6 @@ def elf(machine: Microvmi, kernel: GuestKernel | None = None) -> Layout:
     head += _PROGRAM.pack(_PT_NOTE, 0, place, 0, 0, len(note), len(note), 4) + b"".join(rows) + note
     segments = [Segment(0, len(head), head)] + [Segment(load.offset, load.size, None, load.address) for load in loads]
     return Layout(machine, segments, segments[-1].end)
-
-
-def _states(machine: Microvmi) -> Sequence[VcpuState]:
-    if Ability.READ_REGISTERS not in machine.abilities.can:
-        return ()
-    try:
-        return machine.read_states()
-    except NotSupportedError:  # a snapshot of a machine that does not tell them
-        return ()
 
 
 def _header(machine: int, count: int) -> bytes:

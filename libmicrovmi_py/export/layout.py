@@ -9,13 +9,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from libmicrovmi_py.declare import TYPE_CHECKING, NamedTuple
 from libmicrovmi_py.errors import InvalidArgumentError
 from libmicrovmi_py.machine.microvmi import Microvmi
-from libmicrovmi_py.model import U64_MAX, MemoryRange
+from libmicrovmi_py.model import PAGE_SIZE, U64_MAX, MemoryRange
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-_ZEROS = memoryview(bytes(1 << 20))
+_STEP = 1 << 20
+"""Bytes that are read at once."""
+_ZEROS = memoryview(bytes(_STEP))
 """What holes are told as, a part of it at a time."""
+_EMPTY = bytes(PAGE_SIZE)
 
 
 class Segment(NamedTuple):
@@ -157,3 +160,28 @@ def joined(ranges: Iterable[MemoryRange], end: int) -> list[tuple[int, int]]:
             start = found.pop()[0]
         found.append((start, until))
     return found
+
+
+def pieces(layout: Layout, extents: Iterable[Extent]) -> Iterator[tuple[int, memoryview]]:
+    """(offset, bytes) of what in these extents may hold something. A piece is good until the next one is asked for."""
+    buffer = memoryview(bytearray(_STEP))
+    for extent in extents:
+        for start in range(extent.offset, extent.end, _STEP) if not extent.hole else ():
+            piece = buffer[: min(_STEP, extent.end - start)]
+            layout.read_into(start, piece)
+            yield start, piece
+
+
+def filled(piece: memoryview) -> Iterator[tuple[int, int]]:
+    """(start, end) of the pages that are not zeros, neighbours together; the piece is where its buffer begins."""
+    buffer, size = piece.obj, len(piece)
+    assert isinstance(buffer, bytearray)  # which compares by memcmp(), without a copy
+    begin: int | None = None
+    for start in range(0, size, PAGE_SIZE):
+        if not buffer.startswith(_EMPTY[: size - start], start):
+            begin = start if begin is None else begin
+        elif begin is not None:
+            yield begin, start
+            begin = None
+    if begin is not None:
+        yield begin, size

@@ -10,8 +10,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 
+from libmicrovmi_py.abilities import Ability
 from libmicrovmi_py.arch.state import VcpuState
 from libmicrovmi_py.arch.x86.registers import CODE_AND_DATA, GENERAL
+from libmicrovmi_py.errors import NotSupportedError
+from libmicrovmi_py.machine.microvmi import Microvmi
 from libmicrovmi_py.model import Architecture
 
 _NOTE = struct.Struct("<3I")
@@ -33,6 +36,16 @@ _QEMU_HEAD = struct.Struct("<2I18Q")
 _QEMU_SEGMENT = struct.Struct("<3I4xQ")
 _QEMU_CONTROL = struct.Struct("<6Q")
 _QEMU_SIZE = _QEMU_HEAD.size + 10 * _QEMU_SEGMENT.size + _QEMU_CONTROL.size
+
+
+def states_of(machine: Microvmi) -> Sequence[VcpuState]:
+    """The registers of all vCPUs; none where they are not known."""
+    if Ability.READ_REGISTERS not in machine.abilities.can:
+        return ()
+    try:
+        return machine.read_states()
+    except NotSupportedError:  # a snapshot of a machine that does not tell them
+        return ()
 
 
 def notes(states: Sequence[VcpuState], vmcoreinfo: bytes | None) -> bytes:

@@ -31,7 +31,7 @@ class _Symbols(Protocol):
 
 
 class GuestKernel(Protocol):
-    """What of a Linux kernel gets into an ELF core; ``libmicrovmi_py.linux`` finds it."""
+    """What of a Linux kernel gets into a core; ``libmicrovmi_py.linux`` finds it."""
 
     @property
     def machine(self) -> Microvmi:
@@ -51,7 +51,15 @@ class GuestKernel(Protocol):
 
     @property
     def phys_base(self) -> int:
-        """Of an AArch64 machine, where its memory begins in the kernel's eyes."""
+        """Where an x86 kernel lies; of an AArch64 machine, where its memory begins in the kernel's eyes."""
+
+    @property
+    def release(self) -> str:
+        """What ``uname -r`` says."""
+
+    @property
+    def banner(self) -> str:
+        """Its version in one line, as it logs it."""
 
 
 class Text(NamedTuple):

@@ -75,9 +75,9 @@ class EventSession:
         self._open: dict[int, Stop] = {}
         self._fresh: deque[tuple[int, Stop]] = deque()  # not handed out yet
         self._taken: dict[int, PageAccess] = {}  # by frame: what it was before
-        self._orders = threading.Lock()  # the driver is told something; what is known changes in single steps
-        self._polling = threading.Lock()
-        self._next_to_poll = threading.Lock()
+        self._orders = threading.RLock()  # the driver is told something; what is known changes in single steps
+        self._polling = threading.RLock()
+        self._next_to_poll = threading.RLock()
 
     @property
     def abilities(self) -> EventAbilities:
@@ -221,9 +221,9 @@ class EventSession:
     def _next(self, seconds: float) -> Event | None:
         """What is waiting already, else what comes first within so many seconds, past what nobody wants."""
         event, end = self._handed_out(), time.monotonic() + _LOOK
-        if event is not None or not self._take_turn(seconds):
-            return event
         try:
+            if event is not None or not self._take_turn(seconds):
+                return event
             while event is None and (stop := self._driver.poll(seconds)) is not None:
                 unwanted = self._booked(stop)
                 if unwanted is not None:
@@ -234,7 +234,7 @@ class EventSession:
                 if time.monotonic() > end:
                     break  # a guest that does nothing else keeps nobody from looking whether he is wanted
         finally:
-            self._polling.release()
+            _give_back(self._polling)
         return event
 
     def _handed_out(self) -> Event | None:
@@ -246,12 +246,10 @@ class EventSession:
 
     def _take_turn(self, seconds: float) -> bool:
         """Be the one who polls, if nobody else does within about so many seconds; who waits for it is the next one."""
-        if not self._next_to_poll.acquire(timeout=seconds):
-            return False
         try:
-            return self._polling.acquire(timeout=seconds)
+            return self._next_to_poll.acquire(timeout=seconds) and self._polling.acquire(timeout=seconds)
         finally:
-            self._next_to_poll.release()
+            _give_back(self._next_to_poll)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -259,9 +257,9 @@ class EventSession:
         deadline = Deadline(_PATIENCE)
         with ExitStack() as taken:
             for take, lock in ((self._take_turn, self._polling), (self._take_orders, self._orders)):
+                taken.callback(_give_back, lock)
                 if not take(deadline.remaining):
                     raise TimeoutExpiredError("another thread does not come back from the machine's events")
-                taken.callback(lock.release)
             yield
 
     def _take_orders(self, seconds: float) -> bool:
@@ -392,3 +390,9 @@ class EventSession:
     def _forget(self) -> None:
         for known in (self._wanted, self._open, self._taken, self._fresh):
             known.clear()
+
+
+def _give_back(lock: threading.RLock) -> None:
+    """Release a lock if this thread has it: the exception of a signal's handler may come right behind its taking."""
+    if lock._is_owned():  # type: ignore[attr-defined]
+        lock.release()

@@ -10,7 +10,7 @@ from libmicrovmi_py.abilities import Ability, with_snapshots
 from libmicrovmi_py.declare import replace
 from libmicrovmi_py.drivers.base import Driver
 from libmicrovmi_py.drivers.registry import all_drivers, find
-from libmicrovmi_py.errors import MicrovmiError, escaped, logger
+from libmicrovmi_py.errors import MicrovmiError, escaped, logger, shortened
 from libmicrovmi_py.listed import LONGEST_URI, ListedMachine, MachineState
 from libmicrovmi_py.model import DriverType
 from libmicrovmi_py.params import Parameters
@@ -91,8 +91,3 @@ def _checked(kind: type[Driver], machine: ListedMachine) -> ListedMachine:
 def _whole(uri: str) -> str:
     """A URI that C can hold, ``""`` for another: a part of one may open something else."""
     return uri if len(uri) <= LONGEST_URI and uri.isascii() and uri.isprintable() else ""
-
-
-def shortened(whole: str, size: int) -> str:
-    """The beginning of a text that takes at most ``size`` bytes, cut at a whole character."""
-    return whole.encode("utf-8", "backslashreplace")[:size].decode("utf-8", "ignore")

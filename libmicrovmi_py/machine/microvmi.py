@@ -24,6 +24,7 @@ from libmicrovmi_py.errors import InvalidArgumentError, NotSupportedError, was_c
 from libmicrovmi_py.events import ALL_VCPUS, NO_EVENTS, Event, EventKind, Intercept, PageAccess, Reply
 from libmicrovmi_py.machine.books import Books
 from libmicrovmi_py.machine.events import EventSession
+from libmicrovmi_py.machine.images import Images
 from libmicrovmi_py.machine.keeping import CACHE_SIZE, cache_size, keeper
 from libmicrovmi_py.machine.runstate import RunBooks, one_session
 from libmicrovmi_py.machine.snapshots import Snapshots
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 _Part = TypeVar("_Part")
 
 
-class Microvmi(Snapshots):
+class Microvmi(Snapshots, Images):
     """An open virtual machine.
 
     ``Microvmi("debian")`` tries every driver; ``Microvmi("debian", driver="qemu", timeout=2)`` names one and hands it

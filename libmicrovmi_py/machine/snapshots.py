@@ -69,7 +69,7 @@ class Snapshots:
             reason = "a copy of it would be of many moments"
             raise NotSupportedError(f"the {self.driver.name} driver cannot pause the machine: {reason}")
         how = taking.How(pause_only, background_only, max_bytes, threads)
-        watch = Watch(progress, timeout, self._check_wanted)
+        watch = Watch(progress, timeout, self.check_wanted)
         with self._books.touched():
             taken = taking.Taking(self.driver, self._can, self._physical, self._run, how, watch).taken()
         return type(self).from_driver(taken)
@@ -96,10 +96,14 @@ class Snapshots:
         return difference.runs(self._physical, newer.physical, start)
 
     def end_snapshots(self) -> None:
-        """End those that other threads are taking of this machine, and all later ones, before it is closed."""
+        """End those that other threads are taking of this machine, and all later ones, before it is closed.
+
+        So end the files that others are writing of it.
+        """
         self._no_snapshots = True
 
-    def _check_wanted(self) -> None:
+    def check_wanted(self) -> None:
+        """Raise ``InvalidContextError`` if the machine is closed, or about to be: long work on it has to end."""
         self._check_open()
         if self._no_snapshots:
             raise was_closed("meanwhile")

@@ -28,18 +28,44 @@ def load(names: Sequence[str], declarations: str) -> Foreign:
     ``declarations`` are those of the functions and types that are used, as cffi's ``cdef`` takes them. Raises
     ``DriverUnavailableError`` with the loader's reason. A library stays loaded.
     """
-    reasons = []
     with StandardStreamsHeld():  # the loader opens files, and so do imports
+        return _declare(_loaded(names)[0], declarations)  # a library that is not there costs no parsing
+
+
+def _loaded(names: Sequence[str]) -> tuple[str, Any]:
+    """The first of these libraries that is there, and cffi's bare object for it."""
+    import _cffi_backend
+
+    reasons = []
+    for name in names:
+        try:
+            return name, _cffi_backend.load_library(name)
+        except (OSError, ValueError) as err:  # a name that is no UTF-8 is a ValueError
+            reasons.append(str(err).removeprefix(f"cannot load library '{name}': "))
+    raise DriverUnavailableError(f"cannot load {names[0]}: {reasons[0]}; install it, or add its folder to the loader's")
+
+
+@functools.cache
+def addresses(names: Sequence[str], functions: Sequence[str]) -> tuple[int, ...]:
+    """Where these functions of the first library of ``names`` are, for C to call: no declaration is parsed for that.
+
+    Raises as :func:`load`, and ``DriverUnavailableError`` for a library that has not all of them.
+    """
+    with StandardStreamsHeld():
+        name, library = _loaded(names)
         import _cffi_backend
 
-        for name in names:
-            try:
-                _cffi_backend.load_library(name)  # cheap: a library that is not there costs no parsing
-            except (OSError, ValueError) as err:  # a name that is no UTF-8 is a ValueError
-                reasons.append(str(err).removeprefix(f"cannot load library '{name}': "))
-                continue
-            return _declare(name, declarations)
-    raise DriverUnavailableError(f"cannot load {names[0]}: {reasons[0]}; install it, or add its folder to the loader's")
+    kind = _cffi_backend.new_function_type((), _cffi_backend.new_void_type())
+    number = _cffi_backend.new_primitive_type("uintptr_t")
+    try:
+        found = tuple(int(_cffi_backend.cast(number, library.load_function(kind, item))) for item in functions)
+    except AttributeError as err:
+        raise DriverUnavailableError(f"{name} has not all that is needed: {err}; install a newer one") from err
+    _kept.append(library)  # which is unloaded when nobody has it
+    return found
+
+
+_kept: list[Any] = []
 
 
 def _declare(name: str, declarations: str) -> Foreign:

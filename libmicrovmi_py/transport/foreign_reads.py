@@ -111,7 +111,7 @@ class ForeignReads:
 
     ``end`` is where nothing exists any more, ``most`` how many bytes one call takes, ``crosses`` whether a call may
     cross frames, ``limit`` how many seconds a call may last on a single line, ``lasting`` the values of ``errno`` after
-    which nothing can be asked any more. The function opens no descriptors.
+    which nothing can be asked any more, ``keeps`` what has to stay as long as this. The function opens no descriptors.
     """
 
     def __init__(
@@ -126,9 +126,10 @@ class ForeignReads:
         crosses: bool,
         limit: float = 0.0,
         lasting: Iterable[int] = (),
+        keeps: object = None,
     ) -> None:
         ffi, self._lib = native()
-        self._line = line  # has to outlive it
+        self._kept = line, keeps  # have to outlive it
         bits = sum(1 << number for number in set(lasting))
         told: dict[str, object] = {
             "function": function,

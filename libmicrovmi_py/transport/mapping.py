@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import stat
@@ -19,6 +20,9 @@ from libmicrovmi_py.transport.fds import OwnedFd, StandardStreamsHeld
 from libmicrovmi_py.transport.life import Life
 from libmicrovmi_py.transport.reach import Reach
 
+_UNMAPPABLE = (errno.ENODEV, errno.EIO, errno.ENOMEM)
+"""A file system that maps nothing, /proc, and too many bytes."""
+
 
 class HostMapping:
     """``size`` bytes of a file or block device from byte ``offset``, mapped shared: what others write is seen at once.
@@ -31,7 +35,8 @@ class HostMapping:
     mapped, every access is a system call, and neither can happen.
 
     ``life`` is the process whose memory this is: once it has ended nothing is written. ``image`` is for a file that
-    nobody has in use: no read then touches a hole of it.
+    nobody has in use: no read then touches a hole of it, and one that cannot be mapped, as /proc/kcore, is read by
+    system calls.
     """
 
     def __init__(
@@ -54,10 +59,10 @@ class HostMapping:
         self._lock = threading.Lock()
         self._fd: OwnedFd | None = fd
         self._writer: OwnedFd | None = None
-        window = _Window(fd, offset, size, mmap.PROT_READ) if mapped else None
+        window = _window(fd, offset, size, image) if mapped else None
         self._readable = window
         self._changeable: _Window | None = None
-        self._mapped = mapped
+        self._mapped = window is not None
         self._regular = stat.S_ISREG(os.fstat(fd.number).st_mode)  # a device has no holes, and fstat no length for it
 
     @classmethod
@@ -82,6 +87,8 @@ class HostMapping:
             if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
                 raise ValueError("not a regular file or block device")
             there = _length(fd)
+            if not there:
+                raise ValueError("it is empty")
             length = there - offset if size is None else size
             if not 0 < length <= there - offset:
                 raise ValueError(f"{length} bytes from {offset:#x} are not in its {there} bytes")
@@ -161,6 +168,16 @@ class _Window:
         with StandardStreamsHeld():  # the module keeps a descriptor of its own
             self.pages = mmap.mmap(fd.number, end - start, mmap.MAP_SHARED, protection, offset=start)
         self.view = memoryview(self.pages)[offset - start : offset - start + size]
+
+
+def _window(fd: OwnedFd, offset: int, size: int, image: bool) -> _Window | None:
+    """A mapping to read; of an image none if it has no pages that could be mapped, or too many."""
+    try:
+        return _Window(fd, offset, size, mmap.PROT_READ)
+    except OSError as err:
+        if image and err.errno in _UNMAPPABLE:
+            return None
+        raise
 
 
 def _length(fd: OwnedFd) -> int:

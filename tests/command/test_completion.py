@@ -47,7 +47,7 @@ def run(shell: str, script: str, path: str) -> list[str]:
     [
         ("microvmi li", ["list"]),
         ("microvmi dump --for", ["--format", "--force"]),
-        ("microvmi dump vm --format ", ["raw", "lime", "elf"]),
+        ("microvmi dump vm --format ", ["raw", "lime", "elf", "kdump-zlib", "kdump-zstd"]),
         ("microvmi nosuch ", []),
     ],
 )

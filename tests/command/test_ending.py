@@ -76,3 +76,26 @@ def test_wrong_usage_says_what_is_meant() -> None:
 def test_nothing_of_a_machine_s_name_reaches_the_terminal_as_it_is() -> None:
     done = piped("info", "no\x1b[31msuch")
     assert (done.code, "\x1b" in done.err) == (1, False)
+
+
+IN_DEL = """
+import os, signal, time
+from libmicrovmi_py.command.ending import take_signals
+
+class Gone:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(1000):
+            pass
+
+take_signals()
+gone = Gone()
+del gone
+time.sleep(30)
+"""
+
+
+def test_a_signal_that_comes_while_an_object_goes_is_not_lost() -> None:
+    """Python passes over what is raised there."""
+    done = subprocess.run([MICROVMI[0], "-c", IN_DEL], env=environment(), capture_output=True, timeout=20, check=False)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGTERM, b"")

@@ -18,7 +18,8 @@ from contract.truth import Truth
 from libmicrovmi_py import ListedMachine, Microvmi, MicrovmiError
 from libmicrovmi_py.abilities import Ability
 from libmicrovmi_py.drivers.base import Driver
-from libmicrovmi_py.machine.listing import list_vms, shortened
+from libmicrovmi_py.errors import shortened
+from libmicrovmi_py.machine.listing import list_vms
 from libmicrovmi_py.params import Parameters
 
 LIMIT = 5.0

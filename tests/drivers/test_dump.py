@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import os
 import shutil
 import subprocess
@@ -132,6 +135,14 @@ def test_a_block_device_is_an_image(block_device: Path) -> None:
             assert machine.memory.seek(0, os.SEEK_DATA) == 0
             with pytest.raises(ReadOnlyError):
                 machine.write_physical(0, b"x")
-    block_device.write_bytes(b"\x1f\x8b\x08")
-    with pytest.raises(DriverUnavailableError, match="is a gzip file"):
+    block_device.write_bytes(b"QED\0")
+    with pytest.raises(DriverUnavailableError, match="is a qed image of a disk"):
         Microvmi.open(str(block_device))
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress], ids=["gzip", "bzip2", "xz"])
+def test_what_is_packed_on_a_block_device_is_unpacked(block_device: Path, pack: Callable[[bytes], bytes]) -> None:
+    block_device.write_bytes(pack(CONTENT).ljust(1 << 20, b"\0"))
+    with Microvmi(driver="dump", path=block_device) as machine:
+        assert machine.max_addr == len(CONTENT)
+        assert machine.padded_memory.read(len(CONTENT)) == CONTENT

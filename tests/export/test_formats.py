@@ -171,6 +171,8 @@ class Kernel:
     symbols: Mapping[str, int]
     phys_base: int = 0
     vmcoreinfo: bytes | None = b"OSRELEASE=6.1\nPAGESIZE=4096\n"
+    release: str = "6.1"
+    banner: str = "Linux version 6.1 (somebody@somewhere) (gcc 12) #1 SMP of a day"
 
 
 TEXT = 0xFFFFFFFF81000000

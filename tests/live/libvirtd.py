@@ -30,6 +30,9 @@ QEMU_USER = 64055
 SESSION_USER = 65534
 """One that every system knows, as libvirt looks it up."""
 
+PACKERS = ("gzip", "bzip2", "xz", "lzop", "zstd")
+"""Programs that it packs saved machines with, if they are there."""
+
 _FOLDERS = {"etc": "/etc/libvirt", "run": "/run/libvirt", "lib": "/var/lib/libvirt", "cache": "/var/cache/libvirt"}
 _FOLDERS |= {"log": "/var/log/libvirt"}
 
@@ -87,7 +90,7 @@ class Libvirtd:
     def __init__(self, user: int | None = None, *, more: str = "") -> None:
         """``user`` is whose session's it is; ``None`` for the system's, or for our own session if we are not root.
 
-        ``more`` are settings of the system's QEMUs.
+        ``more`` are settings for its QEMUs.
         """
         self._more = more
         for program in ("libvirtd", "virsh", "setpriv", "unshare"):
@@ -104,6 +107,9 @@ class Libvirtd:
         (self.home / "open").mkdir()
         (self.home / "open").chmod(0o777)
         (self.home / "bin" / QEMU).symlink_to(_program(QEMU))
+        for name in PACKERS:
+            if found := shutil.which(name):
+                (self.home / "bin" / name).symlink_to(found)
 
     @property
     def socket(self) -> Path:
@@ -150,7 +156,7 @@ class Libvirtd:
     def _as_session(self) -> list[str]:
         settings = self.home / "etc" / "libvirt"
         settings.mkdir(exist_ok=True)
-        (settings / "qemu.conf").write_text('stdio_handler = "file"\n')
+        (settings / "qemu.conf").write_text('stdio_handler = "file"\n' + self._more)
         (self.home / "session").chmod(0o700)
         become = []
         if os.geteuid() == 0:
@@ -182,6 +188,12 @@ class Libvirtd:
         """It, as virsh is to be started."""
         kind = "system" if self.is_system else "session"
         return [_program("virsh"), "-q", "-c", f"qemu+unix:///{kind}?socket={self.socket}", *words]
+
+    def restart(self, more: str = "") -> None:
+        """End it and start it with these settings for its QEMUs; its machines go on, and are its own again."""
+        self._more = more
+        self.kill()
+        self.start()
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send it a signal, and wait for its end if that ends it."""

@@ -8,7 +8,7 @@ import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from .monitor import Monitor
 
@@ -136,6 +136,12 @@ def physical(monitor: Monitor, address: int, size: int) -> bytes:
     return bytes(int(byte, 16) for line in text.splitlines() for byte in line.partition(":")[2].split())
 
 
+class Human(Protocol):
+    """Whoever hands a line to QEMU's human monitor: a monitor of ours, or libvirt."""
+
+    def human(self, line: str) -> str: ...
+
+
 Value = int | tuple[int, int] | tuple[int, int, int]
 
 _SEGMENT = re.compile(r"^(ES|CS|SS|DS|FS|GS|LDT|TR) *=(\w{4}) (\w{16}) (\w{8}) \w{8}", re.MULTILINE)
@@ -143,7 +149,7 @@ _TABLE = re.compile(r"^(GDT|IDT)= +(\w{16}) (\w{8})", re.MULTILINE)
 _PLAIN = re.compile(r"\b(R[A-Z0-9]{1,2}|RFL|RIP|CR[0-4]|EFER) ?=(\w+)")
 
 
-def registers(monitor: Monitor) -> list[dict[str, Value]]:
+def registers(monitor: Human) -> list[dict[str, Value]]:
     """The registers of each vCPU by the names of the C header, from ``info registers -a``.
 
     A segment is (base, limit, selector), a table (base, limit).

@@ -118,6 +118,27 @@ def test_a_part_of_memory_is_dumped_as_ram(paused: Guest, open_machine: OpenMach
     assert_same(paused, vm, vm.memory_map(), scratch)
 
 
+def test_a_snapshot_in_the_background_is_of_the_moment_that_it_was_begun_at(
+    new_guest: NewGuest, open_machine: OpenMachine, scratch: Path
+) -> None:
+    guest, path = new_guest(), scratch / "snapshot"
+    _let_the_firmware_run(guest)
+    memory, registers = saved(guest, 0, guest.config.size, scratch), oracle.registers(guest.monitor)
+    background = {"capability": "background-snapshot", "state": True}
+    guest.monitor.execute("migrate-set-capabilities", capabilities=[background])
+    guest.monitor.execute("migrate", uri=f"exec:cat > {path}")
+    deadline = time.monotonic() + 60
+    while (status := guest.monitor.execute("query-migrate")["status"]) != "completed":
+        assert time.monotonic() < deadline, status
+        time.sleep(0.05)
+    vm = open_machine(str(path))
+    ram = [item for item in vm.memory_map() if item.kind == "ram"]
+    assert sum(item.size for item in ram) > guest.config.size - MIB
+    for item in ram:
+        assert vm.read(item.start, item.size).content == memory[item.start : item.end]
+    assert [{name: vm.registers(vcpu)[name] for name in told} for vcpu, told in enumerate(registers)] == registers
+
+
 LARGE = "memory plugged in, and ivshmem above it"
 
 MACHINES: dict[str, tuple[str, ...]] = {
@@ -169,20 +190,9 @@ def _let_the_firmware_run(guest: Guest) -> None:
 def test_dumps_filtered_by_makedumpfile_end_where_the_machine_does(
     paused: Guest, open_machine: OpenMachine, scratch: Path
 ) -> None:
-    if shutil.which("makedumpfile") is None:
-        missing("no makedumpfile: apt-get install makedumpfile")
-    whole, notes, path = scratch / "whole", scratch / "vmcoreinfo", scratch / "filtered"
-    paused.monitor.execute("dump-guest-memory", paging=False, protocol=f"file:{whole}")
-    content = whole.read_bytes()
-    told = re.search(rb"OSRELEASE=\d[^\0]*", content)
-    assert told, "a kernel has this text for its dumps"
-    notes.write_bytes(told[0])
-    whole.write_bytes(_with_headers_first(content))
+    path, make = scratch / "filtered", _filter(paused, scratch)
     for arguments in (("-E", "-d", "31"), ("-c", "-d", "31"), ("-l", "-d", "1")):
-        command = ["makedumpfile", *arguments, "-i", str(notes), str(whole), str(path)]
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        if ended.returncode:
-            missing(f"this makedumpfile does not know the guest's kernel: {ended.stdout.strip().splitlines()[-1:]}")
+        make(arguments, path)
         vm = open_machine(str(path))
         found = vm.memory_map()
         assert vm.max_address() == paused.config.size
@@ -191,6 +201,51 @@ def test_dumps_filtered_by_makedumpfile_end_where_the_machine_does(
         assert "ram" not in {item.kind for item in found if item.start >= paused.config.size}
         assert_same(paused, vm, found, scratch)
         path.unlink()
+
+
+@on_one_guest
+def test_dumps_of_makedumpfile_in_parts_in_records_and_rearranged_hold_the_same(
+    paused: Guest, open_machine: OpenMachine, scratch: Path
+) -> None:
+    make = _filter(paused, scratch)
+    one, flat, parts = scratch / "one", scratch / "flat", [scratch / f"part{number}" for number in range(3)]
+    make(("-c", "-d", "31"), one)
+    make(("--split", "--splitblock-size", "8", "-c", "-d", "31"), *parts)
+    flat.write_bytes(make(("-F", "-c", "-d", "31")))
+    with flat.open("rb") as records:
+        subprocess.run(["makedumpfile", "-R", str(scratch / "again")], stdin=records, capture_output=True, check=True)
+    assert (scratch / "again").read_bytes() == one.read_bytes()
+    expected = open_machine(str(one)).memory_map()
+    for path in (flat, *parts):
+        vm = open_machine(str(path))
+        assert vm.memory_map() == expected
+        assert vm.max_address() == paused.config.size
+    assert_same(paused, vm, expected, scratch)
+    flat_vm = open_machine(str(flat))
+    for item in expected[:: len(expected) // 100 + 1]:
+        assert flat_vm.read(item.start, item.size).content == vm.read(item.start, item.size).content
+
+
+def _filter(guest: Guest, scratch: Path) -> Callable[..., bytes]:
+    """A dump of the guest, of which makedumpfile makes others: what it prints."""
+    if shutil.which("makedumpfile") is None:
+        missing("no makedumpfile: apt-get install makedumpfile")
+    whole, notes = scratch / "whole", scratch / "vmcoreinfo"
+    guest.monitor.execute("dump-guest-memory", paging=False, protocol=f"file:{whole}")
+    content = whole.read_bytes()
+    told = re.search(rb"OSRELEASE=\d[^\0]*", content)
+    assert told, "a kernel has this text for its dumps"
+    notes.write_bytes(told[0])
+    whole.write_bytes(_with_headers_first(content))
+
+    def make(arguments: tuple[str, ...], *paths: Path) -> bytes:
+        command = ["makedumpfile", *arguments, "-i", str(notes), str(whole), *map(str, paths)]
+        ended = subprocess.run(command, capture_output=True, timeout=120, check=False)
+        if ended.returncode:
+            missing(f"this makedumpfile does not know the guest's kernel: {ended.stderr.decode()[-200:]}")
+        return ended.stdout
+
+    return make
 
 
 def _in_elf(path: Path) -> int:

@@ -4,7 +4,6 @@ that does other things as well the limits are lower than those of ``make bench``
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +24,7 @@ built = programs.Programs(Path(sys.argv[2]), Path(sys.argv[3]))
 paths = tuple(str(built.path(name)) for name in ("stub_loop", "listen"))
 listening.TURNS, listening.FEW_TURNS = 600, 60
 samples = listening.measured(libmicrovmi_py, Path(sys.argv[2]), paths, sys.argv[4], 0)
-print(*(ours / partner for ours, partner in zip(*samples)))
+print(*map(min, samples))
 """
 
 
@@ -34,5 +33,5 @@ def test_an_event_takes_not_many_times_what_a_bare_loop_takes(name: str, library
     command = [sys.executable, "-c", RUN, str(BENCH.parents[1]), str(tmp_path), str(library_path), name]
     ended = subprocess.run(command, cwd=BENCH, capture_output=True, text=True, timeout=400, check=False)
     assert ended.stderr == ""
-    ratios = [float(word) for word in ended.stdout.split()]
-    assert statistics.median(ratios) <= LIMITS[name], ratios
+    ours, partner = map(float, ended.stdout.split())  # the quickest of each
+    assert ours <= LIMITS[name] * partner

@@ -4,6 +4,7 @@
 from mutants.mutant import Mutant
 
 XEN = "libmicrovmi_py/drivers/xen"
+XEN_STATE = "libmicrovmi_py/drivers/saved/xenstate.py"
 FAKE = "libmicrovmi_py/drivers/fake"
 MEMFLOW = "libmicrovmi_py/drivers/memflow.py"
 TESTS = "tests/drivers/xen/test_xen"
@@ -16,36 +17,36 @@ FAILURES = "tests/contract/test_contract_failures.py"
 
 MUTANTS = (
     Mutant(
-        f"{XEN}/context.py",
+        XEN_STATE,
         '"rbp", "rsi", "rdi", "rsp",',
         '"rbp", "rdi", "rsi", "rsp",',
         "rsi and rdi swapped",
         (CONTEXT,),
     ),
     Mutant(
-        f"{XEN}/context.py",
+        XEN_STATE,
         '"lstar", "star",',
         '"star", "lstar",',
         "STAR and LSTAR swapped",
         (CONTEXT,),
     ),
-    Mutant(f"{XEN}/context.py", "(*SEGMENTS, *TABLES)", "(*SEGMENTS, *reversed(TABLES))", "tables swapped", (CONTEXT,)),
+    Mutant(XEN_STATE, "(*SEGMENTS, *TABLES)", "(*SEGMENTS, *reversed(TABLES))", "tables swapped", (CONTEXT,)),
     Mutant(
-        f"{XEN}/context.py",
+        XEN_STATE,
         "[0] & (1 << WIDTHS.get(name, 64)) - 1",
         "[0]",
         "selectors with garbage",
         (CONTEXT,),
     ),
     Mutant(
-        f"{XEN}/context.py",
+        XEN_STATE,
         "item.code == CPU and item.instance == vcpu",
         "item.code == CPU",
         "the registers of the first vCPU for all",
         (CONTEXT,),
     ),
     Mutant(
-        f"{XEN}/context.py",
+        XEN_STATE,
         "        if offset + length > len(state):\n            break\n",
         "",
         "a record that is cut off is taken",
@@ -53,7 +54,7 @@ MUTANTS = (
         "the loop ends behind it, with the same error",
     ),
     Mutant(
-        f"{XEN}/context.py",
+        XEN_STATE,
         "changed(record, changes(wanted, values(record)))",
         "changed(record, wanted)",
         "what a record keeps above 16 bits is lost by a write",
@@ -193,7 +194,7 @@ MUTANTS = (
         (f"{FAILURES}::test_errors_of_python_tell_the_same[xen-running]",),
     ),
     Mutant(
-        f"{XEN}/context.py",
+        XEN_STATE,
         '_APIC_BASE = (LAPIC, 0, "<Q")',
         '_APIC_BASE = (LAPIC, 0, "<I")',
         "an APIC base above 4 GiB",

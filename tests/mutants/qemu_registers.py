@@ -8,14 +8,14 @@ STATE, REGISTERS = "tests/drivers/qemu/test_device_state.py", "tests/drivers/qem
 
 MUTANTS = (
     Mutant(
-        f"{QEMU}/x86state.py",
+        "libmicrovmi_py/drivers/saved/x86state.py",
         "    if section.version != VERSION or not",
         "    if not",
         "a device state of another version is read as if it were known",
         (f"{STATE}::test_another_version_is_not_known",),
     ),
     Mutant(
-        f"{QEMU}/x86state.py",
+        "libmicrovmi_py/drivers/saved/x86state.py",
         " or not section.ends_at(data, layout.struct.size):",
         " or len(data) < section.start + layout.struct.size:",
         "fields of another layout are told as registers",

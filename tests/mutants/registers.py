@@ -9,7 +9,7 @@ ARCH, MACHINE, CAPI = (
     "libmicrovmi_py/_capi/vcpu_states.py",
 )
 DUMP, KVM = "libmicrovmi_py/drivers/dump", "libmicrovmi_py/drivers/kvm/vcpus.py"
-VIRTUALBOX, XEN = "libmicrovmi_py/drivers/virtualbox/vcpus.py", "libmicrovmi_py/drivers/xen/context.py"
+VIRTUALBOX, XEN = "libmicrovmi_py/drivers/virtualbox/vcpus.py", "libmicrovmi_py/drivers/saved/xenstate.py"
 C = "libmicrovmi_py/_native/registers.c"
 
 STATES, STRUCTS, NOTES = (
@@ -141,7 +141,7 @@ MUTANTS = (
         (f"{NOTES}::test_aarch64_notes_have_general_registers_and_no_page_tables",),
     ),
     Mutant(
-        f"{DUMP}/formats/windows.py",
+        f"{DUMP}/windows_registers.py",
         "for bit, names in parts if flags & bit for name in names}",
         "for bit, names in parts for name in names}",
         "a context has what its flags do not say",
@@ -149,7 +149,7 @@ MUTANTS = (
     ),
     Mutant(
         f"{DUMP}/__init__.py",
-        "            self.architecture = processors.states[0].architecture\n",
+        "            self.architecture = self._processors.states[0].architecture\n",
         "            pass\n",
         "an AArch64 dump is an x86 machine's",
         (f"{NOTES}::test_aarch64_notes_have_general_registers_and_no_page_tables",),

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from mutants.mutant import Mutant
 
-COMMAND = "libmicrovmi_py/command"
-ENDING, MAIN, PARTIAL = f"{COMMAND}/ending.py", f"{COMMAND}/main.py", f"{COMMAND}/partial.py"
-WRITING, VIEWS, KIT = f"{COMMAND}/writing.py", f"{COMMAND}/views.py", f"{COMMAND}/kit.py"
+COMMAND, EXPORT = "libmicrovmi_py/command", "libmicrovmi_py/export"
+ENDING, MAIN, KIT = f"{COMMAND}/ending.py", f"{COMMAND}/main.py", f"{COMMAND}/kit.py"
+PARTIAL, LAYOUT, WRITING = f"{EXPORT}/partial.py", f"{EXPORT}/layout.py", f"{EXPORT}/writing.py"
+VIEW, KDUMP = f"{EXPORT}/view.py", f"{EXPORT}/kdump.py"
 PAGE, PARSER = f"{COMMAND}/page.py", f"{COMMAND}/parser.py"
 
 ENDS = "tests/command/test_ending.py::test_"
@@ -81,7 +82,7 @@ MUTANTS = (
         (f"{DUMPS}two_do_not_write_one_file",),
     ),
     Mutant(
-        WRITING,
+        LAYOUT,
         "        if not buffer.startswith(_EMPTY[: size - start], start):\n",
         "        if buffer.startswith(_EMPTY[: size - start], start):\n",
         "zeros are written, and nothing else",
@@ -89,13 +90,20 @@ MUTANTS = (
     ),
     Mutant(
         WRITING,
-        "            _zeros(number, offset - at)\n",
+        "        _zeros(number, offset - at)\n",
         "",
         "a pipe gets memory at the wrong place behind the first hole",
         (f"{DUMPS}a_pipe_gets_what_a_file_gets",),
     ),
     Mutant(
-        VIEWS,
+        KDUMP,
+        "            self._add_zeros(end - at)\n",
+        "",
+        "a kdump file lacks the descriptors of what is a hole at the end of memory, and all behind it is elsewhere",
+        ("tests/export/test_kdump.py::test_memory_that_is_a_hole_is_not_read",),
+    ),
+    Mutant(
+        VIEW,
         "    if size > SMALL and not isinstance(machine.driver, SupportsSnapshots):\n",
         "    if False:\n",
         "a large machine stands for seconds, and nobody asked for that",

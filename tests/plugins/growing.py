@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from libmicrovmi_py.drivers.base import Driver, Region
-from libmicrovmi_py.drivers.dump.image import Image
+from libmicrovmi_py.drivers.dump.image import File
 from libmicrovmi_py.model import MemoryKind, MemoryRange
 from libmicrovmi_py.params import Parameters
 
@@ -19,13 +19,13 @@ class Growing(Driver):
     automatic = False
     parameters: ClassVar[dict[str, str]] = {"path": "the file"}
 
-    def __init__(self, image: Image) -> None:
+    def __init__(self, image: File) -> None:
         self._image = image
         self._regions = [Region(0, image.size, MemoryKind.RAM, image.mapping, 0)]
 
     @classmethod
     def open(cls, params: Parameters) -> Growing:
-        return cls(Image.open(params["path"]))
+        return cls(File.open(params["path"]))
 
     @property
     def max_addr(self) -> int:

@@ -37,7 +37,7 @@ def tiny_guest(target: Path) -> None:
 def program(source: Path, target: Path, library: Path, run_path: str) -> None:
     """Compile a C program against the library; in dom0 it finds it in ``run_path``."""
     include = [f"-I{path}" for path in (ROOT / "include", ROOT / "c_tests", GUEST, HERE / "inside")]
-    link = [f"-L{library.parent}", "-lmicrovmi", f"-Wl,-rpath,{run_path}", "-Wl,--allow-shlib-undefined"]
+    link = [f"-L{library.parent}", "-lmicrovmi", f"-Wl,-rpath,{run_path}", "-Wl,--allow-shlib-undefined", "-rdynamic"]
     warnings = ["-Wall", "-Wextra", "-Werror"]
     _run([*_compiler(), "-O2", "-g", "-pthread", *warnings, *include, "-o", target, source, *link])
 

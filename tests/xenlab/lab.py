@@ -19,12 +19,12 @@ from .results import Result, parse
 
 FOLDER = guests.ROOT / "build" / "xen-lab"
 QEMU = "qemu-system-x86_64"
-TOTAL_SECONDS = 320.0
+TOTAL_SECONDS = 420.0
 """For Xen's start and all checks. A check has a limit of its own in dom0."""
 
 # Other processors fail: SMAP crashes dom0, MONITOR panics Xen, RDTSCP crashes Linux PVH guests, AVX crashes processes.
-MACHINE = "-accel tcg,thread=multi -cpu qemu64,+svm,+npt,+rdrand -M q35 -smp 1 -m 1024 -display none -nodefaults"
-XEN_OPTIONS = "console=com1 com1=115200,8n1 loglvl=warning guest_loglvl=warning dom0_mem=512M,max:512M dom0_max_vcpus=1"
+MACHINE = "-accel tcg,thread=multi -cpu qemu64,+svm,+npt,+rdrand -M q35 -smp 1 -m 1152 -display none -nodefaults"
+XEN_OPTIONS = "console=com1 com1=115200,8n1 loglvl=warning guest_loglvl=warning dom0_mem=640M,max:640M dom0_max_vcpus=1"
 DOM0_OPTIONS = "console=hvc0 rdinit=/init mitigations=off quiet panic=1"
 
 

@@ -89,3 +89,8 @@ STATE = (
     *("ttbr0_el2", "vbar_el2", "vtcr_el2", "vttbr_el2", "tpidr_el2"),
 )
 """All registers of a vCPU's state, in the order of their numbers in the C header; the first are the frozen ones."""
+
+
+def stack_of(pstate: int) -> int:
+    """The exception level whose stack pointer a vCPU uses at present."""
+    return pstate >> 2 & 3 if pstate & 1 else 0

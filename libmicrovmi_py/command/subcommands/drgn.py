@@ -16,7 +16,7 @@ import sys
 
 from libmicrovmi_py.command import kit
 from libmicrovmi_py.command.optional import need
-from libmicrovmi_py.command.views import View, never_changes
+from libmicrovmi_py.export.view import View, never_changes
 from libmicrovmi_py.linux.kernel import Kernel
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 
 from libmicrovmi_py.command import kit
-from libmicrovmi_py.command.views import View
+from libmicrovmi_py.export.view import View
 from libmicrovmi_py.linux.kernel import Kernel
 from libmicrovmi_py.linux.log import log
 

@@ -16,7 +16,7 @@ from libmicrovmi_py.command import kit
 from libmicrovmi_py.command.meter import amount
 from libmicrovmi_py.command.rights import rights_of
 from libmicrovmi_py.command.spaces import is_virtual, space_arguments, space_of
-from libmicrovmi_py.command.views import View
+from libmicrovmi_py.export.view import View
 from libmicrovmi_py.machine.microvmi import Microvmi
 from libmicrovmi_py.model import MemoryRange
 from libmicrovmi_py.paging import VirtualRange

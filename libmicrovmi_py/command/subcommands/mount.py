@@ -15,6 +15,7 @@ import sys
 from libmicrovmi_py.command import kit, views
 from libmicrovmi_py.declare import TYPE_CHECKING
 from libmicrovmi_py.errors import MicrovmiError, VmGoneError, told
+from libmicrovmi_py.export.view import never_changes
 
 if TYPE_CHECKING:
     from libmicrovmi_py.linux.kernel import Kernel
@@ -40,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
 
     program = kit.program("fusermount3", "fuse3")
     with kit.opened(options) as machine, views.view_of(machine, options.view or options.default_view) as view:
-        lives = None if views.never_changes(machine) or (options.keep and view is not machine) else machine
+        lives = None if never_changes(machine) or (options.keep and view is not machine) else machine
         tree = MachineTree(view, _kernel(view))
         with served(tree, options.folder, program=program, name=options.machine) as server:
             document = {"folder": options.folder, "fixed": tree.fixed, "processes": tree.has_processes}

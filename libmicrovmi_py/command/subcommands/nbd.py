@@ -20,13 +20,14 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from libmicrovmi_py.command import kit, views
 from libmicrovmi_py.drivers.control import Phase, SupportsPause
 from libmicrovmi_py.errors import InvalidArgumentError
+from libmicrovmi_py.export.view import View, never_changes, why_not
 from libmicrovmi_py.machine.microvmi import Microvmi
 from libmicrovmi_py.tools.nbd import server
 
 _TOLD = {
-    views.View.SNAPSHOT: "a snapshot is served",
-    views.View.PAUSE: "the machine is paused while it is served",
-    views.View.LIVE: "the machine is served as it runs",
+    View.SNAPSHOT: "a snapshot is served",
+    View.PAUSE: "the machine is paused while it is served",
+    View.LIVE: "the machine is served as it runs",
 }
 
 
@@ -64,11 +65,11 @@ def run(options: argparse.Namespace) -> int:
 
 @contextmanager
 def _running(
-    machine: Microvmi, view: views.View, line: Sequence[str], place: server.Place
+    machine: Microvmi, view: View, line: Sequence[str], place: server.Place
 ) -> Iterator[subprocess.Popen[str]]:
     """As ``server.running``. nbdkit pauses the machine and lets it run at its end; if it crashes, that is done here."""
     driver = machine.driver
-    paused = view is views.View.PAUSE and isinstance(driver, SupportsPause) and driver.run_state().phase is Phase.RUNS
+    paused = view is View.PAUSE and isinstance(driver, SupportsPause) and driver.run_state().phase is Phase.RUNS
     with server.running(line, place, machine.resume if paused else None) as process:
         yield process
 
@@ -86,13 +87,13 @@ def _where(options: argparse.Namespace) -> AbstractContextManager[server.Place]:
     return server.private_place()
 
 
-def _view(machine: Microvmi, options: argparse.Namespace) -> views.View:
+def _view(machine: Microvmi, options: argparse.Namespace) -> View:
     """Which one nbdkit is to take; standard error says it."""
-    if views.never_changes(machine):
-        return views.View.LIVE
-    view = options.view or views.View.SNAPSHOT
-    if options.view is None and (reason := views.why_not(machine)):
+    if never_changes(machine):
+        return View.LIVE
+    view = options.view or View.SNAPSHOT
+    if options.view is None and (reason := why_not(machine, views.WORDS)):
         kit.say(f"the machine is served as it runs, as there is no snapshot: {reason}")
-        return views.View.LIVE
+        return View.LIVE
     kit.say(_TOLD[view])
     return view

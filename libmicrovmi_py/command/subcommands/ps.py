@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Sequence
 
 from libmicrovmi_py.command import kit
-from libmicrovmi_py.command.views import View
+from libmicrovmi_py.export.view import View
 from libmicrovmi_py.linux.kernel import Kernel
 from libmicrovmi_py.linux.tasks import Task, tasks
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from libmicrovmi_py.command import kit
 from libmicrovmi_py.command.hexdump import lines
 from libmicrovmi_py.command.spaces import is_virtual, space_arguments, space_of
-from libmicrovmi_py.command.views import View
+from libmicrovmi_py.export.view import View
 from libmicrovmi_py.machine.microvmi import Microvmi
 
 _SIZE = 256

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from libmicrovmi_py.arch.state import VcpuState
 from libmicrovmi_py.command import kit
-from libmicrovmi_py.command.views import View
+from libmicrovmi_py.export.view import View
 from libmicrovmi_py.machine.microvmi import Microvmi
 
 _COLUMNS = 3

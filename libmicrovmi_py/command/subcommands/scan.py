@@ -28,7 +28,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from libmicrovmi_py.command import kit
 from libmicrovmi_py.command.optional import need
-from libmicrovmi_py.command.views import View
+from libmicrovmi_py.export.view import View
 from libmicrovmi_py.tools.scan import functions
 from libmicrovmi_py.tools.scan.alone import Alone
 from libmicrovmi_py.tools.scan.calls import Engine

@@ -27,16 +27,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Take it, let go of the machine, and write."""
-    stream = writing.checked(options)
+    writing.checked(options)
     with kit.opened(options) as machine:
         copy = views.taken(machine, pause_only=options.pause_only, max_bytes=options.max)
     with copy:
-        layout = writing.layout_of(copy, options.format)
-        if stream:
-            written = writing.to_stream(layout, options.file)
-        else:
-            subject = writing.subject_of(copy, layout, options.format, instant=True)
-            written = writing.to_file(layout, options.file, subject, force=options.force)
+        written = writing.written(copy, options, instant=True)
         info = copy.snapshot_info
     document = {
         "file": options.file,

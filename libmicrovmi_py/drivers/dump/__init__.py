@@ -11,11 +11,13 @@ from libmicrovmi_py.abilities import Ability
 from libmicrovmi_py.declare import TYPE_CHECKING, ClassVar
 from libmicrovmi_py.drivers.base import Driver, Region
 from libmicrovmi_py.drivers.control import STOPPED, RunState
-from libmicrovmi_py.drivers.dump.contents import Contents, Paged, Processors
-from libmicrovmi_py.drivers.dump.formats import recognised
+from libmicrovmi_py.drivers.dump.contents import Contents, Paged
 from libmicrovmi_py.drivers.dump.image import Image
 from libmicrovmi_py.drivers.dump.kinds import AllKinds, Kinds, OnlyRam
 from libmicrovmi_py.drivers.dump.layout import Extent
+from libmicrovmi_py.drivers.dump.opening import Opening, Options
+from libmicrovmi_py.drivers.dump.pages import ExtentPages, PackedPages
+from libmicrovmi_py.drivers.dump.recognition import Recognised, recognised
 from libmicrovmi_py.errors import InvalidArgumentError, NotMappedError
 from libmicrovmi_py.model import PAGE_SHIFT, DriverType, MemoryRange, asked_vcpus
 from libmicrovmi_py.params import Parameters
@@ -23,6 +25,9 @@ from libmicrovmi_py.transport.fds import StandardStreamsHeld
 
 if TYPE_CHECKING:
     from libmicrovmi_py.arch.state import VcpuState
+    from libmicrovmi_py.drivers.imageinfo import ImageInfo
+    from libmicrovmi_py.transport.foreign_reads import ForeignReads
+    from libmicrovmi_py.transport.packing import Packing
 
 
 class DumpDriver(Driver):
@@ -32,16 +37,24 @@ class DumpDriver(Driver):
     type = DriverType.DUMP
     parameters: ClassVar[dict[str, str]] = {
         "path": "the file; a vm_name that contains a slash does as well",
-        "format": "raw, lime, elf, windows or kdump, whatever the file looks like; by its first bytes if not given",
+        "format": "a format's name, whatever the file looks like; by what is in it if not given",
         "mapped": "no: the file is not mapped but read by system calls; yes if not given",
+        "partial": "on: open what is there of a dump that is cut short or was not finished; off if not given",
+        "unpack": "a folder for what has to be unpacked as a whole; memory if not given",
+        "hole": "START-END: addresses left out of a raw image, as the RAM file of a hypervisor leaves them out",
+        "map": "START-END@OFFSET,...: where in a raw image which addresses are",
+        "snapshot": "the name or the number of a snapshot in a qcow2 image; the latest one if not given",
+        "parts": "FILE,...: the other parts of a split dump, those in its folder if not given; memory that QEMU shared",
+        "index": "on: keep where the pages of a saved machine of QEMU are in a file beside it; off if not given",
     }
 
-    def __init__(self, image: Image, processors: Processors, kinds: AllKinds) -> None:
-        self._image = image
-        self.identity = image.identity
-        self._processors = processors
-        if processors.states:
-            self.architecture = processors.states[0].architecture
+    def __init__(self, found: Recognised, contents: Contents, kinds: AllKinds) -> None:
+        self._found, self._contents = found, contents
+        self._opening = found.image.opening
+        self.identity = self._opening.identity
+        self._processors = contents.processors
+        if self._processors.states:
+            self.architecture = self._processors.states[0].architecture
         self._max_addr = kinds.end_of_ram
 
     @classmethod
@@ -51,11 +64,18 @@ class DumpDriver(Driver):
         if path is None:
             raise InvalidArgumentError("Dump driver requires a path")
         _check_no_socket(path)
-        image, read = recognised(path, params.get("format"), mapped=params.yes("mapped", True))
-        contents = read(image)
+        found = recognised(path, params.get("format"), Opening(Options.of(params)))
+        options = found.image.opening.options
+        if (options.hole or options.map) and found.format != "raw":
+            raise InvalidArgumentError(f"hole= and map= are for raw images: {path} is one of the format {found.format}")
+        if options.snapshot and "qcow2" not in found.image.opening.wrappers:
+            raise InvalidArgumentError(f"snapshot= is for qcow2 images: {path} is none")
+        contents = found.read(found.image)
+        if options.parts and not found.image.opening.split:
+            raise InvalidArgumentError(f"parts= is for split dumps: {path} is whole")
         if not contents.ranges():
-            raise image.damaged("there is no memory in it")
-        return _driver(image, contents)
+            raise found.image.damaged("there is no memory in it")
+        return _driver(found, contents)
 
     @property
     def max_addr(self) -> int:
@@ -92,8 +112,14 @@ class DumpDriver(Driver):
         asked = asked_vcpus(vcpus, self._processors.count)
         return [known[vcpu] if vcpu < len(known) else VcpuState(self.architecture, {}) for vcpu in asked]
 
+    def image_info(self) -> ImageInfo:
+        """What the dump tells of itself, and how it was opened."""
+        from libmicrovmi_py.drivers.dump.about import image_info  # of whom reads memory only, nobody needs it
+
+        return image_info(self._found, self._contents, lies_flat=self.lasting)
+
     def close(self) -> None:
-        self._image.mapping.close()
+        self._opening.close()
 
 
 class MappedDump(DumpDriver):
@@ -101,8 +127,10 @@ class MappedDump(DumpDriver):
 
     lasting = True
 
-    def __init__(self, image: Image, processors: Processors, kinds: AllKinds, extents: Sequence[Extent]) -> None:
-        super().__init__(image, processors, kinds)
+    def __init__(
+        self, found: Recognised, contents: Contents, kinds: AllKinds, image: Image, extents: Sequence[Extent]
+    ) -> None:
+        super().__init__(found, contents, kinds)
         self._regions = tuple(
             region
             for extent in extents
@@ -129,10 +157,11 @@ class PagedDump(DumpDriver):
 
     static = True
 
-    def __init__(self, image: Image, processors: Processors, kinds: AllKinds, pages: Paged) -> None:
-        super().__init__(image, processors, kinds)
+    def __init__(self, found: Recognised, contents: Contents, kinds: AllKinds, pages: Paged) -> None:
+        super().__init__(found, contents, kinds)
         self._pages = pages
-        self._map = tuple(part for start, end in pages.ranges() for part in kinds.of(start, end))
+        self._kinds = kinds
+        self._map: Sequence[MemoryRange] = ()
 
     def read_frame(self, frame: int, offset: int, buffer: memoryview) -> None:
         """Unpack the page that holds the frame."""
@@ -145,19 +174,44 @@ class PagedDump(DumpDriver):
         return self._pages.read_range(address, buffer)
 
     def memory_map(self) -> Sequence[MemoryRange]:
-        """The pages that are in the file."""
+        """The pages that are in the file; there may be many ranges, which not everybody asks for."""
+        self._map = self._map or tuple(part for span in self._pages.ranges() for part in self._kinds.of(*span))
         return self._map
 
 
-def _driver(image: Image, contents: Contents) -> DumpDriver:
-    memory, processors, kinds = contents.memory, contents.processors, _kinds(image, contents)
-    if isinstance(memory, Sequence):
-        return MappedDump(image, processors, kinds, memory)
-    return PagedDump(image, processors, kinds, memory)
+class UnpackedDump(PagedDump):
+    """Pages that C finds and unpacks by itself, but for those that are damaged."""
+
+    def __init__(self, found: Recognised, contents: Contents, kinds: AllKinds, pages: Paged, packing: Packing) -> None:
+        super().__init__(found, contents, kinds, pages)
+        self._reads = packing.reads()
+
+    def foreign_reads(self) -> ForeignReads:
+        """Our own function, and those of the libraries that packed the pages."""
+        return self._reads
+
+    def close(self) -> None:
+        self._reads.close()
+        super().close()
+
+
+def _driver(found: Recognised, contents: Contents) -> DumpDriver:
+    memory, image = contents.memory, contents.image or found.image
+    kinds = _kinds(image, contents)
+    if not isinstance(memory, Sequence):
+        packing = memory.packing if isinstance(memory, PackedPages) else None
+        if packing is not None:
+            return UnpackedDump(found, contents, kinds, memory, packing)
+        return PagedDump(found, contents, kinds, memory)
+    if not image.flat:
+        return PagedDump(found, contents, kinds, ExtentPages(image, memory))
+    return MappedDump(found, contents, kinds, image, memory)
 
 
 def _kinds(image: Image, contents: Contents) -> AllKinds:
     """Only a hypervisor's dump has more than main memory; if it has no main memory, a part of it was asked for."""
+    if contents.kinds is not None:
+        return contents.kinds
     exists = contents.ranges() if contents.exists is None else contents.exists
     if contents.processors.hypervisor:
         kinds = Kinds(exists, whole=contents.whole, read=contents.reader(image))
@@ -167,11 +221,11 @@ def _kinds(image: Image, contents: Contents) -> AllKinds:
 
 
 def _regions(image: Image, part: MemoryRange, offset: int) -> Iterator[Region]:
-    """Where the file has a range that begins at ``offset``: in more than one place if it is flattened."""
+    """Where files have a range that begins at ``offset``: in more than one place if the image is a view of them."""
     start = part.start
-    for place, size in image.extents(offset, part.size):
-        yield Region(start, size, part.kind, image.mapping, place)
-        start += size
+    for place in image.places(offset, part.size):
+        yield Region(start, place.size, part.kind, place.mapping, place.offset)
+        start += place.size
 
 
 def _path_in(vm_name: str | None) -> str | None:

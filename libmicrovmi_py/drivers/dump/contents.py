@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a format finds in a dump file, and how a format is described."""
+"""What a format finds in a dump: memory, vCPUs, and what the dump tells of itself."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ from libmicrovmi_py.errors import AccessError
 
 if TYPE_CHECKING:
     from libmicrovmi_py.arch.state import VcpuState
+    from libmicrovmi_py.drivers.dump.kinds import AllKinds
 
 
 @dataclass(frozen=True, slots=True)
 class Processors:
     """How many vCPUs the machine had, 0 if the dump does not tell, and what is known of the first of them.
 
-    ``hypervisor`` is whether a hypervisor made the dump from outside, with all memory that it knows.
+    ``hypervisor`` is whether a hypervisor made the dump from outside, with all memory that it knows; ``producer`` is
+    the program that wrote the registers down, ``""`` if nothing tells.
     """
 
     count: int = 0
     states: Sequence[VcpuState] = ()
     hypervisor: bool = False
+    producer: str = ""
 
 
 class Paged(Protocol):
@@ -41,16 +44,26 @@ class Paged(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """Memory, either as it lies in the file or page by page, and vCPUs. Extents are sorted and do not overlap.
+    """Memory, either as it lies in an image or page by page, and vCPUs. Extents are sorted and do not overlap.
 
     ``exists`` has (start, end) of all memory of the machine that the file tells of; ``None``: no more than the file
-    holds. ``whole`` is false if parts of that were left out of the file.
+    holds. ``whole`` is false if parts of that were left out of the file. ``image`` is where the extents lie if that is
+    another one than the format was given: a file beside it, or a view of several. ``producer`` is the program that
+    wrote the dump, ``machine`` the type of machine, as the dump has them; ``""`` where it tells nothing. ``zeros``
+    counts the pages of ``memory`` for which the dump has no bytes but the word that they are zeros; ``None``: it does
+    not tell. ``kinds`` is for a format that knows which memory is a device's; ``None``: it is found out, where a
+    hypervisor made the dump.
     """
 
     memory: Sequence[Extent] | Paged
     processors: Processors = Processors()
     exists: Sequence[tuple[int, int]] | None = None
     whole: bool = True
+    image: Image | None = None
+    producer: str = ""
+    machine: str = ""
+    zeros: Callable[[], int] | None = None
+    kinds: AllKinds | None = None
 
     def ranges(self) -> Sequence[tuple[int, int]]:
         """(start, end) of the memory that the file holds."""

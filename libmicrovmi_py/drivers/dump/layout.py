@@ -63,3 +63,12 @@ def joined(extents: Iterable[Extent]) -> list[Extent]:
             extent = Extent(last.start, last.size + extent.size, last.offset)
         result.append(extent)
     return result
+
+
+def once(extents: Iterable[Extent]) -> list[Extent]:
+    """The same memory sorted, neighbours joined. Raises ``ValueError`` for memory that is there twice."""
+    ordered = sorted(extent for extent in extents if extent.size)
+    for one, other in pairwise(ordered):
+        if one.end > other.start:
+            raise ValueError(f"memory at {other.start:#x} is there twice")
+    return joined(ordered)

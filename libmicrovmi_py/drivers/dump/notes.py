@@ -27,6 +27,9 @@ _MAX_COUNT = 1 << 12
 
 _NOTE = struct.Struct("<3I")
 _NT_PRSTATUS, _QEMU, _VBCORE, _VBCPU = (b"CORE", 1), (b"QEMU", 0), (b"VBCORE", 0xB00), (b"VBCPU", 0xB01)
+_NT_TASKSTRUCT = (b"CORE", 4)
+_WIDE_SIZE, _NARROW_SIZE, _AARCH64_SIZE = 336, 144, 392
+"""What an NT_PRSTATUS has on x86-64, on 32-bit x86, and on AArch64."""
 
 _SEGMENTS = (*CODE_AND_DATA, "ldt", "tr")
 
@@ -68,24 +71,43 @@ class _Note(NamedTuple):
 def processors(notes: bytes, *, wide: bool, machine: Architecture | None, told: bool = True) -> Processors:
     """The vCPUs of a machine of that architecture, none of another; ``wide`` is whether the file is a 64-bit one.
 
-    If it is not ``told`` what the machine is, QEMU's own note does, which it writes for x86 alone. Raises
-    ``ValueError`` for notes that do not fit together.
+    If it is not ``told`` what the machine is, QEMU's own note does, which it writes for x86 alone, or the size that an
+    NT_PRSTATUS has for AArch64 alone. Raises ``ValueError`` for notes that do not fit together.
     """
     if told and machine is None:
         return Processors()
     found = list(itertools.islice(_walk(notes), 2 * _MAX_COUNT + 1))
     if len(found) > 2 * _MAX_COUNT:
         raise ValueError(f"more than {2 * _MAX_COUNT} notes are more than any machine's")
-    if machine is Architecture.AARCH64:
+    if machine is Architecture.AARCH64 or (not told and _sizes(found) == {_AARCH64_SIZE}):
         return _each(found, _NT_PRSTATUS, _of_status_aarch64)
     qemu = _each(found, _QEMU, _of_qemu)
     if qemu.count:
-        return replace(qemu, hypervisor=True)
+        return replace(qemu, hypervisor=True, producer="QEMU")
     if not told:
         return Processors()
     if any(note.key == _VBCORE for note in found):
         return _of_virtualbox(found)
-    return _each(found, _NT_PRSTATUS, _of_status if wide else _of_status_32)
+    if _running(found):
+        return Processors()
+    return _each(found, _NT_PRSTATUS, _of_status if _wide(found, wide) else _of_status_32)
+
+
+def _sizes(notes: list[_Note]) -> set[int]:
+    return {len(note.content) for note in notes if note.key == _NT_PRSTATUS}
+
+
+def _wide(notes: list[_Note], wide: bool) -> bool:
+    """Whether a 64-bit kernel left them: the class of the file may be the other one."""
+    sizes = _sizes(notes)
+    return sizes == {_WIDE_SIZE} or (wide and sizes != {_NARROW_SIZE})
+
+
+def _running(notes: list[_Note]) -> bool:
+    """Whether they are those of /proc/kcore, whose NT_PRSTATUS is all zeros, beside a task."""
+    return any(note.key == _NT_TASKSTRUCT for note in notes) and not any(
+        any(note.content) for note in notes if note.key == _NT_PRSTATUS
+    )
 
 
 def _each(notes: list[_Note], key: tuple[bytes, int], read: Callable[[bytes], VcpuState]) -> Processors:
@@ -153,10 +175,10 @@ def _of_virtualbox(notes: list[_Note]) -> Processors:
     if magic != 0xC01AC0DE or not 0 < count <= _MAX_COUNT:
         raise ValueError(f"the note VBCORE has magic {magic:#x} and {count} vCPUs")
     if version < _VBOX_VERSION:
-        return Processors(count, hypervisor=True)
+        return Processors(count, hypervisor=True, producer="VirtualBox")
     later = version >= _VBOX_LATER_VERSION
     found = [_of_vbcpu(note.content, later) for note in notes if note.key == _VBCPU]
-    return Processors(count, found[:count], hypervisor=True)
+    return Processors(count, found[:count], hypervisor=True, producer="VirtualBox")
 
 
 def _of_vbcpu(content: bytes, later: bool) -> VcpuState:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from libmicrovmi_py.arch.aarch64.registers import stack_of
 from libmicrovmi_py.arch.x86.registers import CONTROL, DEBUG, GENERAL, NUMBERED, SEGMENTS
 from libmicrovmi_py.errors import IoError
 from libmicrovmi_py.transport.shape import decimal, hexadecimal
@@ -132,8 +133,3 @@ def parse_aarch64(text: str) -> dict[str, int]:
     if stack is not None and level < 2:  # others are registers of processors that have these levels
         values[f"sp_el{level}"] = stack
     return {**values, "pstate": pstate}
-
-
-def stack_of(pstate: int) -> int:
-    """The exception level whose stack pointer a vCPU uses at present."""
-    return pstate >> 2 & 3 if pstate & 1 else 0

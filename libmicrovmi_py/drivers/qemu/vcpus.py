@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from libmicrovmi_py.arch.state import VcpuState
 from libmicrovmi_py.declare import NamedTuple
 from libmicrovmi_py.drivers.control import Phase, RunState
-from libmicrovmi_py.drivers.qemu import armstate, stops, x86state
-from libmicrovmi_py.drivers.qemu.devicestate import Section, StateFile, sections
+from libmicrovmi_py.drivers.qemu import stops
+from libmicrovmi_py.drivers.qemu.devicestate import StateFile
 from libmicrovmi_py.drivers.qemu.infotext import (
     by_vcpu,
     is_narrow,
@@ -18,6 +18,8 @@ from libmicrovmi_py.drivers.qemu.infotext import (
     parse_x86,
     parse_x86_core,
 )
+from libmicrovmi_py.drivers.saved import armstate, x86state
+from libmicrovmi_py.drivers.saved.sections import Section, sections
 from libmicrovmi_py.errors import DriverUnavailableError, IoError, NotSupportedError, listed, logger
 from libmicrovmi_py.model import Architecture, asked_vcpus
 from libmicrovmi_py.transport.qmp import QmpClient, QmpCommandError, QmpHangupError, QmpProtocolError, Question

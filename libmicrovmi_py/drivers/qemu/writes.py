@@ -6,9 +6,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Iterable, Mapping
 
+from libmicrovmi_py.arch.aarch64.registers import stack_of
 from libmicrovmi_py.arch.x86.registers import CODE_AND_DATA, CONTROL, GENERAL
 from libmicrovmi_py.drivers.control import Phase, RunState
-from libmicrovmi_py.drivers.qemu.infotext import stack_of
 from libmicrovmi_py.drivers.qemu.stub import StubRegister, check_free, opened, registers
 from libmicrovmi_py.drivers.qemu.vcpus import Vcpus, printed_of
 from libmicrovmi_py.errors import DriverUnavailableError, IoError, MicrovmiError, NotSupportedError

@@ -8,7 +8,8 @@ from contextlib import AbstractContextManager
 
 from libmicrovmi_py.arch.state import VcpuState
 from libmicrovmi_py.drivers.control import RUNS, STOPPED, RunState
-from libmicrovmi_py.drivers.xen import XenDriver, context, xenstore
+from libmicrovmi_py.drivers.saved import xenstate
+from libmicrovmi_py.drivers.xen import XenDriver, xenstore
 from libmicrovmi_py.drivers.xen.channels import left_behind
 from libmicrovmi_py.drivers.xen.layout import Layout
 from libmicrovmi_py.drivers.xen.library import Libraries, load_all
@@ -114,7 +115,7 @@ class OpenDomain(XenDriver):
     @property
     def writable_registers(self) -> frozenset[str]:
         """All but those of the APIC (its base, CR8) and XCR0."""
-        return context.WRITABLE
+        return xenstate.WRITABLE
 
     def write_state(self, vcpu: int, values: Mapping[str, int]) -> None:
         """Load the vCPU's state with them. Xen takes what it takes: a state that no processor has may be refused."""

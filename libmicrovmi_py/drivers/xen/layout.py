@@ -7,13 +7,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
+from libmicrovmi_py.drivers.saved.xenmemory import DEVICES, FOUR_GIB, kind_of
 from libmicrovmi_py.drivers.xen.mappings import Mapper
 from libmicrovmi_py.drivers.xen.memory import MOST
 from libmicrovmi_py.drivers.xen.xenctrl import Domain
-from libmicrovmi_py.model import PAGE_SHIFT, MemoryKind, MemoryRange, end_of_ram
-
-DEVICES, FOUR_GIB = 0xF0000, 0x100000
-"""Frames from 3.75 to 4 GiB hold no main memory: Xen puts its special pages there, QEMU the video memory."""
+from libmicrovmi_py.model import PAGE_SHIFT, MemoryRange, end_of_ram
 
 GROUP = 512
 """Frames of a superpage, 2 MiB."""
@@ -111,6 +109,5 @@ def _ranges(runs: Sequence[range]) -> Iterator[MemoryRange]:
 
 
 def _range(start: int, end: int) -> Iterator[MemoryRange]:
-    kind = MemoryKind.DEVICE if DEVICES <= start < FOUR_GIB else MemoryKind.RAM
     if start < end:
-        yield MemoryRange(start << PAGE_SHIFT, (end - start) << PAGE_SHIFT, kind)
+        yield MemoryRange(start << PAGE_SHIFT, (end - start) << PAGE_SHIFT, kind_of(start))

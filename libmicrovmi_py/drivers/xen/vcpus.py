@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from libmicrovmi_py.arch.state import VcpuState, changes
 from libmicrovmi_py.arch.x86.registers import GENERAL
-from libmicrovmi_py.drivers.xen import context
+from libmicrovmi_py.drivers.saved import xenstate
 from libmicrovmi_py.drivers.xen.xenctrl import Domain
 from libmicrovmi_py.errors import NotSupportedError
 from libmicrovmi_py.events import EventKind, Stop
@@ -23,14 +23,14 @@ class Vcpus:
     def read(self, asked: Sequence[int] | None) -> list[VcpuState]:
         """What their saved state tells, taken at one moment."""
         vcpus = asked_vcpus(asked, self._domain.info().vcpus)
-        return context.states(self._domain.context(), vcpus)
+        return xenstate.states(self._domain.context(), vcpus)
 
     def write(self, vcpu: int, values: Mapping[str, int]) -> None:
         """Load a vCPU's state with registers changed. The domain is paused meanwhile."""
         check_vcpu(vcpu, self._domain.info().vcpus)
         with self._domain.held():
             header, cpu = self._saved(vcpu)
-            self._load(header, cpu, context.changed(cpu.content, values))
+            self._load(header, cpu, xenstate.changed(cpu.content, values))
 
     def set_beyond_general(self, vcpu: int, wanted: Mapping[str, int]) -> Mapping[str, int] | None:
         """Load ``wanted`` if it takes that; else return it: an answer to an event can set the general registers."""
@@ -46,18 +46,18 @@ class Vcpus:
         ``rip`` is where the instruction is, if it is to be executed again; a ``wanted`` that has another instruction
         pointer than the vCPU has the say. Raises ``NotSupportedError`` for an MSR that Xen does not let one write.
         """
-        if stop.kind is EventKind.MSR and stop.number not in context.MSRS:
+        if stop.kind is EventKind.MSR and stop.number not in xenstate.MSRS:
             raise NotSupportedError(f"Xen does not let one write MSR {stop.number:#x}: answer CONTINUE")
-        name = f"cr{stop.number}" if stop.kind is EventKind.CR else context.MSRS[stop.number]
+        name = f"cr{stop.number}" if stop.kind is EventKind.CR else xenstate.MSRS[stop.number]
         with self._domain.held():
             header, cpu = self._saved(stop.vcpu)
-            record = context.become(cpu.content, wanted) if wanted is not None else cpu.content
-            if rip is not None and context.rip(record) == context.rip(cpu.content):
-                record = context.changed(record, {"rip": rip})
-            self._load(header, cpu, context.changed(record, {name: stop.old_value}))
+            record = xenstate.become(cpu.content, wanted) if wanted is not None else cpu.content
+            if rip is not None and xenstate.rip(record) == xenstate.rip(cpu.content):
+                record = xenstate.changed(record, {"rip": rip})
+            self._load(header, cpu, xenstate.changed(record, {name: stop.old_value}))
 
-    def _saved(self, vcpu: int) -> tuple[context.Record, context.Record]:
-        return context.only(self._domain.context(), vcpu)
+    def _saved(self, vcpu: int) -> tuple[xenstate.Record, xenstate.Record]:
+        return xenstate.only(self._domain.context(), vcpu)
 
-    def _load(self, header: context.Record, cpu: context.Record, record: bytes) -> None:
-        self._domain.load(context.packed(header, cpu._replace(content=record)))
+    def _load(self, header: xenstate.Record, cpu: xenstate.Record, record: bytes) -> None:
+        self._domain.load(xenstate.packed(header, cpu._replace(content=record)))

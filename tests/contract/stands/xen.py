@@ -22,7 +22,7 @@ from contract.target import Failing, Target, Way
 
 from libmicrovmi_py import EventKind, Intercept, InterceptFlag, Microvmi, PageAccess
 from libmicrovmi_py.declare import replace
-from libmicrovmi_py.drivers.xen import context
+from libmicrovmi_py.drivers.saved import xenstate
 from libmicrovmi_py.drivers.xen.stops import ANSWERS
 
 SIMULATOR = Path(__file__).resolve().parents[2] / "drivers" / "xen" / "simulator.c"
@@ -84,7 +84,7 @@ class XenGuest:
     def _record(self) -> Any:
         function = ctypes.CDLL(str(self._library)).simulator_cpu
         function.restype = ctypes.c_void_p
-        return (ctypes.c_char * context.CPU_SIZE).from_address(function(0))
+        return (ctypes.c_char * xenstate.CPU_SIZE).from_address(function(0))
 
     @property
     def ways(self) -> list[Way]:
@@ -116,7 +116,7 @@ class XenGuest:
         }[kind]
         if "new_value" in told:
             record = self._record()
-            record.raw = context.changed(record.raw, {self._name(kind): self._new})
+            record.raw = xenstate.changed(record.raw, {self._name(kind): self._new})
         assert self._call("event", 0, reason, body.ljust(32, b"\0"), ctypes.c_uint64(self._rip), True)
         return told
 
@@ -125,7 +125,7 @@ class XenGuest:
         return "cr3" if kind is EventKind.CR else "sysenter_cs"
 
     def value(self, kind: EventKind, machine: Microvmi) -> int:
-        return context.values(self._record().raw)[self._name(kind)]
+        return xenstate.values(self._record().raw)[self._name(kind)]
 
     def left(self, machine: Microvmi) -> int:
         return sum(self._call("get", what) for what in (b"armed", b"stopped", b"enabled", b"stray"))

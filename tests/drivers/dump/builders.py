@@ -274,7 +274,7 @@ def kdump(
     block: int = PAGE,
     version: int = 6,
     status: int = 1,
-    split: int = 0,
+    span: tuple[int, int] | None = None,
     machine: bytes = b"x86_64",
     exists: Sequence[tuple[int, int]] | None = None,
 ) -> bytes:
@@ -282,8 +282,14 @@ def kdump(
 
     ``exists`` is (start, size) of the memory of the first bitmap; by default all pages: those that are not in
     ``memory`` were left out of the dump. ``machine`` is what the header says; QEMU 10 says Unknown, whatever it is.
+    ``span`` is (first, one past the last) page of a part of a dump that ``makedumpfile --split`` makes.
     """
-    pages = [content[at : at + block] for content in memory.values() for at in range(0, len(content), block)]
+    pages = [
+        content[at : at + block]
+        for start, content in memory.items()
+        for at in range(0, len(content), block)
+        if span is None or span[0] <= (start + at) // block < span[1]
+    ]
     runs = [(start // block, -(-len(content) // block)) for start, content in memory.items()]
     known = None if exists is None else [(start // block, size // block) for start, size in exists]
     last = max(first + count for first, count in [*runs, *(known or [])])
@@ -291,7 +297,7 @@ def kdump(
     bitmap = bitmap.ljust(-(-len(bitmap) // block) * block, b"\0")
     first_bitmap = b"\xff" * len(bitmap) if known is None else _bitmap(known, last).ljust(len(bitmap), b"\0")
     head = _header(bits, version, status, block, 2 * len(bitmap) // block, last, machine).ljust(block, b"\0")
-    sub = _sub_header(bits, 2 * block - len(notes) if notes else 0, len(notes), last, split)
+    sub = _sub_header(bits, 2 * block - len(notes) if notes else 0, len(notes), last, span)
     sub = sub if version >= 6 else sub[: 80 if bits == 64 else 56]
     before = head + sub.ljust(block - len(notes), b"\0") + notes + first_bitmap + bitmap
     return before + _packed(pages, len(before), pack, flag, block)
@@ -322,11 +328,12 @@ def _header(bits: int, version: int, status: int, block: int, blocks: int, last:
     )
 
 
-def _sub_header(bits: int, offset: int, size: int, last: int, split: int) -> bytes:
+def _sub_header(bits: int, offset: int, size: int, last: int, span: tuple[int, int] | None) -> bytes:
     """struct kdump_sub_header, version 6."""
+    split, (first, end) = int(span is not None), span or (0, last)
     if bits == 64:
-        return struct.pack("<QIIQQQQQQQQQQQ", 0, 0, split, 0, last, 0, 0, offset, size, 0, 0, 0, last, last)
-    return struct.pack("<IIIIIQIQIQIQQQ", 0, 0, split, 0, last, 0, 0, offset, size, 0, 0, 0, last, last)
+        return struct.pack("<QIIQQQQQQQQQQQ", 0, 0, split, first, end, 0, 0, offset, size, 0, 0, first, end, last)
+    return struct.pack("<IIIIIQIQIQIQQQ", 0, 0, split, first, end, 0, 0, offset, size, 0, 0, first, end, last)
 
 
 def flattened(content: bytes, record: int = 5000) -> bytes:

@@ -24,8 +24,7 @@ def table() -> str:
 
 def _shown(item: Known) -> str:
     text = "".join(chr(byte) if 33 <= byte < 127 and chr(byte) not in "|`" else f"\\x{byte:02x}" for byte in item.magic)
-    place = f" at {item.offset:#x}" if item.offset > 0 else f" {-item.offset} bytes before its end"
-    return f"`{text}`" + (place if item.offset else "")
+    return f"`{text}`" + (f" at {item.offset:#x}" if item.offset else "")
 
 
 def documented(text: str) -> str:

@@ -20,7 +20,7 @@ from drivers.dump.builders import PAGE, Memory
 from libmicrovmi_py import DriverUnavailableError, IoError, Microvmi, NotMappedError, ReadOnlyError
 from libmicrovmi_py.drivers.base import SupportsFrames, SupportsRegions
 from libmicrovmi_py.drivers.dump.bitmap import runs
-from libmicrovmi_py.drivers.dump.image import Image
+from libmicrovmi_py.drivers.dump.image import File
 from libmicrovmi_py.model import MemoryKind, MemoryRange
 
 
@@ -232,7 +232,7 @@ def test_runs_of_a_bitmap_are_those_that_a_loop_finds(tmp_path: Path, bits: int)
         expected += [(begin, at)] * bit
     digits = "1" * (-bits % 8) + "".join("01"[bit] for bit in reversed(there))  # beyond the last page may be anything
     path = write(tmp_path, b"head" + int(digits, 2).to_bytes(len(digits) // 8, "little"))
-    assert list(runs(Image.open(str(path)), 4, bits)) == expected
+    assert list(runs(File.open(str(path)), 4, bits)) == expected
 
 
 def test_unpacked_pages_are_kept(tmp_path: Path, stubs: Any, library_path: Path) -> None:

@@ -269,7 +269,7 @@ def test_a_kdump_of_a_machine_that_is_not_named_is_a_pc_if_qemus_own_note_is_the
     with opened(tmp_path, builders.kdump(PC, NOTES, machine=machine)) as vm:
         assert vm.vcpu_count() == 1
         assert x86_registers(vm, 0).rip == values(0)["rip"]
-    arm = builders.note(b"CORE", 1, bytes(392))
+    arm = builders.note(b"CORE", 1, bytes(148))
     for notes, name in ((builders.prstatus(values(0)), machine), (arm, machine), (NOTES, b"ppc64le")):
         with opened(tmp_path, builders.kdump(PC, notes, machine=name)) as vm:
             with pytest.raises(NotSupportedError):

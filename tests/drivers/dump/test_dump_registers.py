@@ -103,6 +103,29 @@ def test_what_a_32_bit_kernel_left_of_its_vcpus(tmp_path: Path) -> None:
         assert x86_registers(machine, 0).ss == SegmentReg(0, 0, VCPUS[0]["ss"][2])
 
 
+def test_kexec_writes_the_notes_of_a_kernel_into_files_of_the_other_class(tmp_path: Path) -> None:
+    notes = b"".join(builders.prstatus_32(vcpu) for vcpu in VCPUS)
+    for content in (builders.elf(MEMORY, notes, machine=3), builders.kdump(MEMORY, notes, machine=b"i686")):
+        with opened(tmp_path, content) as machine:
+            assert_has(machine, VCPUS, {"rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "rip", "rflags"})
+    notes = b"".join(builders.prstatus(vcpu) for vcpu in VCPUS)
+    with opened(tmp_path, builders.elf(MEMORY, notes, bits=32)) as machine:
+        assert_has(machine, VCPUS, GENERAL - {"cr0", "cr2", "cr3", "cr4"})
+
+
+def test_a_kernel_that_runs_tells_of_no_vcpus(tmp_path: Path) -> None:
+    """/proc/kcore has one status, of zeros, for any number of them."""
+    told = builders.note(b"CORE", 3, bytes(136)) + builders.note(b"CORE", 4, bytes(range(200)))
+    notes = builders.note(b"CORE", 1, bytes(336)) + told + builders.note(b"VMCOREINFO", 0, b"OSRELEASE=6.1.0")
+    with (
+        opened(tmp_path, builders.elf(MEMORY, notes)) as machine,
+        pytest.raises(NotSupportedError, match="the dump driver cannot"),
+    ):
+        machine.vcpu_count()
+    with opened(tmp_path, builders.elf(MEMORY, builders.prstatus(VCPUS[0]) + told)) as machine:
+        assert_has(machine, VCPUS[:1], {"rip", "rsp"})
+
+
 @pytest.mark.parametrize("kind", [1, 5])
 def test_the_header_of_a_windows_crash_dump_has_one_processor(tmp_path: Path, kind: int) -> None:
     content = builders.windows(MEMORY, kind=kind, context=builders.windows_context(VCPUS[0]))
@@ -198,14 +221,13 @@ def test_a_windows_context_has_what_its_flags_say(tmp_path: Path, flags: int, kn
 @pytest.mark.parametrize(
     ("pstate", "pointer"), [(0x3C5, "sp_el1"), (0x0, "sp_el0"), (0x3C4, "sp_el0"), (0x3C9, "sp_el2")]
 )
-@pytest.mark.parametrize("make", ["elf", "kdump"])
+@pytest.mark.parametrize("make", ["elf", "kdump", "kdump of QEMU"])
 def test_aarch64_notes_have_general_registers_and_no_page_tables(
     tmp_path: Path, make: str, pstate: int, pointer: str
 ) -> None:
     notes = builders.prstatus_aarch64(0, pstate) + builders.prstatus_aarch64(1, pstate)
-    content = (
-        builders.elf(MEMORY, notes, machine=183) if make == "elf" else builders.kdump(MEMORY, notes, machine=b"aarch64")
-    )
+    name = b"aarch64" if make == "kdump" else b"Unknown"
+    content = builders.elf(MEMORY, notes, machine=183) if make == "elf" else builders.kdump(MEMORY, notes, machine=name)
     with opened(tmp_path, content) as machine:
         assert machine.vcpu_count() == 2
         state = machine.read_state(1)
@@ -226,7 +248,7 @@ def test_aarch64_notes_have_general_registers_and_no_page_tables(
         builders.elf(MEMORY, QEMU, machine=40),
         builders.kdump(MEMORY),
         builders.kdump(MEMORY, QEMU, version=3),
-        builders.windows(MEMORY, machine=0xAA64),
+        builders.windows(MEMORY, machine=0x1C4),
     ],
     ids=["lime", "elf", "elf-arm", "kdump", "kdump-3", "windows-arm"],
 )

@@ -19,9 +19,9 @@ from drivers.qemu.device_states import (
 
 from libmicrovmi_py.arch.aarch64.registers import STATE as AARCH64_STATE
 from libmicrovmi_py.arch.x86.registers import STATE as X86_STATE
-from libmicrovmi_py.drivers.qemu.devicestate import sections
 from libmicrovmi_py.drivers.qemu.infotext import by_vcpu, parse_aarch64, parse_x86
 from libmicrovmi_py.drivers.qemu.vcpus import Vcpus, aarch64_of, chosen, x86_of
+from libmicrovmi_py.drivers.saved.sections import sections
 from libmicrovmi_py.errors import IoError
 from libmicrovmi_py.model import Architecture
 

@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from libmicrovmi_py.arch.x86.registers import STATE, WIDTHS
-from libmicrovmi_py.drivers.xen import context
+from libmicrovmi_py.drivers.saved import xenstate
 from libmicrovmi_py.errors import IoError
 
 # Where Xen's public header has what, in bytes; written down apart from the driver's own table.
@@ -37,7 +37,7 @@ APIC = {"apic_base", "cr8", "xcr0"}
 
 def record() -> bytes:
     """A record in which no two bytes next to each other are the same."""
-    return bytes((7 * index + index // 256) % 256 for index in range(context.CPU_SIZE))
+    return bytes((7 * index + index // 256) % 256 for index in range(xenstate.CPU_SIZE))
 
 
 def quad(content: bytes, offset: int) -> int:
@@ -50,7 +50,7 @@ def word(content: bytes, offset: int) -> int:
 
 def test_registers_are_where_the_header_has_them() -> None:
     content = record()
-    found = context.values(content)
+    found = xenstate.values(content)
     for name, offset in {**OFFSETS, **SYSTEM}.items():
         assert found[name] == quad(content, offset), name
     assert found["tsc_aux"] == word(content, 1000)
@@ -64,25 +64,25 @@ def test_registers_are_where_the_header_has_them() -> None:
 
 
 def test_the_record_has_all_registers_but_those_of_the_apic_and_xcr0() -> None:
-    assert set(context.values(record())) == context.WRITABLE == {*STATE} - APIC
+    assert set(xenstate.values(record())) == xenstate.WRITABLE == {*STATE} - APIC
 
 
 def test_registers_that_are_written_back_change_nothing() -> None:
-    content = bytes(context.CPU_SIZE)
-    assert context.changed(content, context.values(content)) == content
-    assert context.become(record(), context.values(record())) == record()
+    content = bytes(xenstate.CPU_SIZE)
+    assert xenstate.changed(content, xenstate.values(content)) == content
+    assert xenstate.become(record(), xenstate.values(record())) == record()
 
 
 @pytest.mark.parametrize("name", sorted({*STATE} - APIC))
 def test_every_register_can_be_changed_by_itself(name: str) -> None:
     content, value = record(), 0x1122334455667788 & (1 << WIDTHS.get(name, 64)) - 1
-    changed = context.changed(content, {name: value})
-    assert context.values(changed) == {**context.values(content), name: value}
+    changed = xenstate.changed(content, {name: value})
+    assert xenstate.values(changed) == {**xenstate.values(content), name: value}
     assert sum(old != new for old, new in zip(content, changed, strict=True)) <= 8
 
 
 def test_what_is_not_in_the_record_is_left_out() -> None:
-    assert context.changed(record(), {"apic_base": 1, "cr8": 2}) == record()
+    assert xenstate.changed(record(), {"apic_base": 1, "cr8": 2}) == record()
 
 
 def packed(code: int, instance: int, content: bytes) -> bytes:
@@ -93,9 +93,9 @@ def test_only_the_header_and_one_vcpu_are_loaded_again() -> None:
     header, end = packed(1, 0, b"header"), packed(0, 0, b"")
     first, second = packed(2, 0, record()), packed(2, 1, record()[::-1])
     state = header + first + packed(5, 0, b"lapic") + second + end
-    found, cpu = context.only(state, 1)
+    found, cpu = xenstate.only(state, 1)
     assert cpu.content == record()[::-1]
-    assert context.packed(found, cpu) == header + second + end
+    assert xenstate.packed(found, cpu) == header + second + end
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_only_the_header_and_one_vcpu_are_loaded_again() -> None:
 )
 def test_a_state_without_the_vcpu_is_an_error(state: bytes) -> None:
     with pytest.raises(IoError):
-        context.only(state, 0)
+        xenstate.only(state, 0)
 
 
 def saved(vcpu: int) -> bytes:
@@ -130,10 +130,10 @@ def saved(vcpu: int) -> bytes:
 
 def test_the_apic_and_extended_state_tell_the_rest() -> None:
     state = packed(1, 0, b"header") + saved(0) + packed(2, 1, record()) + packed(5, 2, bytes(24)) + packed(0, 0, b"")
-    first, second, offline, missing = context.states(state, range(4))
+    first, second, offline, missing = xenstate.states(state, range(4))
     assert {name: first[name] for name in APIC} == {"apic_base": 0xFEE00900, "cr8": 5, "xcr0": 0x77}
     assert set(first) == set(STATE)
-    assert second == context.values(record())
+    assert second == xenstate.values(record())
     assert (len(offline), len(missing)) == (0, 0)
 
 
@@ -148,7 +148,7 @@ SEGMENT_ORDER = ("cs", "ds", "es", "fs", "gs", "ss", "tr", "ldt", "idt", "gdt")
 
 
 def test_no_register_of_the_record_is_told_for_another() -> None:
-    content = bytearray(context.CPU_SIZE)
+    content = bytearray(xenstate.CPU_SIZE)
     expected: dict[str, int] = {}
 
     def put(form: str, offset: int, name: str, value: int) -> None:
@@ -167,4 +167,4 @@ def test_no_register_of_the_record_is_told_for_another() -> None:
         if name not in ("dr0", "dr3", "dr6", "dr7"):
             put("<Q", offset, name, 0x1123456789AB0000 + offset)
     put("<I", 1000, "tsc_aux", 0x12345678)
-    assert context.values(bytes(content)) == expected
+    assert xenstate.values(bytes(content)) == expected

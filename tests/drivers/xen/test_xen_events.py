@@ -11,7 +11,7 @@ from drivers.xen.simulator import BREAKPOINT, CR3, CR4, SINGLE_STEP, cr, heard
 from processors import x86_registers
 
 from libmicrovmi_py import Microvmi
-from libmicrovmi_py.drivers.xen import context
+from libmicrovmi_py.drivers.saved import xenstate
 from libmicrovmi_py.errors import InvalidArgumentError, IoError, NotSupportedError
 from libmicrovmi_py.events import Event, EventKind, Intercept, PageAccess, Reply, ReplyAction
 
@@ -162,7 +162,7 @@ def test_page_accesses_are_refused_before_anything_changes(machine: Microvmi) ->
 
 
 def registers_of(xen: Simulator, vcpu: int) -> dict[str, int]:
-    return context.values(xen.cpu(vcpu))
+    return xenstate.values(xen.cpu(vcpu))
 
 
 @pytest.mark.parametrize(

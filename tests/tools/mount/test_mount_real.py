@@ -142,7 +142,14 @@ sys.argv[1:1] = ["mount"]
 sys.exit(importlib.import_module("libmicrovmi_py.command.main").main())
 """
 MODULES = (
-    *("command.main", "command.views", "command.parser", "command.subcommands.mount", "drivers.dump.formats.raw"),
+    *(
+        "command.main",
+        "command.views",
+        "command.parser",
+        "command.subcommands.mount",
+        "drivers.dump.formats.raw",
+        "drivers.dump.known",
+    ),
     *("linux.kernel", "machine.spaces", "memory.virtual_direct", "tools.mount.ending", "tools.mount.serving"),
     "tools.mount.tree",
 )

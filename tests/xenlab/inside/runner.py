@@ -17,7 +17,7 @@ from typing import TextIO
 
 LAB = Path("/lab")
 CONSOLES = Path("/var/log/xen/console")
-CHECK_SECONDS = 90
+CHECK_SECONDS = 150
 DOMAIN_SECONDS = 60
 LINUX_IS_UP = "xenlab: the Linux guest is up"
 KEPT_LINES = 60

@@ -2,33 +2,36 @@
 """kdump-compressed files, as makedumpfile, QEMU and libvirt write them: every page is compressed by itself.
 
 Blocks of header, sub header and two bitmaps of pages (those that exist, those that are in the file), then 24 bytes for
-each page of the second: offset, size, flags. https://github.com/makedumpfile/makedumpfile, diskdump_mod.h.
+each page of the second: offset, size, flags. https://github.com/makedumpfile/makedumpfile, diskdump_mod.h. A part of a
+split dump (``makedumpfile --split``) has all of the bitmaps, and the pages of a range that its sub header tells.
 """
 
 from __future__ import annotations
 
-import bisect
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from operator import add
+from collections.abc import Iterator
+from operator import eq
 
 from libmicrovmi_py.declare import TYPE_CHECKING, NamedTuple
 from libmicrovmi_py.drivers.dump import notes
-from libmicrovmi_py.drivers.dump.bitmap import runs
+from libmicrovmi_py.drivers.dump.bitmap import Runs, found, within
 from libmicrovmi_py.drivers.dump.contents import Contents, Processors
 from libmicrovmi_py.drivers.dump.image import Image
 from libmicrovmi_py.drivers.dump.kinds import plausible
-from libmicrovmi_py.drivers.dump.known import FORMATS
-from libmicrovmi_py.errors import AccessError, DriverUnavailableError, IoError
+from libmicrovmi_py.drivers.dump.layout import Span
+from libmicrovmi_py.drivers.dump.pages import PackedPages, Spans
+from libmicrovmi_py.drivers.dump.probing import Probe, Sure
+from libmicrovmi_py.drivers.dump.splits import Joined, PartOfDump, others
+from libmicrovmi_py.errors import DriverUnavailableError
 from libmicrovmi_py.model import PHYSICAL_BITS, Architecture
-from libmicrovmi_py.transport.native import give_way
+from libmicrovmi_py.transport.native import native
 
 if TYPE_CHECKING:
-    from array import array
-
     from libmicrovmi_py.drivers.dump.codecs import Unpack
+    from libmicrovmi_py.transport.packing import PageCodec
 
-_MAGIC = FORMATS["kdump"]
+BEGINS = (b"KDUMP   ",)
+
 _MACHINE = slice(272, 272 + 65)
 _MACHINES = {
     **dict.fromkeys((b"x86_64", b"i386", b"i586", b"i686"), Architecture.X86),
@@ -39,28 +42,36 @@ _UNTOLD = (b"Unknown", b"")
 _PAGE_SIZES = (4096, 8192, 16384, 32768, 65536)
 _INCOMPLETE = 8
 _DESCRIPTOR = struct.Struct("<Q2I8x")
-_AT_ONCE = 1 << 16
+_AT_ONCE = 1 << 10
 """So many descriptors are checked at once."""
 
 
 class _Writer(NamedTuple):
-    """Where a 64-bit and a 32-bit program put things: the status in the header, the others in the sub header."""
+    """Where a 64-bit and a 32-bit program put things: the status in the header, the others in the sub header.
+
+    ``span`` is the range of pages of a part, ``old_span`` that before version 6.
+    """
 
     wide: bool
     status: int
     split: int
     notes: struct.Struct
     pages: int
+    span: struct.Struct
+    old_span: struct.Struct
 
 
 _WRITERS = (
-    _Writer(True, 424, 12, struct.Struct("<48x2Q"), 96),
-    _Writer(False, 412, 8, struct.Struct("<32xQI"), 72),
+    _Writer(True, 424, 12, struct.Struct("<48x2Q"), 96, struct.Struct("<80x2Q"), struct.Struct("<16x2Q")),
+    _Writer(False, 412, 8, struct.Struct("<32xQI"), 72, struct.Struct("<56x2Q"), struct.Struct("<12x2I")),
 )
 
 
 class _Header(NamedTuple):
-    """What is needed of the two headers; ``block`` in bytes, ``blocks`` of bitmap, ``pages`` is one past the last."""
+    """What is needed of the two headers; ``block`` in bytes, ``blocks`` of bitmap, ``pages`` is one past the last.
+
+    ``span`` is (first, one past the last) page that a part of a split dump may have, ``None`` for a whole one.
+    """
 
     writer: _Writer
     version: int
@@ -69,22 +80,37 @@ class _Header(NamedTuple):
     blocks: int
     pages: int
     machine: bytes
+    span: Span | None
+
+
+def probe(image: Image) -> Probe:
+    """By its signature."""
+    return Probe(Sure.CERTAIN, "a kdump file")
 
 
 def _header(image: Image) -> _Header:
     content = image.read(0, 444, "the header")
-    if not content.startswith(_MAGIC):
+    if not content.startswith(BEGINS):
         raise image.damaged("there is no header of a kdump file")
     writer, (status, block, sub, blocks, pages) = _writer(image, content)
     (version,) = struct.unpack_from("<i", content, 8)
     if status & _INCOMPLETE:
-        raise image.damaged("it says that it was not finished")
-    if version >= 2 and _word(image, "<I", block + writer.split):
-        raise image.refused("one part of a kdump file", "join the parts: makedumpfile --reassemble")
+        image.amiss("it says that it was not finished")
+    span = _span(image, writer, version, block)
     if version >= 6:
         pages = _word(image, "<Q", block + writer.pages)
     machine = content[_MACHINE].partition(b"\0")[0]
-    return _Header(writer, version, block, sub, blocks, pages, machine)
+    return _Header(writer, version, block, sub, blocks, pages, machine, span)
+
+
+def _span(image: Image, writer: _Writer, version: int, block: int) -> Span | None:
+    if version < 2 or not _word(image, "<I", block + writer.split):
+        return None
+    layout = writer.span if version >= 6 else writer.old_span
+    first, end = layout.unpack(image.read(block, layout.size, "the sub header"))
+    if first > end:
+        raise image.damaged(f"this part of it would have the pages from {first:#x} to {end:#x}")
+    return first, end
 
 
 def _writer(image: Image, content: bytes) -> tuple[_Writer, tuple[int, ...]]:
@@ -101,106 +127,102 @@ def _word(image: Image, layout: str, offset: int) -> int:
     return int(word)
 
 
-class Pages:
-    """The pages of a file.
-
-    ``_starts``, ``_ends`` and ``_before`` tell of each run of pages: its first, one past its last, and how many are in
-    the runs before it.
-    """
+class Pages(PackedPages):
+    """The pages of a file; they are called by the numbers of their descriptors."""
 
     def __init__(self, image: Image, header: _Header) -> None:
-        self._image, self._block = image, header.block
+        super().__init__(image, header.block)
         bitmaps = (1 + header.sub) * header.block
         half = header.blocks * header.block // 2
         self._table = bitmaps + 2 * half
         if -(-header.pages // 8) > half or header.pages * header.block > 1 << PHYSICAL_BITS:
             raise image.damaged(f"bitmaps of {half:#x} bytes are too short for {header.pages:#x} pages")
         image.check(bitmaps, 2 * half, "the bitmaps of pages")
-        self._starts, self._ends, self._before = _words("Q"), _words("Q"), _words("Q")
-        count = self._find_runs(runs(image, bitmaps + half, header.pages))
-        self.exists = self._bytes(runs(image, bitmaps, header.pages))
+        existing, there = (found(image, place, header.pages) for place in (bitmaps, bitmaps + half))
+        self.exists = Spans(existing.starts, existing.ends, self.size)
         """(start, end) of the memory that the machine had: the first bitmap has what was left out as well."""
-        self._codecs = self._load(self._check_descriptors(count))
+        count = self._add_runs(there if header.span is None else within(there, header.span))
+        codecs = self._codecs_of(self._check_descriptors(count))
+        self._unpack: dict[int, Unpack] = {}
+        self.read_in_c(codecs, table=self._table)
 
-    def _find_runs(self, found: Iterator[tuple[int, int]]) -> int:
-        count = 0
-        for first, end in found:
-            self._starts.append(first)
-            self._ends.append(end)
-            self._before.append(count)
-            count += end - first
-            self._image.check(self._table, count * _DESCRIPTOR.size, f"descriptors of {count:#x} pages")
-        return count
+    def _add_runs(self, runs: Runs) -> int:
+        """How many pages there are whose descriptors are in the file."""
+        self.add_all(*runs[:3])
+        size = runs.pages * _DESCRIPTOR.size
+        there = self.image.clipped(self._table, size, f"descriptors of {runs.pages:#x} pages") // _DESCRIPTOR.size
+        if there < runs.pages:
+            self.leave_out([(there, runs.pages)])
+        return there
 
-    def _check_descriptors(self, count: int) -> set[int]:
-        """See that every page lies in the file and is no longer than it can be; the flags that there are."""
-        flags: set[int] = set()
+    def _check_descriptors(self, count: int) -> int:
+        """See that pages lie in the file and are no longer than they can be; all bits of their flags.
+
+        Those of the first and the last pages: a file that was cut lacks the last ones. With ``partial`` those of all.
+        """
+        flags = native().ffi.new("uint32_t *")
+        lost: list[Span] = []
         for first in range(0, count, _AT_ONCE):
-            size = min(_AT_ONCE, count - first) * _DESCRIPTOR.size
-            content = self._image.read(self._table + first * _DESCRIPTOR.size, size, "descriptors of pages")
-            offsets, fields = _words("Q", content)[0::3], _words("I", content)
-            sizes = fields[2::6]
-            flags.update(fields[3::6])
-            lengths = set(sizes)
-            if min(lengths) == 0 or max(lengths) > self._block:
-                raise self._image.damaged(f"a page would have {min(lengths)} bytes, or {max(lengths)}")
-            if max(offsets) + max(lengths) <= self._image.size:
+            end = min(first + _AT_ONCE, count)
+            if first and end <= count - _AT_ONCE and not self.image.opening.options.partial:
                 continue
-            end = max(map(add, offsets, sizes))
-            if end > self._image.size:
-                raise self._image.damaged(f"a page would end at {end:#x}, the file ends at {self._image.size:#x}")
-        return flags
+            size = (end - first) * _DESCRIPTOR.size
+            content = self.image.read(self._table + first * _DESCRIPTOR.size, size, "descriptors of pages")
+            bytes_, ends = native().ffi.from_buffer("uint8_t[]", content), self.image.size
+            if native().lib.mvi_descriptors_look(bytes_, end - first, self.size, ends, flags) < end - first:
+                self.image.amiss(self._wrong(content))
+                lost += self._lost(content, first)
+        if lost:
+            self.leave_out(lost)
+        return int(flags[0])
 
-    def _load(self, flags: set[int]) -> Mapping[int, Unpack]:
-        """The codecs for these flags; the others are not needed."""
+    def _wrong(self, content: bytes) -> str:
+        """What is wrong with some of these pages."""
+        lengths = {size for _, size, _ in _DESCRIPTOR.iter_unpack(content)}
+        if min(lengths) == 0 or max(lengths) > self.size:
+            return f"a page would have {min(lengths)} bytes, or {max(lengths)}"
+        end = max(offset + size for offset, size, _ in _DESCRIPTOR.iter_unpack(content))
+        return f"a page would end at {end:#x}, the file ends at {self.image.size:#x}"
+
+    def _lost(self, content: bytes, first: int) -> Iterator[tuple[int, int]]:
+        """(first, one past the last) descriptor of pages that are not there, of those in ``content``."""
+        for index, (offset, size, _) in enumerate(_DESCRIPTOR.iter_unpack(content), first):
+            if not 0 < size <= self.size or offset + size > self.image.size:
+                yield index, index + 1
+
+    def _codecs_of(self, flags: int) -> list[PageCodec]:
+        """What C unpacks pages with whose flags have one of these bits."""
         from libmicrovmi_py.drivers.dump.codecs import CODECS
 
-        found = {}
-        for flag in flags - {0}:
+        found = []
+        for flag in (1 << bit for bit in range(32) if flags >> bit & 1):
             if flag not in CODECS:
-                raise self._image.refused(f"a kdump file with pages of kind {flag:#x}", "make one with zlib")
-            name, make = CODECS[flag]
+                raise self.image.refused(f"a kdump file with pages of kind {flag:#x}", "make one with zlib")
             try:
-                found[flag] = make()
+                found.append(CODECS[flag].native(flag))
             except DriverUnavailableError as err:
-                raise DriverUnavailableError(f"{self._image.path} is compressed with {name}: {err}") from err
+                if CODECS[flag].needed:
+                    text = f"{self.image.path} is compressed with {CODECS[flag].name}: {err}"
+                    raise DriverUnavailableError(text) from err
         return found
 
-    def ranges(self) -> Sequence[tuple[int, int]]:
-        """(start, end) of the memory that is in the file, in bytes."""
-        return self._bytes(zip(self._starts, self._ends, strict=True))
+    def _unpacked(self, packed: bytes, flag: int) -> bytes:
+        """A page that C did not unpack. Raises as ``page``."""
+        if flag not in self._unpack:
+            from libmicrovmi_py.drivers.dump.codecs import CODECS
 
-    def _bytes(self, found: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-        return [(first * self._block, end * self._block) for first, end in found]
+            if flag not in CODECS:
+                raise ValueError(f"it is of kind {flag:#x}")
+            self._unpack[flag] = CODECS[flag].make()
+        return self._unpack[flag](packed, self.size)
 
-    def read_range(self, address: int, buffer: memoryview) -> int:
-        """Fill ``buffer`` up to the first page that is not in the file; the length of that."""
-        first, end = address // self._block, -(-(address + len(buffer)) // self._block)
-        run = bisect.bisect_right(self._starts, first) - 1
-        if run < 0 or first >= self._ends[run]:
-            return 0
-        count, index = min(end, self._ends[run]) - first, self._before[run] + first - self._starts[run]
+    def unpacked(self, index: int, count: int) -> Iterator[bytes]:
+        """Their descriptors are read at once."""
         place = self._table + index * _DESCRIPTOR.size
-        table = self._image.read(place, count * _DESCRIPTOR.size, "descriptors of pages")
-        done, begin = 0, address % self._block
+        table = self.image.read(place, count * _DESCRIPTOR.size, "descriptors of pages")
         for offset, size, flags in _DESCRIPTOR.iter_unpack(table):
-            length = min(self._block - begin, len(buffer) - done)
-            content = self._page(offset, size, flags, address + done, done)
-            buffer[done : done + length] = memoryview(content)[begin : begin + length]
-            done, begin = done + length, 0
-            give_way()
-        return done
-
-    def _page(self, offset: int, size: int, flags: int, address: int, done: int) -> bytes:
-        try:
-            packed = self._image.read(offset, size, f"the page of physical address {address:#x}")
-            content = self._codecs[flags](packed, self._block) if flags else packed
-            if len(content) != self._block:
-                raise ValueError(f"it has {len(content)} bytes")
-        except (ValueError, KeyError, AccessError) as err:
-            text = f"{self._image.path}: the page of physical address {address:#x} is damaged: {err}"
-            raise IoError(text, address=address, completed=done) from err
-        return content
+            packed = self.image.read(offset, size, "a page")
+            yield self._unpacked(packed, flags) if flags else packed
 
 
 def _processors(image: Image, header: _Header) -> Processors:
@@ -215,18 +237,30 @@ def _processors(image: Image, header: _Header) -> Processors:
         told = header.machine not in _UNTOLD
         return notes.processors(content, wide=header.writer.wide, machine=machine, told=told)
     except ValueError as err:
-        raise image.damaged(str(err)) from None
+        image.amiss(str(err))
+        return Processors()
+
+
+def _joined(image: Image, header: _Header, pages: Pages) -> Joined:
+    """A part with the others of its dump."""
+    found = [PartOfDump(header.span or (0, 0), pages)]
+    for other in others(image, header.block):
+        its = _header(other)
+        if its.span is None or its._replace(span=None) != header._replace(span=None):
+            if image.opening.options.parts is not None:
+                raise other.refused(f"no part of the dump of {image.path}", "name those with parts=")
+        elif its.span != header.span:
+            found.append(PartOfDump(its.span, Pages(other, its)))
+    return Joined(image, found, header.pages)
 
 
 def read(image: Image) -> Contents:
     """The memory in the file, and what else it tells."""
     header = _header(image)
     pages, processors = Pages(image, header), _processors(image, header)
-    known = pages.exists if plausible(pages.exists) else pages.ranges()
-    return Contents(pages, processors, known, whole=known == pages.ranges())
-
-
-def _words(kind: str, content: bytes = b"") -> array[int]:
-    from array import array  # of all that opens an image only this needs it
-
-    return array(kind, content)
+    memory = pages if header.span is None else _joined(image, header, pages)
+    known = pages.exists if plausible(pages.exists) else memory.ranges()
+    there = memory.ranges()
+    whole = len(known) == len(there) and all(map(eq, known, there))
+    machine = header.machine.decode("ascii", "replace") if header.machine not in _UNTOLD else ""
+    return Contents(memory, processors, known, whole, producer=processors.producer, machine=machine)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Windows crash dumps of 64-bit machines: full, and those with a bitmap of pages (full, kernel, automatic).
+"""Windows crash dumps of all memory or of a part of it, of 64-bit and of 32-bit machines.
 
-8 KiB of header (DUMP_HEADER64), then the pages of all runs; or a bitmap with a header of its own, and its pages.
+8 KiB of header (DUMP_HEADER64; 4 KiB of 32 bits), and what the type of the dump says: the pages of the header's runs; a
+bitmap with a header of its own, and its pages; or a table of ranges with a header of its own, and their pages.
 """
 
 from __future__ import annotations
@@ -11,55 +12,90 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 from libmicrovmi_py.arch.state import VcpuState
-from libmicrovmi_py.arch.x86.registers import CODE_AND_DATA, DEBUG, ENCODED
+from libmicrovmi_py.declare import NamedTuple
 from libmicrovmi_py.drivers.dump.bitmap import runs
 from libmicrovmi_py.drivers.dump.contents import Contents, Processors
 from libmicrovmi_py.drivers.dump.image import MAX_PIECES, Image
-from libmicrovmi_py.drivers.dump.known import FORMATS
-from libmicrovmi_py.drivers.dump.layout import Extent, joined
-from libmicrovmi_py.model import PAGE_SHIFT, PHYSICAL_BITS, Architecture
+from libmicrovmi_py.drivers.dump.layout import Extent, joined, once
+from libmicrovmi_py.drivers.dump.probing import Probe, Sure
+from libmicrovmi_py.drivers.dump.windows_registers import CONTEXTS, registers_of
+from libmicrovmi_py.model import PAGE_SHIFT, PAGE_SIZE, PHYSICAL_BITS, Architecture
 
-_MAGIC = FORMATS["windows"]
-_HEADER_SIZE = 0x2000
-_DTB, _MACHINE, _RUNS, _CONTEXT, _TYPE = 0x10, 0x30, 0x88, 0x348, 0xF98
-_MAX_RUNS = (700 - 16) // 16
-_FULL, _BITMAPS = 1, (2, 5, 6, 7)
+BEGINS = (b"PAGEDU64", b"PAGEDUMP")
+
+
+class _Header(NamedTuple):
+    """A header of ``size`` bytes, and where in it is what.
+
+    ``counts`` are those of its runs and of their pages, ``run`` is the first page of a run and how many it has;
+    ``table`` is cr3.
+    """
+
+    bits: int
+    size: int
+    table: struct.Struct
+    machine: int
+    runs: int
+    counts: struct.Struct
+    run: struct.Struct
+    context: int
+    type: int
+
+
+_RUNS_SIZE = 700
+_TABLE = 0x10
+_WIDE = _Header(64, 0x2000, struct.Struct("<Q"), 0x30, 0x88, struct.Struct("<I4xQ"), struct.Struct("<2Q"), 0x348, 0xF98)
+_NARROW = _Header(32, 0x1000, struct.Struct("<I"), 0x20, 0x64, struct.Struct("<2I"), struct.Struct("<2I"), 0x320, 0xF88)
+_PAE = 0x5C
+_MACHINES = {0x8664: "x86_64", 0x14C: "i386", 0xAA64: "aarch64"}
+
+_FULL, _OLD_KERNEL, _BITMAPS = 1, 2, (2, 5, 6, 7)
+_KERNEL, _KERNEL_AND_USER, _COMPLETE = 8, 9, 10
 _BITMAP = struct.Struct("<8s24x3Q")
-_AMD64, _CONTEXT_AMD64 = 0x8664, 0x100000
-_REGISTERS = struct.Struct("<48xI4x6HI6Q17Q")
-_NAMES = (*(f"{name}_selector" for name in CODE_AND_DATA), "rflags", *DEBUG, *ENCODED, "rip")
-_CONTROL = ("cs_selector", "ss_selector", "rip", "rsp", "rflags")
-_SEGMENTS = ("ds_selector", "es_selector", "fs_selector", "gs_selector")
-_PARTS = {
-    1: _CONTROL,
-    2: tuple(name for name in ENCODED if name != "rsp"),
-    4: _SEGMENTS,
-    0x10: DEBUG,
-}
-"""Which registers a context has, by the bits of its flags."""
+_OLD_BITMAP = struct.Struct("<8s4x3I")
+_RANGES, _RANGE, _FIRST_RANGE = struct.Struct("<I8s4x2QI4xQ"), struct.Struct("<2Q"), 0x20
+_CHUNK = 64 << 10
+
+
+def probe(image: Image) -> Probe:
+    """By the signature of a header."""
+    return Probe(Sure.CERTAIN, f"a {_header_of(image).bits}-bit Windows crash dump")
+
+
+def _header_of(image: Image) -> _Header:
+    for magic, header in zip(BEGINS, (_WIDE, _NARROW), strict=True):
+        if image.start.startswith(magic):
+            return header
+    raise image.damaged("there is no header of a Windows crash dump")
 
 
 def read(image: Image) -> Contents:
     """The memory in the file, and what else it tells."""
-    header = image.read(0, _HEADER_SIZE, "the header")
-    if not header.startswith(_MAGIC):
-        raise image.damaged("there is no header of a 64-bit Windows crash dump")
-    (kind,) = struct.unpack_from("<I", header, _TYPE)
+    header = _header_of(image)
+    content = image.read(0, header.size, "the header")
+    (kind,) = struct.unpack_from("<I", content, header.type)
     if kind == _FULL:
-        extents = _extents(image, _runs(image, header), _HEADER_SIZE)
+        extents = _extents(image, _runs(image, header, content), header.size)
     elif kind in _BITMAPS:
-        extents = _of_bitmap(image)
+        extents = _of_bitmap(image, header, kind)
+    elif kind in (_KERNEL, _KERNEL_AND_USER, _COMPLETE) and header.bits == 64:
+        extents = _of_ranges(image, header, kind)
     else:
         raise image.refused(f"a Windows crash dump of type {kind}", "make a full one, or one with a bitmap")
-    return Contents(extents, _processors(image, header))
+    machine, _ = struct.unpack_from("<2I", content, header.machine)
+    name = _MACHINES.get(machine, "")
+    if header.bits == 32 and content[_PAE] == 1:
+        name += "-pae"
+    return Contents(extents, _processors(image, header, content), producer="Windows", machine=name)
 
 
-def _runs(image: Image, header: bytes) -> Iterator[tuple[int, int]]:
+def _runs(image: Image, header: _Header, content: bytes) -> Iterator[tuple[int, int]]:
     """(first, one past the last) of the header's runs, which are sorted."""
-    count, pages = struct.unpack_from("<I4xQ", header, _RUNS)
-    if not 0 < count <= _MAX_RUNS:
+    count, pages = header.counts.unpack_from(content, header.runs)
+    begin = header.runs + header.counts.size
+    if not 0 < count <= (_RUNS_SIZE - header.counts.size) // header.run.size:
         raise image.damaged(f"its header has {count} runs of memory")
-    table = struct.iter_unpack("<2Q", header[_RUNS + 16 : _RUNS + 16 + 16 * count])
+    table = header.run.iter_unpack(content[begin : begin + header.run.size * count])
     found = [(base, base + length) for base, length in table]
     if sum(end - first for first, end in found) != pages:
         raise image.damaged(f"its header has {pages:#x} pages in all, and others in its runs")
@@ -68,18 +104,64 @@ def _runs(image: Image, header: bytes) -> Iterator[tuple[int, int]]:
     yield from found
 
 
-def _of_bitmap(image: Image) -> list[Extent]:
-    magic, first, present, bits = _BITMAP.unpack(image.read(_HEADER_SIZE, _BITMAP.size, "the header of the bitmap"))
+def _of_bitmap(image: Image, header: _Header, kind: int) -> list[Extent]:
+    content = image.read(header.size, _BITMAP.size, "the header of the bitmap")
+    magic, first, present, bits = _BITMAP.unpack(content)
     if magic not in (b"SDMPDUMP", b"FDMPDUMP"):
-        raise image.damaged(f"there is no header of a bitmap at {_HEADER_SIZE:#x}")
-    start = _HEADER_SIZE + _BITMAP.size
+        raise image.damaged(f"there is no header of a bitmap at {header.size:#x}")
+    if kind == _OLD_KERNEL and _is_old(content):
+        raise image.refused("a kernel dump of a Windows before 8", "make a full dump, or convert it with a debugger")
+    start = header.size + _BITMAP.size
     if first < start + -(-bits // 8):
         raise image.damaged(f"the bitmap of {bits:#x} pages reaches into the pages, which begin at {first:#x}")
-    extents = _extents(image, runs(image, start, bits), first)
+    return _all_of(image, _extents(image, runs(image, start, bits), first), present)
+
+
+def _all_of(image: Image, extents: list[Extent], pages: int) -> list[Extent]:
+    """The extents, if they are so many pages as the header of the bitmap, or of the ranges, says."""
     found = sum(extent.size for extent in extents) >> PAGE_SHIFT
-    if found != present:
-        raise image.damaged(f"the bitmap has {found:#x} pages, not {present:#x} as its header says")
+    if found != pages and not image.opening.missing:
+        image.amiss(f"it has {found:#x} pages, not {pages:#x} as a header says")
     return extents
+
+
+def _is_old(content: bytes) -> bool:
+    """Whether the header of a bitmap is as it was first: 32 bits each for where pages begin, its size, their count."""
+    _, first, size, pages = _OLD_BITMAP.unpack_from(content)
+    return bool(first % PAGE_SIZE == 0 and min(first, size, pages) > 0)
+
+
+def _of_ranges(image: Image, header: _Header, kind: int) -> list[Extent]:
+    """The pages of a table of ranges, one range after the other. A complete dump says how many pages there are."""
+    content = image.read(header.size, _RANGES.size, "the header of the ranges")
+    mark, magic, size, first, _, pages = _RANGES.unpack(content)
+    if (mark, magic) != (0x40, b"RDMPDUMP"):
+        raise image.damaged(f"there is no header of ranges at {header.size:#x}")
+    if first != header.size + _FIRST_RANGE + size or size % _RANGE.size or size < _RANGE.size:
+        raise image.damaged(f"its ranges have {size:#x} bytes, and its pages begin at {first:#x}")
+    image.check(header.size, first - header.size, "the table of ranges")
+    complete = kind == _COMPLETE
+    table = _ranges(image, header.size + _RANGES.size, first, pages if complete else None)
+    extents = _extents(image, table, first)
+    if complete:
+        _all_of(image, extents, pages)
+    try:
+        return once(extents)
+    except ValueError as err:
+        raise image.damaged(str(err)) from None
+
+
+def _ranges(image: Image, position: int, end: int, total: int | None) -> Iterator[tuple[int, int]]:
+    """(first, one past the last) of the ranges between two offsets, up to one of page 0, or to so many pages."""
+    found = 0
+    while position < end:
+        chunk = image.read(position, min(_CHUNK, end - position), "the table of ranges")
+        for first, count in _RANGE.iter_unpack(chunk):
+            if first == 0 or found == total:
+                return
+            yield first, first + count
+            found += count
+        position += len(chunk)
 
 
 def _extents(image: Image, found: Iterable[tuple[int, int]], offset: int) -> list[Extent]:
@@ -89,22 +171,21 @@ def _extents(image: Image, found: Iterable[tuple[int, int]], offset: int) -> lis
         size = (end - first) << PAGE_SHIFT
         if end << PAGE_SHIFT > 1 << PHYSICAL_BITS or len(extents) == MAX_PIECES:
             raise image.damaged(f"its memory goes up to page {end:#x} in {len(extents) + 1} runs")
-        image.check(offset, size, f"memory from page {first:#x} on")
-        extents.append(Extent(first << PAGE_SHIFT, size, offset))
+        there = image.clipped(offset, size, f"memory from page {first:#x} on")
+        extents.append(Extent(first << PAGE_SHIFT, there, offset))
         offset += size
     return joined(extent for extent in extents if extent.size)
 
 
-def _processors(image: Image, header: bytes) -> Processors:
+def _processors(image: Image, header: _Header, content: bytes) -> Processors:
     """The number of processors, and the registers of the one that wrote the dump, whichever it was."""
-    machine, count = struct.unpack_from("<2I", header, _MACHINE)
-    if machine != _AMD64:
+    machine, count = struct.unpack_from("<2I", content, header.machine)
+    context = CONTEXTS.get(machine)
+    if context is None:
         return Processors()
     if not 0 < count <= 0xFFFF:
         raise image.damaged(f"its header has {count} processors")
-    (table,) = struct.unpack_from("<Q", header, _DTB)
-    flags, *values = _REGISTERS.unpack_from(header, _CONTEXT)
-    known = dict(zip(_NAMES, values, strict=True))
-    parts = _PARTS.items() if flags & _CONTEXT_AMD64 else ()
-    found = {name: known[name] for bit, names in parts if flags & bit for name in names}
-    return Processors(count, [VcpuState(Architecture.X86, {"cr3": table, **found})])
+    found = registers_of(context, content, header.context)
+    if context.architecture is Architecture.X86:
+        found["cr3"] = header.table.unpack_from(content, _TABLE)[0]
+    return Processors(count, [VcpuState(context.architecture, found)])

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import struct
 
-from libmicrovmi_py.drivers.qemu.devicestate import Section, value_at
-from libmicrovmi_py.drivers.qemu.infotext import stack_of
+from libmicrovmi_py.arch.aarch64.registers import stack_of
+from libmicrovmi_py.drivers.saved.sections import Section, value_at
 
 VERSION = 22
 """Of the section ``cpu`` that is understood; QEMU has had it since 2.2."""
@@ -34,7 +34,7 @@ def _number(*parts: int) -> int:
     return _SYSTEM | op0 << 14 | op1 << 11 | crn << 7 | crm << 3 | op2
 
 
-_NAMES = {
+NAMES = {
     _number(3, 0, 0, 0, 0): "midr_el1",
     _number(3, 0, 0, 0, 5): "mpidr_el1",
     _number(3, 0, 0, 4, 0): "id_aa64pfr0_el1",
@@ -74,6 +74,7 @@ _NAMES = {
     _number(3, 4, 12, 0, 0): "vbar_el2",
     _number(3, 4, 13, 0, 2): "tpidr_el2",
 }
+"""System registers by their numbers."""
 
 
 def parse_cpu(data: bytes, section: Section) -> dict[str, int] | None:
@@ -92,7 +93,7 @@ def parse_cpu(data: bytes, section: Section) -> dict[str, int] | None:
     system = dict(zip(numbers[:count], numbers[count:], strict=True))
     if len(system) < count or words[33] & _NARROW:
         return None
-    values = {name: system[number] for number, name in _NAMES.items() if number in system}
+    values = {name: system[number] for number, name in NAMES.items() if number in system}
     return {**values, **_banked(words, level_2="hcr_el2" in values)}
 
 

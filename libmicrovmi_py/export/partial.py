@@ -14,8 +14,12 @@ import stat
 import time
 from types import TracebackType
 
-from libmicrovmi_py.command.kit import Failure
-from libmicrovmi_py.declare import NamedTuple
+from libmicrovmi_py.declare import TYPE_CHECKING, NamedTuple
+from libmicrovmi_py.errors import InvalidArgumentError
+from libmicrovmi_py.transport.fds import StandardStreamsHeld
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 ENDING = ".partial"
 
@@ -40,19 +44,33 @@ class Subject(NamedTuple):
     instant: bool
 
 
-class Partial:
-    """The file of one subject, as a block: when that ends without an error the file is whole."""
+class Words(NamedTuple):
+    """What the caller has to say to have a file replaced, to go on with one, and which view of a machine he wants."""
 
-    def __init__(self, path: str, subject: Subject, *, resume: bool, force: bool) -> None:
-        """Raises :class:`Failure` for what is in the way, ``OSError``. ``done`` bytes are there already."""
+    replace: str = "replace=True"
+    resume: str = "resume=True"
+    live: str = "View.LIVE"
+    snapshot: str = "View.SNAPSHOT"
+
+
+class Partial:
+    """The file of one subject, as a block: when that ends without an error the file is whole.
+
+    ``size`` is that of the whole file, in bytes: who did not know it before sets it before the block ends.
+    """
+
+    def __init__(self, path: str, subject: Subject, words: Words, *, resume: bool, replace: bool) -> None:
+        """Raises ``InvalidArgumentError`` for what is in the way, ``OSError``. ``done`` bytes are there already."""
         self.path = path
         self._name = path + ENDING
         self.subject = subject
+        self.size = subject.size
         self.done = 0
-        check_free(path, force=force)
+        self._words = words
+        check_free(path, words, replace=replace)
         self.number = self._opened()
         try:
-            self._begin(resume=resume, force=force)
+            self._begin(resume=resume, replace=replace)
         except BaseException:
             os.close(self.number)
             raise
@@ -60,49 +78,65 @@ class Partial:
 
     def _opened(self) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        number = os.open(self._name, flags, 0o600)
+        with StandardStreamsHeld():
+            number = os.open(self._name, flags, 0o600)
         try:
             fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not stat.S_ISREG(os.fstat(number).st_mode):
-                raise Failure(f"{self._name} is no file")
+                raise InvalidArgumentError(f"{self._name} is no file")
         except BlockingIOError:
             os.close(number)
-            raise Failure(f"{self._name} is being written by another process") from None
+            raise InvalidArgumentError(f"{self._name} is being written by another process") from None
         except BaseException:
             os.close(number)
             raise
         return number
 
-    def _begin(self, *, resume: bool, force: bool) -> None:
+    def _begin(self, *, resume: bool, replace: bool) -> None:
         """Go on with what is there, or begin anew."""
         length = os.fstat(self.number).st_size
         found = _record(self.number, length) if length else None
-        if length and not force:
+        if length and not replace:
             self.done = self._continued(found, resume=resume)
         os.ftruncate(self.number, self.done)
         os.ftruncate(self.number, self.subject.size + _PAGE)
         self.note(self.done)
 
     def _continued(self, found: tuple[Subject, int] | None, *, resume: bool) -> int:
-        """How far an earlier run came. Raises :class:`Failure` unless it was of the same, and is to be gone on with."""
+        """How far an earlier run came.
+
+        Raises ``InvalidArgumentError`` unless it was of the same, and is to be gone on with.
+        """
+        anew = f"{self._words.replace} begins anew"
         if found is None:
-            raise Failure(f"{self._name} is there, and nothing that can be gone on with: --force replaces it")
+            text = f"{self._name} is there, and nothing that can be gone on with"
+            raise InvalidArgumentError(f"{text}: {self._words.replace} replaces it")
         before, done = found
         if before.instant:  # it was killed, or it would have taken that away
             if resume:
-                raise Failure(f"{self._name} is of a moment that is over: --force begins anew")
+                raise InvalidArgumentError(f"{self._name} is of a moment that is over: {anew}")
             return 0
         if not resume:
-            raise Failure(f"{self._name} is what an earlier run left: --resume goes on with it, --force begins anew")
+            text = f"{self._name} is what an earlier run left"
+            raise InvalidArgumentError(f"{text}: {self._words.resume} goes on with it, {anew}")
         if self.subject.instant:
-            raise Failure(f"{self._name} is of many moments: a snapshot cannot go on with it, --live can")
+            text = f"{self._name} is of many moments"
+            raise InvalidArgumentError(f"{text}: a snapshot cannot go on with it, {self._words.live} can")
         if not self.subject.machine:
-            raise Failure("this machine cannot be told from another one: --force begins anew")
+            raise InvalidArgumentError(f"this machine cannot be told from another one: {anew}")
         if before.machine != self.subject.machine:
-            raise Failure(f"{self._name} is of another machine ({before.machine}): --force begins anew")
+            raise InvalidArgumentError(f"{self._name} is of another machine ({before.machine}): {anew}")
         if before != self.subject:
-            raise Failure(f"{self._name} is of another format, or the machine's memory changed: --force begins anew")
+            text = f"{self._name} is of another format, or the machine's memory changed"
+            raise InvalidArgumentError(f"{text}: {anew}")
         return done
+
+    def put(self, offset: int, content: ReadableBuffer) -> None:
+        """Write these bytes of the file."""
+        view = memoryview(content)
+        while view:
+            done = os.pwrite(self.number, view, offset)
+            view, offset = view[done:], offset + done
 
     def note(self, done: int) -> None:
         """So many bytes from the start are there."""
@@ -117,6 +151,11 @@ class Partial:
         if time.monotonic() >= self._next:
             self.note(done)
 
+    def left(self) -> str:
+        """What another run can do with it, in a line."""
+        there, all_of_it = (f"{size / (1 << 20):.1f} MiB" for size in (self.done, self.subject.size))
+        return f"{self._name} has {there} of {all_of_it}: {self._words.resume} goes on with it"
+
     @property
     def resumable(self) -> bool:
         """Whether another run can go on with it."""
@@ -128,24 +167,27 @@ class Partial:
     def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, tb: TracebackType | None) -> None:
         try:
             if err is None:
-                os.ftruncate(self.number, self.subject.size)
+                os.ftruncate(self.number, self.size)
                 os.replace(self._name, self.path)
-            elif not self.resumable:
+            elif self.resumable:
+                self.note(self.done)
+            else:
                 os.unlink(self._name)
         finally:
             os.close(self.number)
 
 
-def check_free(path: str, *, force: bool) -> None:
-    """Raise :class:`Failure` if there is such a file."""
-    if not force and os.path.lexists(path):
-        raise Failure(f"{path} is there already: --force replaces it")
+def check_free(path: str, words: Words, *, replace: bool) -> None:
+    """Raise ``InvalidArgumentError`` if there is such a file."""
+    if not replace and os.path.lexists(path):
+        raise InvalidArgumentError(f"{path} is there already: {words.replace} replaces it")
 
 
 def is_resumable(path: str) -> bool:
     """Whether there is something of this file that a run can go on with, by its own word."""
     try:
-        number = os.open(path + ENDING, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with StandardStreamsHeld():
+            number = os.open(path + ENDING, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return False
     try:

@@ -6,9 +6,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
+from libmicrovmi_py.arch.x86.descriptors import attributes
 from libmicrovmi_py.arch.x86.registers import ENCODED, TABLES
-from libmicrovmi_py.drivers.qemu.devicestate import Section, value_at
-from libmicrovmi_py.drivers.qemu.infotext import attributes
+from libmicrovmi_py.drivers.saved.sections import Section, value_at
 
 VERSION = 12
 """Of the section ``cpu`` that is understood; every QEMU since 1.0 writes it."""
@@ -54,7 +54,7 @@ def parse_cpu(data: bytes, section: Section, layout: Layout) -> dict[str, int] |
         return None
     values = dict(zip(layout.names, layout.struct.unpack_from(data, section.start), strict=True))
     for name in _SEGMENTS:
-        values[f"{name}_attributes"] = attributes(values[f"{name}_attributes"])
+        values[f"{name}_attributes"] = attributes(values[f"{name}_attributes"] >> 8)
     for name in TABLES:
         del values[f"{name}_selector"], values[f"{name}_attributes"]
         values[f"{name}_limit"] &= 0xFFFF

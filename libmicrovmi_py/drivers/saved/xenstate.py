@@ -101,6 +101,12 @@ def packed(header: Record, cpu: Record) -> bytes:
     return header.packed() + cpu.packed() + Record(_END, 0, b"").packed()
 
 
+def count(state: bytes) -> int:
+    """How many vCPUs a saved state is of: one that is offline has a local APIC. Raises as :func:`records`."""
+    about_vcpus = (CPU, LAPIC, LAPIC_REGISTERS, XSAVE)
+    return max((item.instance + 1 for item in records(state) if item.code in about_vcpus), default=0)
+
+
 def states(state: bytes, vcpus: Iterable[int]) -> list[VcpuState]:
     """What a saved state tells of vCPUs: nothing of one that is offline."""
     found = {(item.code, item.instance): item.content for item in records(state)}
