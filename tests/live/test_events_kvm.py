@@ -55,7 +55,7 @@ def copied(code: bytes) -> bytes:
 def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tiny]:
     need_qemu()
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        pytest.skip("/dev/kvm cannot be used here")
+        pytest.skip("/dev/kvm cannot be used here; to enable: as root, or in the group kvm, on a host that has it")
     with tiny(tmp_path_factory.mktemp("kvm"), copied(LOOP), debugger=False, accelerator="kvm") as guest:
         with Microvmi.open(guest.uri) as vm:
             vm.write_physical(GO, b"\1")
