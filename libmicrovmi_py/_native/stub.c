@@ -284,7 +284,7 @@ int32_t mvi_stub_stand(struct mvi_stub *stub, struct mvi_stub_plan *plan, int32_
     taken->count = 0;
     do { /* a stub may have sent so much that nothing is waited for: it keeps nobody */
         failed = mvi_stub_await(-1, 0, stub->wake, 0);
-        if (failed == MVI_STUB_LATE)
+        if (failed == MVI_STUB_LATE || failed == 0) /* 0: a signal came */
             failed = mvi_stub_stand_once(stub, plan, end, taken);
     } while (failed == MVI_STUB_LATE && taken->count == 0 && mvi_stub_now() < end);
     return failed;

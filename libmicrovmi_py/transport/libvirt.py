@@ -19,10 +19,10 @@ from libmicrovmi_py.errors import DriverUnavailableError, IoError, PermissionDen
 from libmicrovmi_py.transport.deadline import Deadline
 from libmicrovmi_py.transport.fds import StandardStreamsHeld
 from libmicrovmi_py.transport.foreign import Foreign, load
+from libmicrovmi_py.transport.messages import LARGEST_MESSAGE
 from libmicrovmi_py.transport.native import native
 from libmicrovmi_py.transport.peers import Credentials, credentials
 from libmicrovmi_py.transport.processes import Process
-from libmicrovmi_py.transport.qmp import LARGEST_MESSAGE
 from libmicrovmi_py.transport.unixsock import LONGEST_NAME, UnixEndpoint
 
 LIBVIRT = """

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
+import os
 import socket
 import struct
 from collections.abc import Sequence
@@ -13,18 +13,12 @@ from types import TracebackType
 from libmicrovmi_py.declare import TYPE_CHECKING, Any, NamedTuple, dataclass, replace
 from libmicrovmi_py.errors import DriverUnavailableError, IoError, TimeoutExpiredError
 from libmicrovmi_py.transport.deadline import Deadline
+from libmicrovmi_py.transport.messages import Messages, QmpProtocolError, check_before_greeting
 from libmicrovmi_py.transport.shape import record, records, shown, text
 
 if TYPE_CHECKING:
     from libmicrovmi_py.transport.processes import Process
     from libmicrovmi_py.transport.unixsock import Endpoint
-
-LARGEST_MESSAGE = 4 << 20
-"""Bytes; a longer message is taken for garbage. The largest answer is that of ``info mtree -f``, some 100 KiB. Python's
-objects take up to thirty times as many bytes as their text."""
-
-DEEPEST_MESSAGE = 64
-"""Objects and lists within each other. Python's parser takes stack for each, which a host's thread may not have."""
 
 RUN_EVENTS = ("STOP", "RESUME")
 """What QEMU tells everybody when the machine stops, and when it runs."""
@@ -34,13 +28,6 @@ MAP_EVENTS = ("DEVICE_DELETED", "ACPI_DEVICE_OST", "MEMORY_DEVICE_SIZE_CHANGE", 
 
 _CHUNK = 1 << 16
 _encoded = json.JSONEncoder(separators=(",", ":")).encode
-_decoded = json.JSONDecoder().decode
-_NO_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
-_ALIKE = bytes.maketrans(b"[]", b"{}")
-
-
-class QmpProtocolError(DriverUnavailableError):
-    """The other end does not speak QMP."""
 
 
 class QmpHangupError(DriverUnavailableError):
@@ -97,49 +84,6 @@ class Question:
         return text(self.result(), f"QEMU's answer to {self.line}")
 
 
-class Messages:
-    """The JSON objects in what arrives, each as soon as it is whole.
-
-    One is a line, or, from a QMP monitor with ``pretty=on``, several indented ones.
-    """
-
-    def __init__(self) -> None:
-        self._received = bytearray()
-        self._searched = 0
-        self._lines = bytearray()
-
-    def add(self, data: bytes) -> None:
-        """What has arrived."""
-        self._received += data
-
-    def next(self) -> dict[str, Any] | None:
-        """The next one, ``None`` if it is not whole yet. Raises ``QmpProtocolError``."""
-        while (line := self._line()) is not None:
-            lines = self._lines
-            if not lines and not line.strip():
-                continue
-            if (not lines and not line.startswith(b"{")) or (lines and line.startswith(b"{")):
-                raise QmpProtocolError(f"not a QMP server: it sent {bytes(line[:60])!r}")
-            complete = line.startswith(b"}") or (not lines and line.rstrip().endswith(b"}"))
-            lines += line
-            if complete:
-                self._lines = bytearray()
-                return parsed(bytes(lines))
-        return None
-
-    def _line(self) -> bytes | None:
-        end = self._received.find(b"\n", self._searched)
-        if end < 0:
-            self._searched = len(self._received)
-            if len(self._lines) + self._searched > LARGEST_MESSAGE:
-                raise QmpProtocolError(f"not a QMP server: a message of more than {LARGEST_MESSAGE >> 20} MiB")
-            return None
-        line = bytes(self._received[: end + 1])
-        del self._received[: end + 1]
-        self._searched = 0
-        return line
-
-
 class QmpClient:
     """What a monitor is asked, and what it answers, whatever carries the messages: see the classes made of it.
 
@@ -157,10 +101,10 @@ class QmpClient:
     process: Process
     """The QEMU."""
 
-    def __init__(self, deadline: Deadline) -> None:
+    def __init__(self, deadline: Deadline, last_id: int = 0) -> None:
         self._deadline = deadline
         self._asked: list[Request] = []
-        self._last_id = 0
+        self._last_id = last_id
         self._early: dict[int, dict[str, Any]] = {}
         self._descriptor: int | None = None
 
@@ -251,8 +195,9 @@ class SocketClient(QmpClient):
     Raises ``QmpHangupError`` and ``QmpProtocolError`` besides.
     """
 
-    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
-        super().__init__(deadline)
+    def __init__(self, sock: socket.socket, deadline: Deadline, last_id: int | None = None) -> None:
+        """``last_id``: behind it the numbers of commands begin; at :func:`some_number` if it is not said."""
+        super().__init__(deadline, some_number() if last_id is None else last_id)
         self._sock = sock
         self._messages = Messages()
         self._open: set[int] = set()
@@ -275,12 +220,10 @@ class SocketClient(QmpClient):
     def greet(self, deadline: Deadline) -> None:
         """Wait until ``deadline`` for the greeting, and ask to leave negotiation mode; the answer is taken later.
 
-        What happens while QEMU accepts a connection it may tell before it greets.
+        What comes before it is passed over: events, and answers to the client before this one, which hung up meanwhile.
         """
-        while "event" in (message := self._message(deadline)):
-            pass
-        if "QMP" not in message:
-            raise QmpProtocolError(f"not a QMP server: it greets with {shown(message)}")
+        while "QMP" not in (message := self._message(deadline)):
+            check_before_greeting(message)
         self._negotiation = self.ask("qmp_capabilities")
         self._send_asked()
 
@@ -358,28 +301,9 @@ def late(deadline: Deadline) -> TimeoutExpiredError:
     return TimeoutExpiredError(f"no answer from QEMU within {deadline.seconds:g} s")
 
 
-def parsed(line: bytes) -> dict[str, Any]:
-    """A message, which is an object. Raises ``QmpProtocolError``."""
-    message = None
-    if len(line) <= LARGEST_MESSAGE and not _too_deep(line):
-        with contextlib.suppress(ValueError, RecursionError):
-            message = _decoded(line.decode("utf-8", "surrogatepass"))
-    if not isinstance(message, dict):
-        raise QmpProtocolError(f"not a QMP server: it sent {line[:60]!r}")
-    return message
-
-
-def _too_deep(line: bytes) -> bool:
-    """Whether objects and lists are nested deeper than ``DEEPEST_MESSAGE``, or one of so many has no end."""
-    if line.count(b"{") + line.count(b"[") <= DEEPEST_MESSAGE:
-        return False
-    outside = b"".join(line.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
-    brackets = outside.translate(_ALIKE, _NO_BRACKETS)
-    for _ in range(DEEPEST_MESSAGE):
-        if not brackets:
-            return False
-        brackets = brackets.replace(b"{}", b"")
-    return bool(brackets)
+def some_number() -> int:
+    """Where a connection's numbers of commands begin: QEMU may hand it what it answers to the client before, too."""
+    return int.from_bytes(os.urandom(5), "little")
 
 
 def _result(command: str, reply: dict[str, Any]) -> Any:

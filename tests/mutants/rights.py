@@ -152,21 +152,21 @@ MUTANTS = (
     ),
     # answers
     Mutant(
-        "libmicrovmi_py/transport/qmp.py",
+        "libmicrovmi_py/transport/messages.py",
         " and not _too_deep(line):\n",
         ":\n",
         "a nested answer overruns a host thread's stack",
         (f"{QMP}::test_deeper_ones_are_refused_before_they_take_stack",),
     ),
     Mutant(
-        "libmicrovmi_py/transport/qmp.py",
+        "libmicrovmi_py/transport/messages.py",
         '.replace(b\'\\\\"\', b"")',
         "",
         "an answer with quotes and brackets in a text is refused",
         (f"{QMP}::test_objects_within_each_other_are_read_to_a_depth",),
     ),
     Mutant(
-        "libmicrovmi_py/transport/qmp.py",
+        "libmicrovmi_py/transport/messages.py",
         "LARGEST_MESSAGE = 4 << 20",
         "LARGEST_MESSAGE = 64 << 20",
         "an answer takes 1.8 GB",

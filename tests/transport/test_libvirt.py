@@ -135,7 +135,7 @@ def test_an_answer_that_is_none_is_empty(run: Run) -> None:
 
 def test_of_an_answer_no_more_is_taken_than_a_message_may_have(run: Run) -> None:
     code = """
-from libmicrovmi_py.transport.qmp import LARGEST_MESSAGE
+from libmicrovmi_py.transport.messages import LARGEST_MESSAGE
 listen()
 domain = opened()
 print([len(domain.command("x" * size, None, Deadline(5))) - LARGEST_MESSAGE for size in (LARGEST_MESSAGE, 8 << 20)])

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 import time
@@ -189,6 +190,20 @@ def test_without_a_way_to_go_on_every_stop_is_told() -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------- waking
+
+
+def test_a_signal_that_comes_meanwhile_is_no_stop() -> None:
+    before = signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, 1e-4, 1e-4)
+    try:
+        with peer() as (client, far):
+            plan = Plan()
+            assert [client.stand(plan, 0.0005) for _ in range(2000)] == [None] * 2000
+            far.send(packet(STOP))
+            assert client.stand(plan, 5) == [STOP]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_who_waits_is_woken_by_another_thread() -> None:

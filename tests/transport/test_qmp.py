@@ -16,14 +16,8 @@ import pytest
 
 from libmicrovmi_py.errors import TimeoutExpiredError
 from libmicrovmi_py.transport.deadline import Deadline
-from libmicrovmi_py.transport.qmp import (
-    DEEPEST_MESSAGE,
-    LARGEST_MESSAGE,
-    QmpCommandError,
-    QmpHangupError,
-    QmpProtocolError,
-    SocketClient,
-)
+from libmicrovmi_py.transport.messages import DEEPEST_MESSAGE, LARGEST_MESSAGE, QmpProtocolError
+from libmicrovmi_py.transport.qmp import QmpCommandError, QmpHangupError, SocketClient
 
 GREETING = {"QMP": {"version": {"qemu": {"micro": 0, "minor": 2, "major": 7}, "package": ""}, "capabilities": ["oob"]}}
 EVENT = {"timestamp": {"seconds": 1, "microseconds": 2}, "event": "STOP"}
@@ -63,7 +57,7 @@ def connected(server: Server, seconds: float = 5.0) -> Iterator[SocketClient]:
     thread = threading.Thread(target=server, args=(peer,))
     thread.start()
     try:
-        with SocketClient(near, Deadline(seconds)) as client:
+        with SocketClient(near, Deadline(seconds), last_id=0) as client:
             yield client
     finally:
         thread.join()
@@ -190,6 +184,36 @@ def test_garbage_instead_of_a_greeting_is_no_qmp(garbage: bytes) -> None:
         client.greet(Deadline(5))
 
 
+LATE_REPLIES: tuple[Mapping[str, object], ...] = (
+    {"return": {}},
+    {"return": {"status": "running"}, "id": 1},
+    {"error": {"class": "GenericError", "desc": "no"}, "id": 2},
+)
+
+
+def test_what_the_client_before_asked_is_answered_to_nobody() -> None:
+    def serve(peer: Peer) -> None:
+        peer.send(*LATE_REPLIES, EVENT)
+        peer.negotiate()
+        number = peer.request()["id"]
+        peer.send({"return": "old", "id": 1}, {"return": "old", "id": 2}, {"return": "new", "id": number})
+
+    near, far = socket.socketpair()
+    thread = threading.Thread(target=serve, args=(Peer(far),))
+    thread.start()
+    with SocketClient(near, Deadline(5)) as client:
+        assert greeted(client).execute("query-status") == "new"
+    thread.join()
+    far.close()
+
+
+def test_clients_number_their_commands_differently() -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        first, second = (SocketClient(near, Deadline(5)).ask("query-status").number for _ in range(2))
+    assert first != second
+
+
 def test_an_object_that_is_no_greeting_is_no_qmp() -> None:
     with connected(lambda peer: peer.send({"hello": 1})) as client, pytest.raises(QmpProtocolError, match="hello"):
         client.greet(Deadline(5))
@@ -242,7 +266,8 @@ def test_an_answer_takes_memory_and_time_by_its_limit() -> None:
     program = (
         "import resource, socket, threading\n"
         "from libmicrovmi_py.transport.deadline import Deadline\n"
-        "from libmicrovmi_py.transport.qmp import LARGEST_MESSAGE, SocketClient\n"
+        "from libmicrovmi_py.transport.messages import LARGEST_MESSAGE\n"
+        "from libmicrovmi_py.transport.qmp import SocketClient\n"
         "answer = b'{\"return\": [' + b'{},' * ((LARGEST_MESSAGE - 100) // 3) + b'{}]}\\n'\n"
         "resource.setrlimit(resource.RLIMIT_AS, (512 << 20, 512 << 20))\n"
         "near, far = socket.socketpair()\n"

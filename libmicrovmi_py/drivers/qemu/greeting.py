@@ -7,7 +7,8 @@ import socket
 
 from libmicrovmi_py.errors import TimeoutExpiredError
 from libmicrovmi_py.transport.deadline import Deadline
-from libmicrovmi_py.transport.qmp import QmpHangupError, QmpProtocolError
+from libmicrovmi_py.transport.messages import QmpProtocolError
+from libmicrovmi_py.transport.qmp import QmpHangupError
 
 _TELNET = 0xFF
 _TELNET_OPTION = 3

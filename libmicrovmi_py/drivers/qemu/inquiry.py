@@ -19,8 +19,9 @@ from libmicrovmi_py.drivers.qemu.machines import Qemu
 from libmicrovmi_py.drivers.qemu.places import held_by_another
 from libmicrovmi_py.errors import DriverUnavailableError, MicrovmiError, TimeoutExpiredError
 from libmicrovmi_py.transport.deadline import Deadline
+from libmicrovmi_py.transport.messages import Messages, QmpProtocolError, check_before_greeting
 from libmicrovmi_py.transport.peers import check_peer
-from libmicrovmi_py.transport.qmp import Messages, QmpHangupError, QmpProtocolError
+from libmicrovmi_py.transport.qmp import QmpHangupError, some_number
 from libmicrovmi_py.transport.unixsock import Endpoint
 
 ALL = 1.0
@@ -33,9 +34,6 @@ _AT_ONCE = 64
 """Connections: each takes a descriptor of the program's."""
 
 COMMANDS = ("qmp_capabilities", "query-status", "query-memory-size-summary", "query-cpus-fast", "query-uuid")
-_REQUEST = b"".join(
-    json.dumps({"execute": command, "id": number}).encode() + b"\n" for number, command in enumerate(COMMANDS)
-)
 _MOST = 1 << 20
 """Bytes of answers; those of 1024 vCPUs are the largest."""
 
@@ -74,6 +72,7 @@ class Inquiry:
             self._sock.setblocking(False)
             self._messages, self._options, self._size, self._count = Messages(), bytearray(), 0, 0
             self._begun = self._greeted = False
+            self._first_id = some_number()
             self._end = Deadline(_EACH)
             return self._sock.fileno()
         return None
@@ -130,17 +129,25 @@ class Inquiry:
         if "QMP" in message and not self._greeted:
             check_peer(sock, self.qemu.process)
             self._greeted = True
-            if sock.send(_REQUEST, socket.MSG_NOSIGNAL) != len(_REQUEST):
+            if sock.send(request := _request(self._first_id), socket.MSG_NOSIGNAL) != len(request):
                 raise QmpHangupError("the connection broke: it takes no requests")
             return False
         if "event" in message:
             return False
         if not self._greeted:
-            raise QmpProtocolError("not a QMP server: it does not greet")
-        number = message.get("id")
-        if "return" in message and isinstance(number, int) and 0 < number < len(COMMANDS):
+            check_before_greeting(message)
+            return False
+        told = message.get("id")
+        number = told - self._first_id if isinstance(told, int) else -1
+        if "return" in message and 0 < number < len(COMMANDS):
             self.answers[COMMANDS[number]] = message["return"]
         return number == len(COMMANDS) - 1
+
+
+def _request(first_id: int) -> bytes:
+    """All commands, numbered from there."""
+    lines = (json.dumps({"execute": command, "id": first_id + at}) for at, command in enumerate(COMMANDS))
+    return "".join(f"{line}\n" for line in lines).encode()
 
 
 def ask_all(inquiries: Iterable[Inquiry]) -> Iterator[Inquiry]:

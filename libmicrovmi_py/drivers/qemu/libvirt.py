@@ -20,8 +20,9 @@ from libmicrovmi_py.errors import (
 )
 from libmicrovmi_py.transport.deadline import Deadline
 from libmicrovmi_py.transport.libvirt import Domain, DomainState, RefusedError
+from libmicrovmi_py.transport.messages import parsed
 from libmicrovmi_py.transport.processes import Process
-from libmicrovmi_py.transport.qmp import QmpClient, QmpHangupError, Request, parsed
+from libmicrovmi_py.transport.qmp import QmpClient, QmpHangupError, Request
 from libmicrovmi_py.transport.shape import integer
 from libmicrovmi_py.transport.unixsock import UnixEndpoint
 

@@ -23,8 +23,9 @@ from libmicrovmi_py.errors import (
 )
 from libmicrovmi_py.transport.deadline import Deadline
 from libmicrovmi_py.transport.fds import StandardStreamsHeld
+from libmicrovmi_py.transport.messages import QmpProtocolError
 from libmicrovmi_py.transport.peers import PeerError, check_peer
-from libmicrovmi_py.transport.qmp import QmpClient, QmpHangupError, QmpProtocolError, SocketClient
+from libmicrovmi_py.transport.qmp import QmpClient, QmpHangupError, SocketClient
 from libmicrovmi_py.transport.unixsock import Endpoint
 
 _log = logger(__name__)

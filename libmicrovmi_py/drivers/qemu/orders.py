@@ -21,8 +21,9 @@ from libmicrovmi_py.drivers.qemu.migration import FILE
 from libmicrovmi_py.errors import DriverUnavailableError, IoError, TimeoutExpiredError, listed, logger
 from libmicrovmi_py.transport.deadline import Deadline
 from libmicrovmi_py.transport.fds import OwnedFd
+from libmicrovmi_py.transport.messages import QmpProtocolError
 from libmicrovmi_py.transport.processes import Process, names_in
-from libmicrovmi_py.transport.qmp import QmpClient, QmpCommandError, QmpHangupError, QmpProtocolError, Question
+from libmicrovmi_py.transport.qmp import QmpClient, QmpCommandError, QmpHangupError, Question
 from libmicrovmi_py.transport.shape import integer, record, shown
 from libmicrovmi_py.transport.unixsock import UnixEndpoint
 from libmicrovmi_py.transport.watcher import Job, Watcher

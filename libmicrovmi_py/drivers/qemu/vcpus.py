@@ -22,7 +22,8 @@ from libmicrovmi_py.drivers.saved import armstate, x86state
 from libmicrovmi_py.drivers.saved.sections import Section, sections
 from libmicrovmi_py.errors import DriverUnavailableError, IoError, NotSupportedError, listed, logger
 from libmicrovmi_py.model import Architecture, asked_vcpus
-from libmicrovmi_py.transport.qmp import QmpClient, QmpCommandError, QmpHangupError, QmpProtocolError, Question
+from libmicrovmi_py.transport.messages import QmpProtocolError
+from libmicrovmi_py.transport.qmp import QmpClient, QmpCommandError, QmpHangupError, Question
 from libmicrovmi_py.transport.shape import integer, text
 
 _log = logger(__name__)

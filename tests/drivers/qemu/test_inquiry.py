@@ -62,6 +62,12 @@ def byte_by_byte(client: socket.socket) -> None:
     answers(client)
 
 
+def answers_the_one_before(client: socket.socket) -> None:
+    late = b'{"return": {}}\n' + b"".join(b'{"return": "late", "id": %d}\n' % number for number in range(5))
+    client.sendall(late + GREETING + late)
+    answers(client)
+
+
 def silent(client: socket.socket) -> None:
     client.recv(1)
 
@@ -99,6 +105,10 @@ def answers_without_greeting(client: socket.socket) -> None:
     client.sendall(b'{"return": {"status": "running"}, "id": 1}\n' * 5)
 
 
+def greets_otherwise(client: socket.socket) -> None:
+    client.sendall(b'{"hello": 1}\n')
+
+
 def floods(client: socket.socket) -> None:
     client.sendall(GREETING)
     while True:
@@ -115,7 +125,7 @@ def hangs_up(client: socket.socket) -> None:
     client.shutdown(socket.SHUT_RDWR)
 
 
-GOOD = (plain, pretty, telnet, byte_by_byte)
+GOOD = (plain, pretty, telnet, byte_by_byte, answers_the_one_before)
 BAD: dict[Server, str] = {
     silent: "no greeting in time|no answer in time",
     half: "no answer in time",
@@ -124,7 +134,8 @@ BAD: dict[Server, str] = {
     human: "serves only the human monitor",
     garbage: "not a QMP server: it sent b'SSH-2.0",
     nested: "not a QMP server",
-    answers_without_greeting: "does not greet",
+    answers_without_greeting: "closed the connection|connection broke",
+    greets_otherwise: "not a QMP server: it greets with",
     floods: "answers with more than 1 MiB",
     one_endless_line: "answers with more than 1 MiB",
     hangs_up: "closed the connection|connection broke",

@@ -19,8 +19,9 @@ from libmicrovmi_py.drivers.qemu.libvirt import LibvirtClient
 from libmicrovmi_py.errors import DriverUnavailableError, TimeoutExpiredError
 from libmicrovmi_py.transport.deadline import Deadline
 from libmicrovmi_py.transport.libvirt import Domain, DomainState, RefusedError
+from libmicrovmi_py.transport.messages import LARGEST_MESSAGE, QmpProtocolError
 from libmicrovmi_py.transport.processes import Process
-from libmicrovmi_py.transport.qmp import LARGEST_MESSAGE, QmpCommandError, QmpHangupError, QmpProtocolError
+from libmicrovmi_py.transport.qmp import QmpCommandError, QmpHangupError
 
 RUNNING, PAUSED, PAUSED_BY_OTHERS = DomainState(1, 5), DomainState(3, 1), DomainState(3, 0)
 
