@@ -27,12 +27,24 @@ TIMER_INTERRUPTS = 8
 BUSY = b"(while :; do :; done) & (while :; do :; done) &\n"
 """Both vCPUs have something to do, so that their timers tick."""
 
+HALF_BUSY = b"taskset 2 sh -c 'while :; do :; done' &\n"
+"""The second vCPU alone has; the first one sleeps most of the time."""
+
 
 @pytest.fixture(scope="module")
 def busy(boot: Boot, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
     """A guest whose vCPUs both compute."""
     initrd = tmp_path_factory.mktemp("busy") / "initrd"
     initramfs.build(packages.busybox(), initrd, {initramfs.SETUP: BUSY})
+    with Guest(Config("private", 256), Boot(boot.kernel, initrd)) as guest:
+        yield guest
+
+
+@pytest.fixture(scope="module")
+def half_busy(boot: Boot, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
+    """One of whose vCPUs the first sleeps."""
+    initrd = tmp_path_factory.mktemp("half-busy") / "initrd"
+    initramfs.build(packages.busybox(), initrd, {initramfs.SETUP: HALF_BUSY})
     with Guest(Config("private", 256), Boot(boot.kernel, initrd)) as guest:
         yield guest
 
@@ -211,6 +223,32 @@ def test_an_end_in_the_middle_leaves_the_guest_running(busy: Guest, before: Any,
         assert time.monotonic() < end
         time.sleep(0.05)
     assert busy.monitor.status() == "running"
+
+
+@pytest.mark.parametrize("closed", [True, False], ids=["closed", "nothing is intercepted"])
+def test_a_step_that_a_vcpu_slept_through_stops_nothing_after_a_pause(half_busy: Guest, closed: bool) -> None:
+    """QEMU keeps it for when the vCPU wakes: then nobody is there any more."""
+    kernel = Kernel.find(Microvmi.open(half_busy.uri))
+    for _ in range(3):
+        with Microvmi.open(half_busy.uri) as machine:
+            machine.toggle_intercept(STEP, vcpu=0)
+            machine.toggle_intercept(timer(kernel), vcpu=1)
+            event = of_vcpu(machine, EventKind.BREAKPOINT, 1)
+            machine.pause()
+            if not closed:
+                machine.reply_event(event)
+                machine.toggle_intercept(STEP, False, vcpu=0)
+                machine.toggle_intercept(timer(kernel), False, vcpu=1)
+                machine.resume()
+        goes_on(half_busy, kernel, 250)
+
+
+def goes_on(guest: Guest, kernel: Kernel, ticks: int) -> None:
+    """The second vCPU's timer ticks so often."""
+    then, end = counted(kernel)[1], time.monotonic() + 60
+    while counted(kernel)[1] - then < ticks:
+        assert time.monotonic() < end, guest.monitor.status()
+        time.sleep(0.05)
 
 
 def test_the_guest_runs_after_many_ends(busy: Guest, before: Any, kernel: Kernel) -> None:

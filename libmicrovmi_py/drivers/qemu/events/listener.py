@@ -105,7 +105,9 @@ class Listener:
             if now.run.runs:
                 now.others = not now.run.halt().ours
             now.run.places.follow(())
-            if let_run and not now.others:
+            if not let_run:
+                now.run.calm()
+            elif not now.others:
                 now.others = not now.run.drain()
         except BaseException:
             if not now.link.is_lost:  # else it is not ours any more

@@ -134,17 +134,17 @@ class Run:
         parts = by_vcpu(self._link.human("info registers -a"))
         return {vcpu for vcpu, index in enumerate(self._indexes) if "HLT=1" in parts.get(index, "")}
 
-    def probe(self, vcpu: int) -> None:
+    def probe(self, vcpu: int, seconds: float = _STEP[-1]) -> None:
         """Have QEMU tell of an access of this vCPU that it has not told, as another's was told in that moment.
 
-        It is let go alone to a breakpoint at the instruction that it stands at.
+        It is let go alone, for so long at the most, to a breakpoint at the instruction that it stands at.
         """
         place = Place(BREAKPOINT, self.registers(vcpu)["rip"])
         placed = place.address in self.places.instructions
         if not placed:
             self._link.order(f"Z{place.packet}")
         try:
-            self._alone(vcpu, "c", _STEP[-1])
+            self._alone(vcpu, "c", seconds)
         finally:
             if not placed:
                 self._link.order(f"z{place.packet}")
@@ -181,6 +181,14 @@ class Run:
             if self.registers(vcpu)["rip"] in self.places.instructions:
                 told = Packet(True, self.number(vcpu), "")
                 self.later.append(Stopped(told, vcpu, frozenset(), self.registers))
+
+    def calm(self) -> None:
+        """As :meth:`drain`, of a machine that has to stand: what QEMU has yet to stop for does not come when somebody
+        lets it run. A vCPU executes one instruction for that at the most, with nothing placed, and no other moves.
+        """
+        for vcpu in sorted(self._marked):
+            self.probe(vcpu, _TURN)
+        self._marked.clear()
 
     def drain(self) -> bool:
         """Let the machine run a moment, with nothing placed, so that what QEMU has yet to stop for comes now and not
