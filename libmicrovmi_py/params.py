@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator, Mapping
 
+from libmicrovmi_py.declare import TYPE_CHECKING, Any
 from libmicrovmi_py.errors import InvalidArgumentError, is_control
 
 SCHEME = "vmi"
@@ -48,6 +50,12 @@ class Parameters(Mapping[str, str]):
 
     def __getitem__(self, key: str) -> str:
         return self._values[key]
+
+    if not TYPE_CHECKING:
+
+        def get(self, key: str, default: object = None) -> object:
+            """As that of any mapping, without an exception on the way for what was not given."""
+            return self._values.get(key, default)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -122,10 +130,9 @@ class Parameters(Mapping[str, str]):
 
     @classmethod
     def _from_whole_uri(cls, text: str) -> Parameters:
-        from urllib.parse import parse_qsl, unquote, urlsplit  # not needed for a file or a name, and large
-
+        parse_qsl, unquote, urlsplit = _parsers()
         shown = _short(text)
-        if any(map(is_control, text)):
+        if not text.isprintable() and any(map(is_control, text)):
             raise InvalidArgumentError(f"{shown!r} has control characters")
         try:
             parts = urlsplit(text)
@@ -151,6 +158,13 @@ class Parameters(Mapping[str, str]):
         return cls({"path": path}, driver="dump")
 
 
+@functools.cache
+def _parsers() -> tuple[Any, Any, Any]:
+    from urllib.parse import parse_qsl, unquote, urlsplit  # not needed for a file or a name, and large
+
+    return parse_qsl, unquote, urlsplit
+
+
 def _joined(shown: str, pairs: list[tuple[str, str]]) -> dict[str, str]:
     """The pairs as they are, but for items of the key that may be repeated, which become one value."""
     items = [value for key, value in pairs if key == REPEATED]
@@ -170,7 +184,8 @@ def _line(name: str, value: str) -> str:
     if not value.isprintable() and any(map(is_control, value.replace("\t", ""))):
         raise InvalidArgumentError(f"{name} has control characters: {_short(value)!r}")
     try:
-        os.fsencode(value)
+        if not value.isascii():
+            os.fsencode(value)
     except UnicodeError:
         raise InvalidArgumentError(f"{name} is not a printable path or name: {_short(value)!r}") from None
     return value

@@ -46,7 +46,8 @@ class Handle:
             kinds = ("struct mvi_table *", "struct mvi_cursor *", "struct mvi_cursor *")
             addresses = [int(native().ffi.cast("uintptr_t", pointer)) for pointer in pointers]
             if lib.mvi_context_publish(self.context, *map(ffi.cast, kinds, addresses)):
-                self._leave_to_readers()
+                if self._published is not None:
+                    self._leave_to_readers()
                 self._published = table  # else the one before may be in use until the context's end is over
 
     def _leave_to_readers(self) -> None:
@@ -64,6 +65,8 @@ class Handle:
 
     def await_users(self) -> None:
         """Return when no call is under way; no other can begin any more."""
+        if not self.users:
+            return
         self._idle = threading.Event()
         while self.users:
             self._idle.wait()

@@ -2,36 +2,37 @@
 /* Keeping pages of a paused machine, and dropping them; reading them is in cache.h. */
 #include "cache.h"
 
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
+/* One mapping has the pages and, behind them, the places: what nobody has used takes no memory, and need not be made zeros.
+ * In front, a first use could take a huge page. */
 struct mvi_cache *mvi_cache_new(size_t size)
 {
     struct mvi_cache *cache;
+    size_t pages = 1;
     unsigned bits = 0;
+    uint8_t *bytes;
 
     while (bits < 40 && (size_t)PAGE_SIZE << (bits + 1) <= size)
         bits++;
-    cache = calloc(1, sizeof *cache + ((size_t)1 << bits) * sizeof *cache->place);
-    if (cache == NULL)
+    pages <<= bits;
+    size = (pages << PAGE_SHIFT) + sizeof *cache + pages * sizeof *cache->place;
+    bytes = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (bytes == MAP_FAILED)
         return NULL;
-    cache->places = (size_t)1 << bits;
+    cache = (void *)(bytes + (pages << PAGE_SHIFT));
+    cache->places = pages;
     cache->shift = 64 - bits;
-    cache->bytes = mmap(NULL, cache->places << PAGE_SHIFT, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (cache->bytes == MAP_FAILED) {
-        free(cache);
-        return NULL;
-    }
+    cache->size = size;
+    cache->bytes = bytes;
     return cache;
 }
 
 void mvi_cache_free(struct mvi_cache *cache)
 {
     if (cache != NULL)
-        munmap(cache->bytes, cache->places << PAGE_SHIFT);
-    free(cache);
+        munmap(cache->bytes, cache->size);
 }
 
 uint64_t mvi_cache_epoch(const struct mvi_cache *cache)

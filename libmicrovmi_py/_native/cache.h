@@ -22,6 +22,7 @@ struct mvi_place {
 struct mvi_cache {
     unsigned shift; /* 64 - the logarithm of the number of places */
     size_t places;
+    size_t size;    /* of all of it, in bytes */
     uint64_t epoch; /* atomic */
     uint8_t *bytes;
     struct mvi_place place[];

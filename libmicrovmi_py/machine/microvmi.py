@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from _weakref import ref as weak
 from collections.abc import Mapping, Sequence
@@ -92,10 +93,9 @@ class Microvmi(Snapshots, Images):
             raise
 
     def _put_together(self, driver: Driver, cache: int) -> None:
-        physical = PhysicalMemory(driver)
+        physical = PhysicalMemory(driver, cache if driver.static else 0)
         hand_over(physical, driver)
         self.driver = driver
-        self._can = driver.abilities
         self.driver_type: DriverType = driver.type
         self._physical = physical
         self.memory = Memory(driver, physical)
@@ -106,9 +106,7 @@ class Microvmi(Snapshots, Images):
         self._books = Books(self._run, self._events)
         self._closing = threading.Lock()
         self._closed = False
-        if driver.static:
-            physical.keep_pages(cache)
-        elif driver.lasting and cache and physical.direct is not None:
+        if not driver.static and driver.lasting and cache and physical.direct is not None:
             physical.direct.keep_translations()
         physical.table()  # what the driver tells of its memory is checked now, not at the first read
 
@@ -116,6 +114,10 @@ class Microvmi(Snapshots, Images):
     def physical(self) -> PhysicalMemory:
         """Memory by address."""
         return self._physical
+
+    @functools.cached_property
+    def _can(self) -> Ability:
+        return self.driver.abilities  # which stay as they are
 
     @property
     def abilities(self) -> Abilities:

@@ -24,13 +24,15 @@ class Snapshots:
     """What ``Microvmi`` has for them."""
 
     driver: Driver
-    _can: Ability
     _physical: PhysicalMemory
     _run: RunBooks | None
     _books: Books
     _no_snapshots = False
 
     if TYPE_CHECKING:
+
+        @property
+        def _can(self) -> Ability: ...
 
         @classmethod
         def from_driver(cls, driver: Driver) -> Microvmi: ...

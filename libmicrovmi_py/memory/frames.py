@@ -141,15 +141,16 @@ def _read_ranges(frames: SupportsRanges, address: int, buffer: memoryview) -> It
 class FrameMemory:
     """Memory by address over a driver's frames."""
 
-    def __init__(self, driver: Driver, frames: SupportsFrames) -> None:
+    def __init__(self, driver: Driver, frames: SupportsFrames, cache: PageCache | None) -> None:
         self._driver = driver
         self._frames = frames
         # Asked once: looking for a protocol's methods takes as long as a small read.
         self._ranges = frames if isinstance(frames, SupportsRanges) else None
         self._batches = frames if isinstance(frames, SupportsFrameBatches) else None
         self._foreign = frames.foreign_reads() if isinstance(frames, SupportsForeignReads) else None
-        self._cache: PageCache | None = None
-        self._caches: list[PageCache] = []  # out of which somebody may read: a write drops its pages from all
+        self._cache = cache
+        # Out of these somebody may read: a write drops its pages from all of them.
+        self._caches = [cache] if cache is not None else []
         self._table = self._make_table()
 
     def table(self) -> Table | None:

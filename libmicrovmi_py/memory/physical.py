@@ -30,7 +30,9 @@ class PhysicalMemory:
     ``closed``: the machine was closed, which those look at who may outlive it.
     """
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Driver, kept: int = 0) -> None:
+        """``kept``: up to so many bytes of pages are kept from the start, as by :meth:`keep_pages`."""
+        cache = PageCache(kept) if kept else None
         self._driver = driver
         self._follower: Callable[[], None] | None = None
         self._direct = DirectMemory(driver) if isinstance(driver, SupportsRegions) else None
@@ -39,8 +41,10 @@ class PhysicalMemory:
         self._access: DirectMemory | FrameMemory
         if self._direct is not None:
             self._access = self._direct
+            if cache is not None:
+                self._direct.use_cache(cache)
         elif isinstance(driver, SupportsFrames):
-            self._access = self.frames = FrameMemory(driver, driver)
+            self._access = self.frames = FrameMemory(driver, driver, cache)
         else:
             raise InvalidArgumentError(f"driver {driver.name} has neither regions() nor read_frame()")
 

@@ -84,8 +84,9 @@ def check_room() -> None:
     """
     taken: list[int] = []
     try:
+        taken.append(os.open("/", os.O_PATH | os.O_CLOEXEC))
         while len(taken) < _ROOM:
-            taken.append(os.open("/", os.O_PATH | os.O_CLOEXEC))
+            taken.append(os.dup(taken[0]))
     except OSError as err:
         raise IoError(f"no file descriptors left to open a machine with: {err.strerror}") from err
     finally:

@@ -131,15 +131,17 @@ class ForeignReads:
         ffi, self._lib = native()
         self._kept = line, keeps  # have to outlive it
         bits = sum(1 << number for number in set(lasting))
-        told: dict[str, object] = {
+        reasons = [bits >> 64 * part & (1 << 64) - 1 for part in range(4)] if bits else []
+        told = {
             "function": function,
             "handle": handle,
             "order": order,
             "end": end,
             "most": most,
             "crosses": crosses,
+            "limit": _nanoseconds(limit),
+            "lasting": reasons,
         }
-        told |= {"limit": _nanoseconds(limit), "lasting": [bits >> 64 * part & (1 << 64) - 1 for part in range(4)]}
         made = self._lib.mvi_foreign_new(ffi.new("struct mvi_reads *", told), line.pointer)
         if made == ffi.NULL:
             raise MemoryError("no memory for the way to a library")

@@ -35,8 +35,8 @@ class HostMapping:
     mapped, every access is a system call, and neither can happen.
 
     ``life`` is the process whose memory this is: once it has ended nothing is written. ``image`` is for a file that
-    nobody has in use: no read then touches a hole of it, and one that cannot be mapped, as /proc/kcore, is read by
-    system calls.
+    nobody has in use: it is mapped when its bytes are wanted, no read touches a hole of it, and one that cannot be
+    mapped, as /proc/kcore, is read by system calls.
     """
 
     def __init__(
@@ -53,16 +53,16 @@ class HostMapping:
         """Raises ``OSError`` or ``ValueError`` when the file cannot be mapped that way."""
         self.size = size
         self.writable = writable
-        self._offset = offset
+        self.offset = offset
         self._life = life
+        self._name: str | OwnedFd = fd
         self._image = image
         self._lock = threading.Lock()
         self._fd: OwnedFd | None = fd
         self._writer: OwnedFd | None = None
-        window = _window(fd, offset, size, image) if mapped else None
-        self._readable = window
+        self._readable = _Window(fd, offset, size, mmap.PROT_READ) if mapped and not image else None
         self._changeable: _Window | None = None
-        self._mapped = window is not None
+        self._mapped = mapped
         self._regular = stat.S_ISREG(os.fstat(fd.number).st_mode)  # a device has no holes, and fstat no length for it
 
     @classmethod
@@ -92,11 +92,13 @@ class HostMapping:
             length = there - offset if size is None else size
             if not 0 < length <= there - offset:
                 raise ValueError(f"{length} bytes from {offset:#x} are not in its {there} bytes")
-            return cls(fd, offset, length, writable=writable, mapped=mapped, image=image)
+            made = cls(fd, offset, length, writable=writable, mapped=mapped, image=image)
+            made._name = target
+            return made
         except PermissionError as err:
             raise PermissionDeniedError(f"{target}: {err.strerror}") from err
         except (OSError, ValueError) as err:
-            raise IoError(f"{target}: cannot be mapped: {getattr(err, 'strerror', None) or err}") from err
+            raise _not_mappable(target, err) from err
 
     def reach(self) -> Reach:
         """The mapping, and the writable one once there is one. Whoever holds it keeps the pages.
@@ -106,15 +108,26 @@ class HostMapping:
         with self._lock:
             if self._fd is None:
                 raise was_closed()
+            if self._image and self._mapped and self._readable is None:
+                self._map_image(self._fd)
             return Reach(
                 view=self._readable.view if self._readable else None,
                 writable=self._changeable.view if self._changeable else None,
                 fd=self._fd if self._regular or not self._mapped else None,
                 writer=self._writer,
-                offset=self._offset,
+                offset=self.offset,
                 pidfd=self._life.pidfd if self._life else None,
                 image=self._image and self._regular,
             )
+
+    def _map_image(self, fd: OwnedFd) -> None:
+        """Map it now; one that has no pages that could be mapped, or too many, is not."""
+        try:
+            self._readable = _Window(fd, self.offset, self.size, mmap.PROT_READ)
+        except (OSError, ValueError) as err:
+            if getattr(err, "errno", None) not in _UNMAPPABLE:
+                raise _not_mappable(self._name, err) from err
+            self._mapped = False
 
     def file(self) -> OwnedFd:
         """The open file. Raises ``InvalidContextError`` after ``close()``."""
@@ -146,7 +159,7 @@ class HostMapping:
         try:
             fd = OwnedFd.open(f"/proc/self/fd/{readable.number}", os.O_RDWR)
             if self._mapped:
-                self._changeable = _Window(fd, self._offset, self.size, mmap.PROT_READ | mmap.PROT_WRITE)
+                self._changeable = _Window(fd, self.offset, self.size, mmap.PROT_READ | mmap.PROT_WRITE)
             else:
                 self._writer = fd
         except OSError as err:
@@ -170,14 +183,8 @@ class _Window:
         self.view = memoryview(self.pages)[offset - start : offset - start + size]
 
 
-def _window(fd: OwnedFd, offset: int, size: int, image: bool) -> _Window | None:
-    """A mapping to read; of an image none if it has no pages that could be mapped, or too many."""
-    try:
-        return _Window(fd, offset, size, mmap.PROT_READ)
-    except OSError as err:
-        if image and err.errno in _UNMAPPABLE:
-            return None
-        raise
+def _not_mappable(target: str | OwnedFd, err: Exception) -> IoError:
+    return IoError(f"{target}: cannot be mapped: {getattr(err, 'strerror', None) or err}")
 
 
 def _length(fd: OwnedFd) -> int:

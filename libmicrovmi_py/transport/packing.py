@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 
 from libmicrovmi_py.declare import TYPE_CHECKING, Any, NamedTuple
@@ -57,18 +58,15 @@ class Packing:
         """The arrays cannot become longer any more. Raises ``MemoryError``."""
         ffi, self._lib = native()
         known = [(item.function, item.make, item.end, item.flag, item.call) for item in codecs]
-        told: dict[str, object] = {
-            **dict(zip(("starts", "ends", "indices"), map(_address, runs), strict=True)),
-            "runs": len(runs[0]),
-            "parts": ffi.new("struct mvi_image_part[]", [(*part[:3], part.file.number) for part in parts]),
-            "part_count": len(parts),
-            "codecs": ffi.new("struct mvi_codec[]", known),
-            "codec_count": len(known),
-            "entries": ffi.NULL if entries is None else _address(entries),
-            "entry_count": 0 if entries is None else len(entries),
-            "table": table,
-            "page_shift": size.bit_length() - 1,
-        }
+        starts, ends, indices = map(_address, runs)
+        places = ffi.new("struct mvi_image_part[]", [(*part[:3], part.file.number) for part in parts])
+        functions = ffi.new("struct mvi_codec[]", known)
+        words, count = (ffi.NULL, 0) if entries is None else (_address(entries), len(entries))
+        told = (
+            *(starts, ends, indices, len(runs[0])),
+            *(places, len(parts), functions, len(known)),
+            *(words, count, table, size.bit_length() - 1),
+        )
         self._kept = told, parts
         made = self._lib.mvi_packed_new(ffi.new("struct mvi_packing *", told))
         if made == ffi.NULL:
@@ -83,11 +81,16 @@ class Packing:
 
     def reads(self) -> ForeignReads:
         """How C reads them where it needs no Python."""
-        ffi = native().ffi
-        function = int(ffi.cast("uintptr_t", ffi.addressof(self._lib, "mvi_packed_fill")))
-        handle = int(ffi.cast("uintptr_t", self._pointer))
+        handle = int(native().ffi.cast("uintptr_t", self._pointer))
         order, end = Order.ADDRESS_BUFFER_SIZE, self._end
-        return ForeignReads(Line(), function, handle, order, end=end, most=_AT_ONCE, crosses=True, keeps=self)
+        return ForeignReads(Line(), _filler(), handle, order, end=end, most=_AT_ONCE, crosses=True, keeps=self)
+
+
+@functools.cache
+def _filler() -> int:
+    """Where the function is that reads a range as a whole."""
+    ffi, lib = native()
+    return int(ffi.cast("uintptr_t", ffi.addressof(lib, "mvi_packed_fill")))
 
 
 def _address(numbers: array[int]) -> Any:

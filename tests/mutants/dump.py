@@ -12,7 +12,7 @@ _WHOLE = f"{_KINDS}::test_a_whole_dump_has_the_kinds_of_its_machine"
 
 MUTANTS = (
     Mutant(
-        f"{_DUMP}/formats/lime.py",
+        f"{_DUMP}/ranges.py",
         "not first <= last < 1 << PHYSICAL_BITS",
         "not first < last < 1 << PHYSICAL_BITS",
         "a LiME range of one byte is refused",
@@ -195,10 +195,24 @@ MUTANTS = (
     ),
     Mutant(
         f"{_DUMP}/bitmap.py",
-        "image.next_data(offset + position + len(chunk)) - offset)",
-        "image.next_data(offset + position + len(chunk)))",
+        "image.next_data(offset + position) - offset)",
+        "image.next_data(offset + position))",
         "pages behind a hole of a bitmap are missing",
         (f"{_TESTS}/test_dump_damage.py::test_what_a_sparse_bitmap_has_is_found",),
+    ),
+    Mutant(
+        "libmicrovmi_py/_native/packed_table.c",
+        "bool open = found->count > 0 && found->ends[found->count - 1] == first;",
+        "bool open = false;",
+        "a run of pages that goes on in the next piece of a bitmap is two",
+        (f"{_TESTS}/test_dump_packed.py::test_runs_go_on_from_one_piece_of_a_bitmap_to_the_next",),
+    ),
+    Mutant(
+        f"{_DUMP}/formats/kdump.py",
+        "sorted({0, max(count - _AT_ONCE, 0)})",
+        "[0]",
+        "a kdump file that was cut in its last pages is opened",
+        (f"{_TESTS}/test_dump_packed.py::test_a_dump_that_is_cut_is_told_when_it_is_opened",),
     ),
     Mutant(
         "libmicrovmi_py/transport/mapping.py",

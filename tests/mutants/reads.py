@@ -23,7 +23,7 @@ MUTANTS = (
     # ---------------------------------------------------------------------------------- pages that are kept, tables
     Mutant(
         _N + "cache.c",
-        "        munmap(cache->bytes, cache->places << PAGE_SHIFT);",
+        "        munmap(cache->bytes, cache->size);",
         "        (void)cache->bytes;",
         "leak of 16 MiB for each pause",
         (_MIDDLE + "test_a_cache_is_given_back",),
@@ -328,8 +328,8 @@ MUTANTS = (
     ),
     Mutant(
         "libmicrovmi_py/transport/mapping.py",
-        "        window = _window(fd, offset, size, image) if mapped else None",
-        "        window = _window(fd, offset, size, image)",
+        "if self._image and self._mapped and self._readable is None:",
+        "if self._image and self._readable is None:",
         "mapped=no maps",
         (_LEFT + "test_nothing_of_a_file_that_is_not_mapped_ends_the_process",),
     ),

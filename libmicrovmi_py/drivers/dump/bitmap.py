@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
-from libmicrovmi_py.declare import TYPE_CHECKING, NamedTuple
+from libmicrovmi_py.declare import TYPE_CHECKING, Any, NamedTuple
 from libmicrovmi_py.drivers.dump.image import Image
 from libmicrovmi_py.drivers.dump.pages import words
 from libmicrovmi_py.transport.native import native
@@ -15,8 +16,13 @@ if TYPE_CHECKING:
 
 _CHUNK = 120 << 10
 """Bytes that are read at once: a multiple of 8, and less than what Python asks of the system anew each time."""
-_FEWEST, _MOST = 1 << 10, 1 << 27
-"""So many runs there is room for at first, and how many a bitmap may have."""
+_MOST = 1 << 27
+"""So many runs a bitmap may have."""
+_AT_ONCE = 4 * _CHUNK
+"""So many runs a piece has at the most, and so many may wait to be taken."""
+
+_kept: list[tuple[Any, tuple[Any, ...]]] = []
+"""The room that was used last, if nobody uses it: new memory takes time."""
 
 
 class Runs(NamedTuple):
@@ -30,33 +36,48 @@ class Runs(NamedTuple):
 
 def found(image: Image, offset: int, bits: int) -> Runs:
     """The runs in a bitmap of ``bits`` bits in the file, ascending; none follows the one before without a gap."""
-    size = -(-bits // 8)
+    size, position, runs = -(-bits // 8), 0, (words("Q"), words("Q"), words("Q"))
     image.check(offset, size, "the bitmap of pages")
-    runs, position, (ffi, lib) = (words("Q"), words("Q"), words("Q")), 0, native()
-    state = ffi.new("struct mvi_bit_runs *")
+    look, (state, parts) = native().lib.mvi_bitmap_runs, _room()
+    state.count = state.ones = 0
     while position < size:
-        chunk = image.read(offset + position, min(_CHUNK, size - position), "the bitmap of pages")
-        begin = 0
-        while begin < len(chunk):
-            if state.room - state.count < _FEWEST:
-                _make_room(image, runs, state.count + max(_FEWEST, min(7 * state.count, _MOST)))
-            state.starts, state.ends, state.before = kept = [ffi.from_buffer("uint64_t[]", part) for part in runs]
-            state.room, first = len(runs[0]), 8 * (position + begin)
-            begin += lib.mvi_bitmap_runs(
-                ffi.from_buffer("uint8_t[]", chunk) + begin, len(chunk) - begin, first, bits, state
-            )
-            del kept
-        position = max(position + len(chunk), image.next_data(offset + position + len(chunk)) - offset)
-    for part in runs:
-        del part[state.count :]
-    return Runs(*runs, state.ones)
+        chunk, before = image.read(offset + position, min(_CHUNK, size - position), "the bitmap of pages"), state.ones
+        look(chunk, len(chunk), 8 * position, bits, state)
+        position += len(chunk)
+        if state.count > _AT_ONCE:
+            _hand_over(image, runs, state, parts)
+        if position < size and state.ones == before:
+            position = max(position, image.next_data(offset + position) - offset)
+    _take(runs, state, parts)
+    _kept[:] = [(state, parts)]
+    return Runs(*runs, int(state.ones))
 
 
-def _make_room(image: Image, runs: tuple[array[int], ...], room: int) -> None:
-    if room > _MOST:
+def _take(runs: tuple[array[int], ...], state: Any, parts: tuple[Any, ...]) -> None:
+    """Add the runs that were found to those of the pieces before."""
+    for part, place in zip(runs, parts, strict=True):
+        part.frombytes(native().ffi.buffer(place, 8 * state.count))
+
+
+def _hand_over(image: Image, runs: tuple[array[int], ...], state: Any, parts: tuple[Any, ...]) -> None:
+    """The same to make room; the last run may go on, and stays."""
+    _take(runs, state, parts)
+    for part, place in zip(runs, parts, strict=True):
+        place[0] = part.pop()
+    state.count = 1
+    if len(runs[0]) > _MOST:
         raise image.damaged("its bitmap of pages has more runs than any machine's memory")
-    for part in runs:
-        part.frombytes(bytes(8 * (room - len(part))))
+
+
+def _room() -> tuple[Any, tuple[Any, ...]]:
+    """Room for runs, of which most bitmaps touch little: what a piece has at the most, behind what is not taken yet."""
+    with contextlib.suppress(IndexError):
+        return _kept.pop()
+    ffi, room = native().ffi, 2 * _AT_ONCE + 2
+    numbers = ffi.new_allocator(should_clear_after_alloc=False)("uint64_t[]", 3 * room)
+    parts = numbers, numbers + room, numbers + 2 * room
+    state = ffi.new("struct mvi_bit_runs *", (*parts, 0, room, 0))
+    return state, parts
 
 
 def within(runs: Runs, span: tuple[int, int]) -> Runs:

@@ -79,6 +79,8 @@ class Image(abc.ABC):
     def read(self, offset: int, size: int, what: str) -> bytes:
         """``size`` bytes from ``offset``, which are ``what``. Raises ``IoError`` unless the image has them all."""
         self.check(offset, size, what)
+        if self._first is not None and offset + size <= len(self._first):
+            return self._first[offset : offset + size]
         return self._read(offset, size, what)
 
     def check(self, offset: int, size: int, what: str) -> None:

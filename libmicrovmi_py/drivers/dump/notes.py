@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from libmicrovmi_py.arch.state import VcpuState
 from libmicrovmi_py.arch.x86.descriptors import attributes
@@ -61,6 +61,15 @@ _PRSTATUS_32_NAMES = (
     *("rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rax"),
     *("ds", "es", "fs", "gs", "orig_rax", "rip", "cs", "rflags", "rsp", "ss"),
 )
+
+
+def _saved(names: Sequence[str]) -> tuple[tuple[str, int, int], ...]:
+    """What a kernel saves of numbers with these names: general registers, bases, selectors; with a mask of its bits."""
+    plain = [(name, names.index(name), (1 << 64) - 1) for name in names if name in (*GENERAL, "fs_base", "gs_base")]
+    return *plain, *((f"{name}_selector", names.index(name), 0xFFFF) for name in CODE_AND_DATA)
+
+
+_SAVED, _SAVED_32 = _saved(_PRSTATUS_NAMES), _saved(_PRSTATUS_32_NAMES)
 
 
 class _Note(NamedTuple):
@@ -125,7 +134,7 @@ def _walk(notes: bytes) -> Iterator[_Note]:
         begin = position + _NOTE.size + _rounded(name_size)
         if begin + size > len(notes):
             raise ValueError(f"note at {position:#x} of {len(notes):#x} bytes of notes is {size:#x} bytes long")
-        name = notes[position + _NOTE.size :][: min(name_size, 16)].partition(b"\0")[0]
+        name = notes[position + _NOTE.size : position + _NOTE.size + min(name_size, 16)].partition(b"\0")[0]
         yield _Note((name, kind), notes[begin : begin + size])
         position = begin + _rounded(size)
 
@@ -199,19 +208,13 @@ def _of_vbcpu(content: bytes, later: bool) -> VcpuState:
 
 
 def _of_status(content: bytes) -> VcpuState:
-    values = dict(zip(_PRSTATUS_NAMES, _unpacked(_PRSTATUS, content, "an NT_PRSTATUS"), strict=True))
-    return _x86(_saved(values) | {name: values[name] for name in ("fs_base", "gs_base")})
+    numbers = _unpacked(_PRSTATUS, content, "an NT_PRSTATUS")
+    return _x86({name: numbers[place] & mask for name, place, mask in _SAVED})
 
 
 def _of_status_32(content: bytes) -> VcpuState:
-    values = _unpacked(_PRSTATUS_32, content, "a 32-bit NT_PRSTATUS")
-    return _x86(_saved(dict(zip(_PRSTATUS_32_NAMES, values, strict=True))))
-
-
-def _saved(values: dict[str, int]) -> dict[str, int]:
-    """What a kernel saves: the general registers and the selectors, no control registers."""
-    found = {name: value for name, value in values.items() if name in GENERAL}
-    return found | {f"{name}_selector": values[name] & 0xFFFF for name in CODE_AND_DATA}
+    numbers = _unpacked(_PRSTATUS_32, content, "a 32-bit NT_PRSTATUS")
+    return _x86({name: numbers[place] & mask for name, place, mask in _SAVED_32})
 
 
 def _of_status_aarch64(content: bytes) -> VcpuState:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 
 from libmicrovmi_py.declare import TYPE_CHECKING, Any
@@ -21,9 +22,14 @@ if TYPE_CHECKING:
 
 def words(kind: str, content: bytes | Iterable[int] = b"") -> array[int]:
     """Numbers of a few bytes each: ``kind`` is ``"B"`` (1), ``"I"`` (4) or ``"Q"`` (8)."""
+    return _array()(kind, content)
+
+
+@functools.cache
+def _array() -> type[array[int]]:
     from array import array  # of all that opens a dump only packed pages need it
 
-    return array(kind, content)
+    return array
 
 
 class Spans(Sequence[Span]):
@@ -162,7 +168,7 @@ class PackedPages:
 
 
 def _part(start: int, place: Place) -> ImagePart:
-    offset = place.mapping.reach().offset + place.offset
+    offset = place.mapping.offset + place.offset
     return ImagePart(start, start + place.size, offset, place.mapping.file())
 
 

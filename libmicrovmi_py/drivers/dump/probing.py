@@ -18,7 +18,6 @@ import enum
 import functools
 import os
 import sys
-from collections.abc import Iterator
 from types import ModuleType
 
 from libmicrovmi_py.declare import TYPE_CHECKING, Any, NamedTuple
@@ -58,20 +57,31 @@ class Wanted(NamedTuple):
 
 
 @functools.cache
-def _by_begin(package: str) -> dict[tuple[int, int], dict[bytes, list[str]]]:
-    """The names of a package's modules by what files begin with, by where that is: (first, one past the last)."""
-    found: dict[tuple[int, int], dict[bytes, list[str]]] = {}
+def _by_begin(package: str) -> dict[int, dict[bytes, list[tuple[bytes, str]]]]:
+    """What files begin with and whose that is, by where it is and by its first byte."""
+    found: dict[int, dict[bytes, list[tuple[bytes, str]]]] = {}
     for item in wanted(package):
         for offset, magic in item.begins:
-            found.setdefault((offset, offset + len(magic)), {}).setdefault(magic, []).append(item.name)
+            found.setdefault(offset, {}).setdefault(magic[:1], []).append((magic, item.name))
     return found
+
+
+@functools.cache
+def _by_end(package: str) -> tuple[Wanted, ...]:
+    """The modules of a package that go by the endings of names."""
+    return tuple(item for item in wanted(package) if item.ends)
 
 
 def asking(package: str, image: Image) -> list[str]:
     """The modules that want to be asked about a file, as it begins or its name ends: by their names."""
-    start, path = image.start, image.path.lower()
-    names = {name for place, known in _by_begin(package).items() for name in known.get(start[slice(*place)], ())}
-    return sorted(names.union(item.name for item in wanted(package) if item.ends and path.endswith(item.ends)))
+    start, ends = image.start, _by_end(package)
+    path = image.path.lower() if ends else ""
+    names = [item.name for item in ends if path.endswith(item.ends)]
+    for offset, known in _by_begin(package).items():
+        for magic, name in known.get(start[offset : offset + 1], ()):
+            if start.startswith(magic, offset):
+                names.append(name)
+    return sorted(set(names))
 
 
 @functools.cache
@@ -120,17 +130,15 @@ class Found(NamedTuple):
 
 def probed(package: str, image: Image) -> Found | None:
     """What the surest module of a package says; of two that are as sure, that of the first name."""
-    found = [answer for name in asking(package, image) for answer in _asked(package, name, image)]
-    return max(found, key=lambda answer: answer.probe.sure, default=None)
-
-
-def _asked(package: str, name: str, image: Image) -> Iterator[Found]:
-    loaded = module(package, name)
-    known = len(image.opening.files)
-    answer = loaded.probe(image)
-    image.opening.let_go(known)
-    if answer is not None:
-        yield Found(name, loaded, answer)
+    best: Found | None = None
+    for name in asking(package, image):
+        loaded = module(package, name)
+        known = len(image.opening.files)
+        answer = loaded.probe(image)
+        image.opening.let_go(known)
+        if answer is not None and (best is None or answer.sure > best.probe.sure):
+            best = Found(name, loaded, answer)
+    return best
 
 
 def held_by(package: str, folder: str) -> tuple[str, str] | None:

@@ -36,8 +36,7 @@ def recognised(path: str, name: str | None, opening: Opening) -> Recognised:
 
     ``format=raw`` takes any file as it is.
     """
-    names = [item.name for item in probing.wanted(_FORMATS)]
-    if name is not None and name not in names:
+    if name is not None and name not in (names := [item.name for item in probing.wanted(_FORMATS)]):
         raise InvalidArgumentError(f"format={name}: use {', '.join(names)}, or leave it out")
     if os.path.isdir(path) and (held := probing.held_by(_FORMATS, path)):
         name, path = name or held[0], held[1]

@@ -198,6 +198,24 @@ def test_the_runs_in_a_bitmap(tmp_path: Path) -> None:
         assert pages == sum(bits)
 
 
+PIECE = 8 * (120 << 10)
+"""So many bits of a bitmap are read at once."""
+
+
+def test_runs_go_on_from_one_piece_of_a_bitmap_to_the_next(tmp_path: Path) -> None:
+    """At every edge of a word, of what is looked at in one go, and of what is read in one go."""
+    edges = (PIECE, 2 * PIECE - 64, 2 * PIECE, PIECE - 32 * 64, 3 * PIECE + 64)
+    for begin in (at + off for at in edges for off in (-1, 0, 1)):
+        for size in (1, 63, 64, 65, 2048, PIECE - 1, PIECE, PIECE + 1):
+            spans = [(3, 5), (begin, begin + size), (begin + size + 1, begin + size + 2), (begin + size + 700, 1 << 22)]
+            number = sum((1 << end) - (1 << start) for start, end in spans)
+            path = written(tmp_path, number.to_bytes(1 << 19, "little"))
+            starts, ends, before, pages = found(File.open(path), 0, (1 << 22) - 3)
+            assert list(zip(starts, ends, strict=True)) == [*spans[:-1], (spans[-1][0], (1 << 22) - 3)]
+            assert list(before) == [0, 2, 2 + size, 3 + size]
+            assert pages == 3 + size + ends[-1] - starts[-1]
+
+
 def test_descriptors_of_random_bytes_end_nothing(tmp_path: Path) -> None:
     dump = builders.kdump({0: CONTENT})
     for seed in range(40):

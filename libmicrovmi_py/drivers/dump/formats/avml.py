@@ -11,15 +11,14 @@ import struct
 from collections.abc import Callable, Iterator
 
 from libmicrovmi_py.declare import TYPE_CHECKING, NamedTuple
-from libmicrovmi_py.drivers.dump import codecs
+from libmicrovmi_py.drivers.dump import codecs, ranges
 from libmicrovmi_py.drivers.dump.contents import Contents
-from libmicrovmi_py.drivers.dump.image import MAX_PIECES, Image
-from libmicrovmi_py.drivers.dump.layout import Extent, once
+from libmicrovmi_py.drivers.dump.image import Image
+from libmicrovmi_py.drivers.dump.layout import Extent
 from libmicrovmi_py.drivers.dump.packed import Packed
 from libmicrovmi_py.drivers.dump.pages import words
 from libmicrovmi_py.drivers.dump.probing import Probe, Sure
 from libmicrovmi_py.errors import DriverUnavailableError
-from libmicrovmi_py.model import PHYSICAL_BITS
 from libmicrovmi_py.transport.native import give_way
 
 if TYPE_CHECKING:
@@ -27,7 +26,9 @@ if TYPE_CHECKING:
 
 BEGINS = (b"AVML",)
 
-_HEADER, _SIZE = struct.Struct("<4sI2Q8x"), struct.Struct("<Q")
+_KIND = ranges.Kind(BEGINS[0], 2, "an AVML", "convert it to LiME: avml-convert")
+
+_SIZE = struct.Struct("<Q")
 _HEAD, _FRAME = 4, struct.Struct("<II")
 _PACKED, _AS_IT_IS, _SKIPPED, _STREAM = 0x00, 0x01, range(0x80, 0xFF), 0xFF
 _IDENTIFIER = b"sNaPpY"
@@ -77,40 +78,21 @@ class _Frames(Packed):
 def read(image: Image) -> Contents:
     """The memory in the file, and what else it tells."""
     starts, offsets = words("Q", [0]), words("Q")
-    extents: list[Extent] = []
-    for extent in _ranges(image, starts, offsets):
-        if len(extents) == MAX_PIECES:
-            raise image.refused(f"an AVML image of more than {MAX_PIECES} ranges", "convert it to raw")
-        extents.append(extent)
-    try:
-        return Contents(once(extents), image=_Frames(image, starts, offsets), producer="AVML")
-    except ValueError as err:
-        raise image.damaged(str(err)) from None
+    extents = ranges.sorted_ranges(image, _KIND, _ranges(image, starts, offsets))
+    return Contents(extents, image=_Frames(image, starts, offsets), producer="AVML")
 
 
 def _ranges(image: Image, starts: array[int], offsets: array[int]) -> Iterator[Extent]:
     """Each range as far as it is there; its frames are added to the two tables."""
-    position = 0
-    while position < image.size:
-        if position and not image.has(position, _HEADER.size):
-            image.amiss(f"the header of a range would lie at {position:#x} of a file of {image.size:#x}")
+    position: int | None = 0
+    while position is not None and position < image.size:
+        span = ranges.header(image, position, _KIND)
+        if span is None:
             return
-        magic, version, first, last = _HEADER.unpack(image.read(position, _HEADER.size, "the header of a range"))
-        if magic != BEGINS[0] and position:
-            image.amiss(f"there is no AVML range at {position:#x}, {image.size - position} bytes before the end")
-            return
-        if magic != BEGINS[0]:
-            raise image.damaged("there is no AVML range at 0x0")
-        if version != 2:
-            raise image.refused(f"an AVML image of version {version}", "convert it to LiME: avml-convert")
-        if not first <= last < 1 << PHYSICAL_BITS:
-            raise image.damaged(f"the range at {position:#x} goes from {first:#x} to {last:#x}")
+        first, end = span
         begin = starts[-1]
-        end = _index(image, position + _HEADER.size, last + 1 - first, starts, offsets)
+        position = _index(image, position + ranges.HEADER_SIZE, end - first, starts, offsets)
         yield Extent(first, starts[-1] - begin, begin)
-        if end is None:
-            return
-        position = end
 
 
 def _index(image: Image, begin: int, size: int, starts: array[int], offsets: array[int]) -> int | None:

@@ -8,8 +8,9 @@ split dump (``makedumpfile --split``) has all of the bitmaps, and the pages of a
 
 from __future__ import annotations
 
+import functools
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from operator import eq
 
 from libmicrovmi_py.declare import TYPE_CHECKING, NamedTuple
@@ -27,7 +28,7 @@ from libmicrovmi_py.model import PHYSICAL_BITS, Architecture
 from libmicrovmi_py.transport.native import native
 
 if TYPE_CHECKING:
-    from libmicrovmi_py.drivers.dump.codecs import Unpack
+    from libmicrovmi_py.drivers.dump.codecs import Codec, Unpack
     from libmicrovmi_py.transport.packing import PageCodec
 
 BEGINS = (b"KDUMP   ",)
@@ -41,6 +42,7 @@ _UNTOLD = (b"Unknown", b"")
 """What QEMU since version 9 writes for every machine, and what others leave empty."""
 _PAGE_SIZES = (4096, 8192, 16384, 32768, 65536)
 _INCOMPLETE = 8
+_SPLIT, _PAGES = struct.Struct("<I"), struct.Struct("<Q")
 _DESCRIPTOR = struct.Struct("<Q2I8x")
 _AT_ONCE = 1 << 10
 """So many descriptors are checked at once."""
@@ -71,6 +73,7 @@ class _Header(NamedTuple):
     """What is needed of the two headers; ``block`` in bytes, ``blocks`` of bitmap, ``pages`` is one past the last.
 
     ``span`` is (first, one past the last) page that a part of a split dump may have, ``None`` for a whole one.
+    ``notes`` are where in the file they are, and how many bytes.
     """
 
     writer: _Writer
@@ -81,6 +84,7 @@ class _Header(NamedTuple):
     pages: int
     machine: bytes
     span: Span | None
+    notes: Span
 
 
 def probe(image: Image) -> Probe:
@@ -96,18 +100,19 @@ def _header(image: Image) -> _Header:
     (version,) = struct.unpack_from("<i", content, 8)
     if status & _INCOMPLETE:
         image.amiss("it says that it was not finished")
-    span = _span(image, writer, version, block)
+    more = image.read(block, writer.pages + _PAGES.size, "the sub header") if version >= 2 else b""
+    span = _span(image, writer, version, more)
     if version >= 6:
-        pages = _word(image, "<Q", block + writer.pages)
+        (pages,) = _PAGES.unpack_from(more, writer.pages)
+    place = writer.notes.unpack_from(more) if version >= 4 else (0, 0)
     machine = content[_MACHINE].partition(b"\0")[0]
-    return _Header(writer, version, block, sub, blocks, pages, machine, span)
+    return _Header(writer, version, block, sub, blocks, pages, machine, span, place)
 
 
-def _span(image: Image, writer: _Writer, version: int, block: int) -> Span | None:
-    if version < 2 or not _word(image, "<I", block + writer.split):
+def _span(image: Image, writer: _Writer, version: int, more: bytes) -> Span | None:
+    if version < 2 or not _SPLIT.unpack_from(more, writer.split)[0]:
         return None
-    layout = writer.span if version >= 6 else writer.old_span
-    first, end = layout.unpack(image.read(block, layout.size, "the sub header"))
+    first, end = (writer.span if version >= 6 else writer.old_span).unpack_from(more)
     if first > end:
         raise image.damaged(f"this part of it would have the pages from {first:#x} to {end:#x}")
     return first, end
@@ -122,9 +127,11 @@ def _writer(image: Image, content: bytes) -> tuple[_Writer, tuple[int, ...]]:
     raise image.damaged("its pages have a size that no machine has")
 
 
-def _word(image: Image, layout: str, offset: int) -> int:
-    (word,) = struct.unpack(layout, image.read(offset, struct.calcsize(layout), "the sub header"))
-    return int(word)
+@functools.cache
+def _codecs() -> Mapping[int, Codec]:
+    from libmicrovmi_py.drivers.dump.codecs import CODECS  # of whom opens another dump, nobody needs it
+
+    return CODECS
 
 
 class Pages(PackedPages):
@@ -138,7 +145,7 @@ class Pages(PackedPages):
         if -(-header.pages // 8) > half or header.pages * header.block > 1 << PHYSICAL_BITS:
             raise image.damaged(f"bitmaps of {half:#x} bytes are too short for {header.pages:#x} pages")
         image.check(bitmaps, 2 * half, "the bitmaps of pages")
-        existing, there = (found(image, place, header.pages) for place in (bitmaps, bitmaps + half))
+        existing, there = found(image, bitmaps, header.pages), found(image, bitmaps + half, header.pages)
         self.exists = Spans(existing.starts, existing.ends, self.size)
         """(start, end) of the memory that the machine had: the first bitmap has what was left out as well."""
         count = self._add_runs(there if header.span is None else within(there, header.span))
@@ -160,17 +167,18 @@ class Pages(PackedPages):
 
         Those of the first and the last pages: a file that was cut lacks the last ones. With ``partial`` those of all.
         """
-        flags = native().ffi.new("uint32_t *")
+        (ffi, lib), image = native(), self.image
+        flags = ffi.new("uint32_t *")
         lost: list[Span] = []
-        for first in range(0, count, _AT_ONCE):
+        starts: Iterable[int] = range(0, count, _AT_ONCE)
+        if starts and not image.opening.options.partial:
+            starts = sorted({0, max(count - _AT_ONCE, 0)})
+        for first in starts:
             end = min(first + _AT_ONCE, count)
-            if first and end <= count - _AT_ONCE and not self.image.opening.options.partial:
-                continue
             size = (end - first) * _DESCRIPTOR.size
-            content = self.image.read(self._table + first * _DESCRIPTOR.size, size, "descriptors of pages")
-            bytes_, ends = native().ffi.from_buffer("uint8_t[]", content), self.image.size
-            if native().lib.mvi_descriptors_look(bytes_, end - first, self.size, ends, flags) < end - first:
-                self.image.amiss(self._wrong(content))
+            content = image.read(self._table + first * _DESCRIPTOR.size, size, "descriptors of pages")
+            if lib.mvi_descriptors_look(content, end - first, self.size, image.size, flags) < end - first:
+                image.amiss(self._wrong(content))
                 lost += self._lost(content, first)
         if lost:
             self.leave_out(lost)
@@ -192,28 +200,26 @@ class Pages(PackedPages):
 
     def _codecs_of(self, flags: int) -> list[PageCodec]:
         """What C unpacks pages with whose flags have one of these bits."""
-        from libmicrovmi_py.drivers.dump.codecs import CODECS
-
-        found = []
-        for flag in (1 << bit for bit in range(32) if flags >> bit & 1):
-            if flag not in CODECS:
+        codecs, found = _codecs(), []
+        while flags:
+            flag = flags & -flags
+            flags ^= flag
+            if flag not in codecs:
                 raise self.image.refused(f"a kdump file with pages of kind {flag:#x}", "make one with zlib")
             try:
-                found.append(CODECS[flag].native(flag))
+                found.append(codecs[flag].native(flag))
             except DriverUnavailableError as err:
-                if CODECS[flag].needed:
-                    text = f"{self.image.path} is compressed with {CODECS[flag].name}: {err}"
+                if codecs[flag].needed:
+                    text = f"{self.image.path} is compressed with {codecs[flag].name}: {err}"
                     raise DriverUnavailableError(text) from err
         return found
 
     def _unpacked(self, packed: bytes, flag: int) -> bytes:
         """A page that C did not unpack. Raises as ``page``."""
         if flag not in self._unpack:
-            from libmicrovmi_py.drivers.dump.codecs import CODECS
-
-            if flag not in CODECS:
+            if flag not in (codecs := _codecs()):
                 raise ValueError(f"it is of kind {flag:#x}")
-            self._unpack[flag] = CODECS[flag].make()
+            self._unpack[flag] = codecs[flag].make()
         return self._unpack[flag](packed, self.size)
 
     def unpacked(self, index: int, count: int) -> Iterator[bytes]:
@@ -228,8 +234,7 @@ class Pages(PackedPages):
 def _processors(image: Image, header: _Header) -> Processors:
     if header.version < 4:
         return Processors()
-    layout = header.writer.notes
-    offset, size = layout.unpack(image.read(header.block, layout.size, "the sub header"))
+    offset, size = header.notes
     if size > notes.MAX_SIZE:
         raise image.damaged("its notes are longer than any machine's")
     try:
@@ -246,7 +251,8 @@ def _joined(image: Image, header: _Header, pages: Pages) -> Joined:
     found = [PartOfDump(header.span or (0, 0), pages)]
     for other in others(image, header.block):
         its = _header(other)
-        if its.span is None or its._replace(span=None) != header._replace(span=None):
+        alike = its._replace(span=None, notes=(0, 0)) == header._replace(span=None, notes=(0, 0))
+        if its.span is None or not alike:
             if image.opening.options.parts is not None:
                 raise other.refused(f"no part of the dump of {image.path}", "name those with parts=")
         elif its.span != header.span:

@@ -6,18 +6,17 @@ https://github.com/504ensicsLabs/LiME (the format "lime", version 1; all little-
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 
+from libmicrovmi_py.drivers.dump import ranges
 from libmicrovmi_py.drivers.dump.contents import Contents
-from libmicrovmi_py.drivers.dump.image import MAX_PIECES, Image
-from libmicrovmi_py.drivers.dump.layout import Extent, once
+from libmicrovmi_py.drivers.dump.image import Image
+from libmicrovmi_py.drivers.dump.layout import Extent
 from libmicrovmi_py.drivers.dump.probing import Probe, Sure
-from libmicrovmi_py.model import PHYSICAL_BITS
 
 BEGINS = (b"EMiL",)
 
-_HEADER = struct.Struct("<4sIQQ8x")
+_KIND = ranges.Kind(BEGINS[0], 1, "a LiME", "convert it to version 1: avml-convert")
 
 
 def probe(image: Image) -> Probe:
@@ -28,32 +27,15 @@ def probe(image: Image) -> Probe:
 def _ranges(image: Image) -> Iterator[Extent]:
     position = 0
     while position < image.size:
-        if position and not image.has(position, _HEADER.size):
-            image.amiss(f"the header of a range would lie at {position:#x} of a file of {image.size:#x}")
+        span = ranges.header(image, position, _KIND)
+        if span is None:
             return
-        magic, version, first, last = _HEADER.unpack(image.read(position, _HEADER.size, "the header of a range"))
-        if magic != BEGINS[0] and position:
-            image.amiss(f"there is no LiME range at {position:#x}, {image.size - position} bytes before the end")
-            return
-        if magic != BEGINS[0]:
-            raise image.damaged("there is no LiME range at 0x0")
-        if version != 1:
-            raise image.refused(f"a LiME image of version {version}", "convert it to version 1: avml-convert")
-        if not first <= last < 1 << PHYSICAL_BITS:
-            raise image.damaged(f"the range at {position:#x} goes from {first:#x} to {last:#x}")
-        position += _HEADER.size
-        yield Extent(first, image.clipped(position, last + 1 - first, f"memory from {first:#x} on"), position)
-        position += last + 1 - first
+        first, end = span
+        position += ranges.HEADER_SIZE
+        yield Extent(first, image.clipped(position, end - first, f"memory from {first:#x} on"), position)
+        position += end - first
 
 
 def read(image: Image) -> Contents:
     """The memory in the file, and what else it tells."""
-    extents: list[Extent] = []
-    for extent in _ranges(image):
-        extents.append(extent)
-        if len(extents) > MAX_PIECES:
-            raise image.refused(f"a LiME image of more than {MAX_PIECES} ranges", "convert it to raw")
-    try:
-        return Contents(once(extents), producer="LiME")
-    except ValueError as err:
-        raise image.damaged(str(err)) from None
+    return Contents(ranges.sorted_ranges(image, _KIND, _ranges(image)), producer="LiME")
