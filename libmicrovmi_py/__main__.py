@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -28,14 +29,14 @@ def main() -> int:
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("--header", action="store_true", help="print the path of libmicrovmi.h")
     parser.add_argument("--library", action="store_true", help="print the path of libmicrovmi.so")
-    parser.add_argument("--flags", action="store_true", help="print compiler and linker flags for a C program")
+    parser.add_argument("--flags", action="store_true", help="print flags to compile and link a C program, for a shell")
     wanted = parser.parse_args()
     try:
         header, library = find_header(), find_library()
     except InvalidArgumentError as err:
         print(err, file=sys.stderr)
         return 1
-    flags = f"-I{header.parent} -L{library.parent} -lmicrovmi -Wl,-rpath,{library.parent}"
+    flags = shlex.join([f"-I{header.parent}", f"-L{library.parent}", "-lmicrovmi", f"-Wl,-rpath,{library.parent}"])
     if not (wanted.header or wanted.library or wanted.flags):
         print(f"version  {__version__}\nheader   {header}\nlibrary  {library}\nflags    {flags}")
     for asked, text in ((wanted.header, header), (wanted.library, library), (wanted.flags, flags)):

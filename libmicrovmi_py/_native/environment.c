@@ -13,6 +13,7 @@
 
 static char mvi_library[PATH_MAX];      /* this library's file, "" if it is not known */
 static char mvi_private[PATH_MAX + 32]; /* the directory with our Python modules, "" if there is none */
+static bool mvi_in_package;             /* that is a Python's directory of packages */
 static bool mvi_privileged;             /* the process has more rights than the user who started it */
 
 /*
@@ -58,7 +59,8 @@ bool mvi_private_find(void)
 
     if (before >= 0 && memcmp(mvi_library + before, in_package, strlen(in_package)) == 0) {
         snprintf(mvi_private, sizeof mvi_private, "%.*s", before, mvi_library);
-        if (mvi_has_package(mvi_private))
+        mvi_in_package = mvi_has_package(mvi_private);
+        if (mvi_in_package)
             return true;
     }
     snprintf(mvi_private, sizeof mvi_private, "%.*s/libmicrovmi", length, mvi_library);
@@ -73,4 +75,9 @@ bool mvi_private_find(void)
 const char *mvi_private_directory(void)
 {
     return mvi_private;
+}
+
+bool mvi_private_is_package(void)
+{
+    return mvi_in_package;
 }

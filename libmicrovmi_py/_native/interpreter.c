@@ -28,18 +28,17 @@ static bool mvi_append(PyConfig *config, const char *directory)
     return done;
 }
 
-static bool mvi_configure(PyConfig *config)
+static bool mvi_configure(PyConfig *config, const struct mvi_home *home)
 {
     config->site_import = 0;
     config->write_bytecode = 0;
     config->pathconfig_warnings = 0;
     config->install_signal_handlers = 0;
     config->module_search_paths_set = 1;
-    return mvi_set_string(config, &config->home, MVI_PYTHON_HOME) &&
-           mvi_set_string(config, &config->program_name, MVI_PYTHON_EXECUTABLE) &&
-           mvi_set_string(config, &config->executable, MVI_PYTHON_EXECUTABLE) &&
-           mvi_append(config, MVI_PYTHON_STDLIB) && mvi_append(config, MVI_PYTHON_DYNLOAD) &&
-           mvi_append(config, mvi_private_directory());
+    return mvi_set_string(config, &config->home, home->prefix) &&
+           mvi_set_string(config, &config->program_name, home->program) &&
+           mvi_set_string(config, &config->executable, home->program) && mvi_append(config, home->modules) &&
+           mvi_append(config, home->dynload) && mvi_append(config, mvi_private_directory());
 }
 
 /*
@@ -95,27 +94,23 @@ bool mvi_interpreter_start(void)
     PyPreConfig before;
     PyConfig config;
     PyStatus status;
+    struct mvi_home home;
     bool configured;
 
-    if (access(MVI_PYTHON_STDLIB "/os.py", R_OK) != 0) {
-        mvi_boot_fail(MVI_FOR_NOW,
-                      "no Python standard library in " MVI_PYTHON_STDLIB ": install Python " MVI_PYTHON_VERSION
-                      ", or build libmicrovmi for the Python that is there");
+    if (!mvi_home_find(mvi_python_file(), &home))
         return false;
-    }
     PyPreConfig_InitIsolatedConfig(&before);
     before.utf8_mode = 1;
     status = Py_PreInitialize(&before);
     if (!PyStatus_Exception(status)) {
         PyConfig_InitIsolatedConfig(&config);
-        configured = mvi_configure(&config);
+        configured = mvi_configure(&config, &home);
         status = configured ? Py_InitializeFromConfig(&config) : PyStatus_NoMemory();
         PyConfig_Clear(&config);
     }
     if (PyStatus_Exception(status)) {
-        mvi_boot_fail(MVI_FOR_GOOD,
-                      "the embedded Python could not start: %s (standard library in " MVI_PYTHON_STDLIB ")",
-                      status.err_msg != NULL ? status.err_msg : "no reason given");
+        mvi_boot_fail(MVI_FOR_GOOD, "the embedded Python could not start: %s (standard library in %s)",
+                      status.err_msg != NULL ? status.err_msg : "no reason given", home.modules);
         return false;
     }
     mvi_forget_placeholders();

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Which Python: the one that is in the process already, else the libpython that the library was built for. The path of
- * the latter is fixed, or in our private directory: neither PATH nor LD_LIBRARY_PATH has a say.
+ * Which Python: the one that is in the process already, else the libpython that home.c finds: neither PATH nor
+ * LD_LIBRARY_PATH has a say.
  */
 #include "python.h"
 
@@ -9,10 +9,8 @@
 #include "facts.h"
 
 #include <dlfcn.h>
-#include <limits.h>
 #include <pthread.h>
 #include <string.h>
-#include <unistd.h>
 
 struct mvi_python_data mvi_python_data;
 
@@ -20,10 +18,16 @@ static pthread_mutex_t mvi_python_lock = PTHREAD_MUTEX_INITIALIZER;
 static int mvi_python_filled; /* atomic: the functions of Python may be called */
 static bool mvi_python_tells; /* a failure is start-up's */
 static char mvi_python[32];   /* the version of the Python in this process, "3.11.2", once there is one */
+static const char *mvi_python_path = "";
 
 bool mvi_python_known(void)
 {
     return __atomic_load_n(&mvi_python_filled, __ATOMIC_ACQUIRE) != 0;
+}
+
+const char *mvi_python_file(void)
+{
+    return mvi_python_path;
 }
 
 /* Whether `version`, as Py_GetVersion() tells it, is the one that this library was built for, in the same kind. */
@@ -69,6 +73,10 @@ static bool mvi_python_fill(void *python)
  * no more once it has succeeded. */
 static bool mvi_python_take(void *python, const char *(*version)(void))
 {
+    Dl_info info;
+
+    if (dladdr((void *)version, &info) != 0 && info.dli_fname != NULL)
+        mvi_python_path = info.dli_fname;
     if (mvi_python_fits(version()))
         return mvi_python_fill(python);
     if (mvi_python_tells)
@@ -96,24 +104,12 @@ static bool mvi_python_join(bool *there)
 
 static bool mvi_python_load(void)
 {
-    char beside[PATH_MAX + 96];
-    const char *paths[] = {beside, MVI_PYTHON_LIBRARY}, *reason = NULL, *hint = "";
-    mvi_version_function version = NULL;
-    void *python = NULL;
-    size_t index;
+    void *python = mvi_home_load();
+    mvi_version_function version = python != NULL ? (mvi_version_function)dlsym(python, "Py_GetVersion") : NULL;
 
-    snprintf(beside, sizeof beside, "%s/" MVI_PYTHON_SONAME, mvi_private_directory());
-    for (index = 0; python == NULL && index < sizeof paths / sizeof *paths; index++)
-        if ((python = dlopen(paths[index], RTLD_NOW | RTLD_GLOBAL)) == NULL)
-            reason = dlerror();
-    if (python != NULL)
-        version = (mvi_version_function)dlsym(python, "Py_GetVersion");
     if (version != NULL)
         return mvi_python_take(python, version);
-    if (access(MVI_PYTHON_LIBRARY, R_OK) != 0)
-        hint = ": install its shared library, or build libmicrovmi for the Python that is there";
-    mvi_boot_fail(MVI_FOR_NOW, "no Python " MVI_PYTHON_VERSION " to start: %s%s",
-                  reason != NULL ? reason : MVI_PYTHON_LIBRARY " is no Python", hint);
+    mvi_boot_fail(MVI_FOR_NOW, "no Python " MVI_PYTHON_VERSION " to start: what is " MVI_PYTHON_SONAME " is no Python");
     return false;
 }
 

@@ -18,13 +18,16 @@ MODULE = (
 LIBRARY = (
     *MODULE,
     *("error", "readers", "context", "standard", "environment", "fork", "log"),
-    *("python", "interpreter", "modules", "calls", "boot"),
+    *("python", "home", "interpreter", "modules", "calls", "boot"),
     *("entry", "entry_memory", "entry_streams", "entry_virtual", "entry_snapshots", "entry_dump", "entry_image"),
     *("registers", "events", "listing"),
 )
 """All of the library's."""
-PROGRAMS = ("watcher", "watcher_monitor", "watcher_snapshot", "watcher_events", "watcher_pause", "watcher_observe")
-"""What is a program of its own: the watcher."""
+PROGRAMS = (
+    *("watcher", "watcher_monitor", "watcher_snapshot", "watcher_events", "watcher_pause", "watcher_observe"),
+    "caller",
+)
+"""What is a program of its own: the watcher, and the caller."""
 
 
 def unit(names: Sequence[str]) -> str:

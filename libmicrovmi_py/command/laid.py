@@ -1,15 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``make install`` lays down of the command: the program, its manual page, completion for shells.
-
-``python -m libmicrovmi_py.command.laid install DESTDIR BINDIR DATADIR LIBDIR``, and ``uninstall`` takes it away.
-"""
+"""What ``make install`` lays down of the command: the program, its manual page, completion for shells."""
 
 from __future__ import annotations
 
 import os
 import sys
 import sysconfig
-from pathlib import Path
 
 from libmicrovmi_py.command.page import page
 from libmicrovmi_py.command.subcommands.completion import BASH, ZSH
@@ -48,19 +44,3 @@ def interpreter() -> str:
     versions = (sysconfig.get_config_var("LDVERSION"), f"{sys.version_info[0]}.{sys.version_info[1]}", "3")
     found = (os.path.join(folder, f"python{version}") for version in versions)
     return next((path for path in found if os.access(path, os.X_OK)), os.path.realpath(sys.executable))
-
-
-def main(action: str, destination: str, *folders: str) -> None:
-    """Lay them down below ``destination``, or take them away."""
-    for name, content in files(*folders).items():
-        path = Path(destination + name)
-        if action == "uninstall":
-            path.unlink(missing_ok=True)
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
-        path.chmod(0o755 if content.startswith("#!") else 0o644)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -15,7 +15,6 @@ from libmicrovmi_py.errors import (
     ReadOnlyError,
     was_closed,
 )
-from libmicrovmi_py.model import PAGE_SIZE
 from libmicrovmi_py.transport.fds import OwnedFd, StandardStreamsHeld
 from libmicrovmi_py.transport.life import Life
 from libmicrovmi_py.transport.reach import Reach
@@ -167,13 +166,16 @@ class HostMapping:
 
 
 class _Window:
-    """One mapping. It starts and ends on the file's blocks, which are the pages of a hugetlbfs."""
+    """One mapping. It starts and ends on the file's blocks, which are the pages of a hugetlbfs, or on the host's pages.
+
+    These are of 4, 16 or 64 KiB on AArch64.
+    """
 
     __slots__ = ("pages", "view")
 
     def __init__(self, fd: OwnedFd, offset: int, size: int, protection: int) -> None:
         blocks, length = os.fstat(fd.number).st_blksize, _length(fd)
-        block = blocks if blocks % PAGE_SIZE == 0 else PAGE_SIZE
+        block = blocks if blocks % mmap.PAGESIZE == 0 else mmap.PAGESIZE
         start = offset - offset % block
         end = min(-(-(offset + size) // block) * block, length)
         if not 0 < size <= end - offset:

@@ -12,7 +12,7 @@ from libmicrovmi_py.transport.processes import Process
 from libmicrovmi_py.transport.sockets import peer_inode, plain_address, same_namespace, tcp_sockets
 
 _CREDENTIALS = struct.Struct("3i")
-_RIGHTS = "run as the user of that process or with CAP_SYS_PTRACE"
+_RIGHTS = "run as the user of that process or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
 
 
 class PeerError(DriverUnavailableError):

@@ -259,8 +259,9 @@ def denied(path: str) -> PermissionDeniedError:
             "looks into it"
         )
     return PermissionDeniedError(
-        f"{path}: the operating system refused: run as the user of that process or with CAP_SYS_PTRACE, "
-        "and look at /proc/sys/kernel/yama/ptrace_scope (0 or 1 with CAP_SYS_PTRACE)"
+        f"{path}: the operating system refused: run as the user of that process or with CAP_SYS_PTRACE "
+        "and CAP_DAC_OVERRIDE (to read: CAP_DAC_READ_SEARCH), and look at /proc/sys/kernel/yama/ptrace_scope "
+        "(0 or 1 with CAP_SYS_PTRACE)"
     )
 
 

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import threading
 
 from libmicrovmi_py.declare import Any, dataclass, replace
 from libmicrovmi_py.errors import IoError, ReadOnlyError, VmGoneError, was_closed
+from libmicrovmi_py.model import PAGE_SIZE
 from libmicrovmi_py.transport.fds import OwnedFd
 from libmicrovmi_py.transport.life import Life, life_of
 from libmicrovmi_py.transport.native import native
@@ -44,9 +46,9 @@ class ProcessMemory:
     def anonymous(self) -> Anonymous:
         """The same memory, where it is private and no file's: what the process never touched there is zero.
 
-        ``/proc/PID/pagemap`` tells which pages are there.
+        ``/proc/PID/pagemap`` tells which pages are there. Where the host's are larger than a guest's, all is read.
         """
-        return Anonymous(self, self._open_beside("pagemap"))
+        return Anonymous(self, self._open_beside("pagemap") if mmap.PAGESIZE == PAGE_SIZE else None)
 
     def arriving(self) -> Arriving:
         """The same memory while a migration has yet to bring some of it: what is not there is an error, not a wait."""

@@ -243,7 +243,7 @@ class SocketClient(QmpClient):
         """
         negotiation, self._negotiation = self._negotiation, None
         if negotiation is not None:
-            self.answer(negotiation)
+            self._be_in_command_mode(negotiation)
         self._open.discard(number)
         while number not in self._early:
             reply = self._message(self._deadline)
@@ -253,6 +253,14 @@ class SocketClient(QmpClient):
             elif told == number or (isinstance(told, int) and told < number and told in self._open):
                 self._early[told] = reply
         return self._early.pop(number)
+
+    def _be_in_command_mode(self, negotiation: Question) -> None:
+        """QEMU may have taken the wish of the client before, who hung up, for this one's: it then refuses ours."""
+        try:
+            self.answer(negotiation)
+        except QmpCommandError as err:
+            if err.kind != "CommandNotFound":
+                raise
 
     def _hear(self, event: object) -> None:
         if event in RUN_EVENTS:

@@ -15,7 +15,8 @@ from typing import Any
 
 import cffi
 import pytest
-from capi import abi_0_4
+from capi import abi_0_4, snapshot
+from capi.snapshot import compiled
 
 from libmicrovmi_py import errors, model, version
 from libmicrovmi_py.arch import Aarch64Registers, X86Registers
@@ -66,17 +67,6 @@ def parts(expression: str) -> tuple[str, str]:
     """The type and the member of ``sizeof(T)`` or ``offsetof(T, member)``, without ``struct`` and ``enum``."""
     kind, _, member = expression.partition("(")[2].removesuffix(")").partition(", ")
     return kind.removeprefix("struct ").removeprefix("enum "), member
-
-
-def compiled(expressions: list[str], folder: Path) -> Facts:
-    """What a C compiler says the expressions are."""
-    lines = "".join(f'    printf("%lld\\n", (long long)({expression}));\n' for expression in expressions)
-    source = folder / "facts.c"
-    source.write_text(f"#include <libmicrovmi.h>\n#include <stdio.h>\nint main(void)\n{{\n{lines}    return 0;\n}}\n")
-    program = folder / "facts"
-    subprocess.run(["cc", "-std=c11", f"-I{HEADER.parent}", source, "-o", program], check=True)
-    output = subprocess.run([program], check=True, capture_output=True, text=True).stdout
-    return dict(zip(expressions, map(int, output.split()), strict=True))
 
 
 def ctypes_value(stubs: ModuleType, expression: str) -> int:
@@ -251,7 +241,29 @@ def test_the_library_exports_what_the_header_declares_and_no_more(library_path: 
     assert sorted(name.split("@")[0] for name, kind in symbols if kind != "A") == names
 
 
-def test_the_library_has_no_soname(library_path: Path) -> None:
-    output = subprocess.run(["readelf", "-d", library_path], check=True, capture_output=True, text=True).stdout
-    assert "NEEDED" in output
-    assert "SONAME" not in output
+def test_the_whole_abi_is_the_one_that_is_kept(library_path: Path, tmp_path: Path) -> None:
+    now = snapshot.taken(library_path, tmp_path)
+    for path in snapshot.KEPT.parent.glob("abi_*.txt"):
+        broken = snapshot.broken(snapshot.kept(path.read_text()), now)
+        assert broken == [], f"{path.name}: docs/abi.md says what may change"
+    before = snapshot.kept(snapshot.KEPT.read_text())
+    new = sorted(set(now) - set(before))
+    assert now == before, f"new: {new}; keep it: PYTHONPATH=tests build/venv/bin/python -m capi.snapshot"
+
+
+def test_the_kept_abi_has_all_of_the_frozen_one() -> None:
+    kept = snapshot.kept(snapshot.KEPT.read_text())
+    numbers = {name: int(line.split()[0]) for name, line in kept.items() if re.match(r"-?\d", line)}
+    frozen = {name: value for name, value in frozen_facts().items() if name in numbers}
+    assert frozen == {name: numbers[name] for name in frozen}
+    assert {name for name in abi_0_4.FUNCTIONS if kept[name] == "MICROVMI_0.4"} == set(abi_0_4.FUNCTIONS)
+    assert len(frozen) > len(abi_0_4.STRUCTS["X86Registers"][1])
+
+
+def test_what_a_change_breaks_is_told_and_what_grows_is_not() -> None:
+    old = {"f": "V1", "A": "1", "sizeof(s)": "8", "offsetof(s, struct_size)": "0", "sizeof(t)": "8"}
+    assert snapshot.broken(old, {**old, "g": "V2", "B": "2", "sizeof(s)": "16", "offsetof(s, x)": "8"}) == []
+    assert snapshot.broken(old, {**old, "sizeof(s)": "4"}) == ["sizeof(s): was 8, is 4"]
+    assert snapshot.broken(old, {**old, "sizeof(t)": "16"}) == ["sizeof(t): was 8, is 16"]
+    assert snapshot.broken(old, {**old, "A": "2"}) == ["A: was 1, is 2"]
+    assert snapshot.broken(old, {name: line for name, line in old.items() if name != "f"}) == ["f: was V1, is gone"]

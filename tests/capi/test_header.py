@@ -284,3 +284,107 @@ def test_unreadable_files_are_clear_errors(tmp_path: Path) -> None:
         declarations(tmp_path)
     with pytest.raises(InvalidArgumentError, match=r"no header at .*gone\.h; give the path"):
         find_header(tmp_path / "gone.h")
+
+
+WRAPPED = r"""
+#include <libmicrovmi.hpp>
+#include <libmicrovmi.hpp>
+#include <cstring>
+
+/* 0, or the number of what is not as it should be. */
+static int tried(microvmi::Failure *failure)
+{
+    microvmi::Machine none = microvmi::Machine::open("vmi://no-such-driver/", failure);
+    if (none || failure->code != MICROVMI_ERROR_DRIVER_UNAVAILABLE || failure->text.find("no-such") > 100)
+        return 1;
+    microvmi::Machine vm = microvmi::Machine::open("vmi://fake/?size=0x10000&vcpus=2", failure);
+    if (!vm || *failure || !failure->text.empty())
+        return 2;
+    microvmi::Machine moved(std::move(vm));
+    if (vm || vm.get() != nullptr || !moved.pause(failure))
+        return 3;
+    vm = std::move(moved);
+    char written[4] = {1, 2, 3, 4}, read[4] = {0};
+    if (!vm.write_physical(0x1000, written, 4, failure) || !vm.read_physical(0x1000, read, 4, failure) ||
+        std::memcmp(written, read, 4) != 0)
+        return 4;
+    if (vm.read_physical(0x10000, read, 4, failure) || failure->code != MICROVMI_ERROR_NOT_MAPPED)
+        return 5;
+    microvmi_address_space space = vm.address_space(0, failure);
+    std::memset(read, 0, 4);
+    if (!vm.read_virtual(space, 0x1000, read, 4, failure) || std::memcmp(written, read, 4) != 0)
+        return 6;
+    if (vm.vcpu_count(failure) != 2 || vm.memory_map(failure).size() != 1 || vm.memory_map(failure)[0].size != 0x10000)
+        return 7;
+    microvmi::Machine old = vm.snapshot(MICROVMI_SNAPSHOT_OPTIONS_INIT, failure);
+    if (!old || !vm.write_virtual(space, 0x1001, "\5", 1, failure) || !old.read_physical(0x1001, read, 1, failure) ||
+        read[0] != 2 || !vm.read_virtual_padded(space, 0x1001, read, 1, failure) || read[0] != 5)
+        return 8;
+    if (vm.registers(1, failure).tag != X86 || *failure || vm.registers(2, failure).x86.rip != 0 || !*failure)
+        return 9;
+    return vm.resume(failure) ? 0 : 10;
+}
+
+static int listened(microvmi::Failure *failure)
+{
+    microvmi::Machine vm = microvmi::Machine::open("vmi://fake/", failure);
+    microvmi_intercept cr3 = MICROVMI_INTERCEPT_INIT;
+    cr3.kind = MICROVMI_EVENT_CR;
+    cr3.number = 3;
+    {
+        microvmi::Intercept on(vm, cr3, failure);
+        std::uint64_t id;
+        {
+            microvmi::Event event(vm, 10000, failure);
+            if (*failure || event->number != 3)
+                return 21;
+            id = event->id;
+        }
+        microvmi_event open = MICROVMI_EVENT_INIT;
+        open.id = id;
+        if (microvmi_reply_event(vm.get(), &open, nullptr))
+            return 22; /* it was left unanswered */
+        microvmi::Event second(vm, 10000, failure);
+        microvmi_reply deny = MICROVMI_REPLY_INIT;
+        deny.action = MICROVMI_REPLY_DENY;
+        if (!second.reply(deny, failure) || second.reply(deny, failure))
+            return 23;
+    }
+    microvmi::Event none(vm, 0, failure);
+    return *failure ? 0 : 24; /* the intercept was left on */
+}
+
+int main()
+{
+    microvmi::Failure failure;
+    int wrong = tried(&failure);
+    if (wrong == 0)
+        wrong = listened(&failure);
+#ifdef __cpp_exceptions
+    try {
+        microvmi::Machine::open("vmi://no-such-driver/");
+        return 31;
+    } catch (const microvmi::Error &error) {
+        if (error.code != MICROVMI_ERROR_DRIVER_UNAVAILABLE || std::strstr(error.what(), "no-such-driver") == nullptr)
+            return 32;
+    }
+#endif
+    return wrong;
+}
+"""
+
+
+@pytest.mark.parametrize("without", [[], ["-fno-exceptions", "-fno-rtti"]], ids=["exceptions", "none"])
+@pytest.mark.parametrize("standard", ["c++11", "c++20"])
+def test_the_header_for_cpp_gives_back_and_tells(
+    standard: str, without: list[str], tmp_path: Path, library_path: Path
+) -> None:
+    source = tmp_path / "wrapped.cpp"
+    source.write_text(WRAPPED)
+    strict = [*PEDANTIC, "-Wshadow", "-Wold-style-cast", f"-std={standard}", *without]
+    link = [f"-L{library_path.parent}", f"-Wl,-rpath,{library_path.parent}", "-lmicrovmi"]
+    for compiler in (name for name, language in COMPILERS.items() if language == "c++" and shutil.which(name)):
+        command = [compiler, *strict, "-o", str(tmp_path / "wrapped"), str(source), *link]
+        assert subprocess.run(command, capture_output=True, text=True, check=False).stderr == ""
+        done = subprocess.run([tmp_path / "wrapped"], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

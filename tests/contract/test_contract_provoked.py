@@ -46,6 +46,9 @@ from libmicrovmi_py.events import (
 
 TESTS = Path(__file__).resolve().parents[1]
 
+PATIENCE = 20
+"""Seconds for what takes a moment on a machine that does nothing else."""
+
 WRITES = (EventKind.CR, EventKind.MSR)
 NOTHING = Event(0, EventKind.CR, 0)
 
@@ -109,7 +112,7 @@ def provoked(machine: Microvmi, guest: Guest, kind: EventKind) -> tuple[Event, d
         machine.set_page_access(guest.page, PageAccess.READ | PageAccess.EXECUTE)
     machine.toggle_intercept(guest.intercept(kind), vcpu=0)
     told = dict(guest.provoke(kind))
-    event = machine.listen(5)
+    event = machine.listen(PATIENCE)
     assert event is not None
     return event, told
 
@@ -123,7 +126,7 @@ def ended(machine: Microvmi, guest: Guest, kind: EventKind) -> None:
 
 def nothing_left(machine: Microvmi, guest: Guest) -> bool:
     """Whether nothing is left, or after a moment at the latest."""
-    end = time.monotonic() + 3
+    end = time.monotonic() + PATIENCE
     while guest.left(machine):
         if time.monotonic() > end:
             return False
@@ -149,7 +152,7 @@ def test_the_same_event_tells_the_same_members(machine: Microvmi, guest: Guest, 
     assert event.virtual_address == UNKNOWN_ADDRESS or kind not in WRITES
     machine.reply_event(event)
     ended(machine, guest, kind)
-    release_all(5)
+    release_all(PATIENCE)
     assert nothing_left(machine, guest)
 
 
@@ -174,7 +177,7 @@ def test_answers_are_those_of_the_data_and_no_others(
         written = event.new_value if action is ReplyAction.CONTINUE or not allowed else before
         assert guest.value(kind, machine) == written
     ended(machine, guest, kind)
-    release_all(5)
+    release_all(PATIENCE)
     assert nothing_left(machine, guest)
 
 
@@ -191,7 +194,7 @@ def told_in_that_way(machine: Microvmi, way: Way) -> Event:
     can = abilities(machine)
     machine.toggle_intercept(way.intercept)
     told = {"kind": way.intercept.kind, "vcpu": 0, **way.provoke()}
-    event = machine.listen(5)
+    event = machine.listen(PATIENCE)
     assert event is not None, way.intercept
     assert {name: getattr(event, name) for name in told} == told, way.intercept
     assert event.stands == (can.stands if way.answers else Stands.NOTHING), way.intercept
@@ -211,7 +214,7 @@ def test_every_other_way_tells_and_is_answered_as_it_can(machine: Microvmi, gues
         if way.answers:
             machine.reply_event(event, Reply(action if action in way.answers else ReplyAction.CONTINUE))
         machine.toggle_intercept(way.intercept, False)
-    release_all(5)
+    release_all(PATIENCE)
     assert nothing_left(machine, guest)
 
 
@@ -238,7 +241,7 @@ def test_what_the_data_lacks_is_not_supported(machine: Microvmi, guest: Guest) -
     assert (EventKind.BREAKPOINT in can.kinds) == bool(can.breakpoints)
     assert all(ReplyAction.CONTINUE in answers for answers in can.kinds.values())
     assert EventKind.PAGE_ACCESS not in can.kinds or isinstance(machine.driver, SupportsPageAccess)
-    release_all(5)
+    release_all(PATIENCE)
     assert nothing_left(machine, guest)
 
 
@@ -283,7 +286,7 @@ def test_c_is_answered_as_the_data_says(lib: Any, target: Target, stubs: ModuleT
     )
     assert lib.microvmi_toggle_intercept(context, 0, byref(intercept), True), error_line(lib)
     guest.provoke(kind)
-    assert lib.microvmi_listen(context, 5000, byref(event)), error_line(lib)
+    assert lib.microvmi_listen(context, PATIENCE * 1000, byref(event)), error_line(lib)
     for action in reversed(ReplyAction):
         reply = stubs.microvmi_reply(struct_size=sizeof(stubs.microvmi_reply), action=action)
         if action not in can[kind]:
@@ -305,7 +308,7 @@ def test_c_tells_every_other_way_too(lib: Any, target: Target, stubs: ModuleType
         event = stubs.microvmi_event(struct_size=sizeof(stubs.microvmi_event))
         assert lib.microvmi_toggle_intercept(context, ALL_VCPUS, byref(intercept), True), error_line(lib)
         told = way.provoke()
-        assert lib.microvmi_listen(context, 5000, byref(event)), error_line(lib)
+        assert lib.microvmi_listen(context, PATIENCE * 1000, byref(event)), error_line(lib)
         assert {name: getattr(event, name) for name in told} == told, way.intercept
         assert event.stands == (can.stands if way.answers else Stands.NOTHING)
         assert lib.microvmi_reply_event(context, byref(event), None) == bool(way.answers), error_line(lib)
@@ -323,7 +326,7 @@ def in_the_middle(machine: Microvmi, guest: Guest) -> None:
             machine.set_page_access(guest.page, PageAccess.NONE)
         machine.toggle_intercept(guest.intercept(kind))
     guest.provoke(EventKind.CR)
-    assert machine.listen(5) is not None
+    assert machine.listen(PATIENCE) is not None
     assert guest.left(machine)
 
 
@@ -340,7 +343,7 @@ def test_no_ending_leaves_anything(target: Target, guest: Guest, how: str, pause
     elif how == "close":
         machine.close()
     else:
-        release_all(5)
+        release_all(PATIENCE)
         assert nothing_left(machine, guest)
     assert nothing_left(machine, guest)
     machine.close()

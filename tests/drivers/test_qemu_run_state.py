@@ -158,6 +158,7 @@ def test_a_pause_that_was_refused_is_nobodys(tmp_path: Path) -> None:
 def test_a_qemu_that_is_stopped_fills_no_queue_and_takes_one_limit(qemu: QemuWithMonitor) -> None:
     with Microvmi.open(qemu.uri.replace("timeout=5", "timeout=0.3")) as machine:
         os.kill(qemu.process.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, qemu.process.pid, os.WSTOPPED)
         try:
             for _ in range(6):
                 with pytest.raises(DriverUnavailableError, match="kill -CONT"):

@@ -34,16 +34,33 @@ del sys.argv[1]
 exec(code)' "$@"
 """
 
+OTHER_PYTHON = """#!/bin/sh
+# A Python whose headers are elsewhere.
+[ "${{1##*/}}" != pythonflags.py ] || echo -I/home/another/include
+exec "{real}" "$@"
+"""
+
+
+FREE_PYTHON = """#!/bin/sh
+# A Python that takes itself for one without a GIL.
+exec "{real}" -c 'import sys, sysconfig
+sysconfig.get_config_vars()["Py_GIL_DISABLED"] = 1
+code = sys.argv.pop(2)
+del sys.argv[1]
+exec(code)' "$@"
+"""
+
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of this tree, built; every test leaves it built."""
     place = tmp_path_factory.mktemp("a tree") / "with spaces"
     place.mkdir()
-    for name in ("Makefile", "build_embed.py", "pyproject.toml", "README.md", ".ci"):
+    for name in ("Makefile", "build_embed.py", "pyproject.toml", "setup.py", "README.md", ".ci"):
         (shutil.copytree if (ROOT / name).is_dir() else shutil.copy2)(ROOT / name, place / name)
     (place / "include").mkdir()
-    shutil.copy2(ROOT / "include" / "libmicrovmi.h", place / "include")
+    for header in (ROOT / "include").iterdir():
+        shutil.copy2(header, place / "include")
     shutil.copytree(ROOT / "libmicrovmi_py", place / "libmicrovmi_py", ignore=IGNORED)
     # As a virtual environment in the tree has it: cffi is below the path with spaces, too.
     for package in (cffi, pycparser):
@@ -72,7 +89,7 @@ def _built_by(done: subprocess.CompletedProcess[str]) -> list[str]:
     """Which of the parts a make has built."""
     assert done.returncode == 0, done.stderr
     parts = {"library": "-o build/lib/libmicrovmi.so", "module": "-o libmicrovmi_py/_direct"}
-    parts |= {"watcher": "-o build/microvmi-watcher", "Python": "-m compileall"}
+    parts |= {"watcher": "-o build/microvmi-watcher", "caller": "-o build/microvmi-caller", "Python": "-m compileall"}
     return [name for name, sign in parts.items() if sign in done.stdout]
 
 
@@ -111,6 +128,7 @@ def test_a_c_file_that_is_not_listed_is_told_in_one_line(tree: Path, make: Make)
         ("libmicrovmi_py/_native/services.h", ["library", "module"]),
         ("libmicrovmi_py/_native/units.py", ["library", "module", "Python"]),
         ("libmicrovmi_py/_native/watcher.c", ["library", "module", "watcher", "Python"]),
+        ("libmicrovmi_py/_native/caller.c", ["library", "module", "caller", "Python"]),
         ("libmicrovmi_py/model.py", ["Python"]),
         ("libmicrovmi_py/version.py", ["library", "module", "Python"]),
     ],
@@ -188,11 +206,50 @@ def test_pip_installs_from_a_path_with_spaces(tree: Path, tmp_path: Path) -> Non
     python = tmp_path / "an environment" / "bin" / "python"
     subprocess.run([sys.executable, "-m", "venv", python.parents[1]], check=True)
     command = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", str(tree)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "CFLAGS": "-O0"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     code = "from libmicrovmi_py import Microvmi; print(Microvmi.open('vmi://fake/').read_physical(0x3000, 1))"
     seen = subprocess.run([python, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert seen.stdout == "b'\\x03'\n"
+
+
+def test_an_editable_install_is_the_tree_as_make_builds_it(tree: Path, tmp_path: Path) -> None:
+    python = tmp_path / "an environment" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", python.parents[1]], check=True)
+    before = (tree / "build" / "lib" / "libmicrovmi.so").stat().st_mtime_ns
+    command = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "-e", str(tree)]
+    environment = {**os.environ, "CFLAGS": "-O0"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    module = tree / "libmicrovmi_py" / "model.py"
+    text = module.read_text()
+    module.write_text(f"{text}\nEDITED = 'edited'\n")
+    try:
+        code = "from libmicrovmi_py import Microvmi, model; print(Microvmi.open('vmi://fake/').max_addr, model.EDITED)"
+        seen = subprocess.run([python, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    finally:
+        module.write_text(text)
+    assert seen.stdout.endswith(" edited\n")
+    command = [str(python), "-I", "-m", "libmicrovmi_py", "--library"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert told.stdout == f"{tree}/build/lib/libmicrovmi.so\n"
+    assert (tree / "build" / "lib" / "libmicrovmi.so").stat().st_mtime_ns == before
+
+
+def test_another_python_s_library_is_built_anew(tree: Path, make: Make, tmp_path: Path) -> None:
+    other = tmp_path / "python3"
+    other.write_text(OTHER_PYTHON.format(real=sys.executable))
+    other.chmod(0o755)
+    inputs = ("native.inputs", "python.inputs")
+    made = []
+    for python in (sys.executable, other, sys.executable):
+        done = make("BUILD=sums", f"PY={python}", *(f"sums/{name}" for name in inputs))
+        assert done.returncode == 0, done.stderr
+        made.append([(tree / "sums" / name).read_text() for name in inputs])
+    shutil.rmtree(tree / "sums")
+    assert made[0] == made[2]
+    assert [before == after for before, after in zip(made[0], made[1], strict=True)] == [False, False]
 
 
 @pytest.fixture
@@ -227,6 +284,17 @@ def test_a_python_that_is_chosen_replaces_that_of_an_earlier_build(tree: Path, o
         assert _make(tree, str(ready.relative_to(tree)), python=None).stderr == ""
     finally:
         shutil.rmtree(ready.parent)
+
+
+def test_a_python_that_is_free_threaded_is_told_in_one_line(tmp_path: Path, tree: Path) -> None:
+    path = tmp_path / "python3.14t"
+    path.write_text(FREE_PYTHON.format(real=sys.executable))
+    path.chmod(0o755)
+    done = _make(tree, f"PYTHON={path}", "build/venv/.ready", python=None)
+    first, last = done.stderr.splitlines()
+    needs = "and libmicrovmi needs a Python with a GIL: make PYTHON=/path/to/another"
+    assert first == f"{path} is free-threaded, {needs}"
+    assert last.startswith("make: ***")
 
 
 def test_a_python_that_is_not_there_is_told_in_one_line(tree: Path) -> None:

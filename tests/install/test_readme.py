@@ -21,7 +21,7 @@ def test_the_commands_for_the_python_package_work(tmp_path: Path) -> None:
     (commands / "python3").symlink_to(os.path.realpath(sys.executable))
     printed = [line for line in (ROOT / "README.md").read_text().splitlines() if "~/vmi/" in line]
     assert any("pip install ." in line for line in printed)
-    variables = {**os.environ, "HOME": str(home), "PATH": f"{commands}:/usr/bin:/bin"}
+    variables = {**os.environ, "HOME": str(home), "PATH": f"{commands}:/usr/bin:/bin", "CFLAGS": "-O0"}
     done = subprocess.run(["sh", "-ec", "\n".join(printed)], cwd=tree, env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"-I{home}/vmi" in done.stdout

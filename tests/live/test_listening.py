@@ -16,7 +16,7 @@ LIMITS = {"changes of CR3, from C": 1 / 0.25, "changes of CR3, from Python": 1 /
 """The most that an event may take, as a multiple of the bare loop's."""
 
 RUN = """
-import sys
+import statistics, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import programs, libmicrovmi_py, listening
@@ -24,14 +24,15 @@ built = programs.Programs(Path(sys.argv[2]), Path(sys.argv[3]))
 paths = tuple(str(built.path(name)) for name in ("stub_loop", "listen"))
 listening.TURNS, listening.FEW_TURNS = 600, 60
 samples = listening.measured(libmicrovmi_py, Path(sys.argv[2]), paths, sys.argv[4], 0)
-print(*map(min, samples))
+print(*map(statistics.median, samples))
 """
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", LIMITS)
 def test_an_event_takes_not_many_times_what_a_bare_loop_takes(name: str, library_path: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", RUN, str(BENCH.parents[1]), str(tmp_path), str(library_path), name]
     ended = subprocess.run(command, cwd=BENCH, capture_output=True, text=True, timeout=400, check=False)
     assert ended.stderr == ""
-    ours, partner = map(float, ended.stdout.split())  # the quickest of each
+    ours, partner = map(float, ended.stdout.split())  # of each the middle one: the quickest is a matter of luck
     assert ours <= LIMITS[name] * partner

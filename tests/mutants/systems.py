@@ -5,8 +5,14 @@ from __future__ import annotations
 
 from mutants.mutant import Mutant
 
+DEB = "tests/install/test_deb.py"
+DIST = "tests/install/test_dist.py"
 MAKE = "tests/install/test_make.py"
 SYSTEMS = "tests/systems/test_systems.py"
+RESULTS = "tests/systems/test_results.py"
+PAGES = "tests/transport/test_host_pages.py"
+COMPILERS = "tests/install/test_compilers.py"
+UNINSTALL = "tests/install/test_uninstall.py"
 
 MUTANTS = (
     Mutant(
@@ -46,8 +52,8 @@ MUTANTS = (
     ),
     Mutant(
         "Makefile",
-        'cp -R $(PRIVATE) "$(DESTDIR)$(LIBDIR)/libmicrovmi"',
-        "cp -R $(PRIVATE) $(DESTDIR)$(LIBDIR)/libmicrovmi",
+        "quoted = '$(subst ','\\'',$(1))'",
+        "quoted = $(1)",
         "no installation into a directory with spaces",
         (f"{MAKE}::test_a_path_with_spaces_is_installed_from_and_to",),
     ),
@@ -85,6 +91,48 @@ MUTANTS = (
         'SCRATCH = ROOT / "build" / "wheel"',
         "pip install fails in a directory with spaces",
         (f"{MAKE}::test_pip_installs_from_a_path_with_spaces",),
+    ),
+    Mutant(
+        "pyproject.toml",
+        '"microvmi-caller", ',
+        "",
+        "a wheel without the program that calls it for other Pythons",
+        (f"{DIST}::test_a_wheel_has_the_program_that_calls_it_for_other_pythons",),
+    ),
+    Mutant(
+        "libmicrovmi_py/stubgen/elsewhere.py",
+        ' or "free-threading" in ours',
+        "",
+        "a Python without a GIL takes a library for its own that was built for one with it",
+        ("tests/capi/test_elsewhere.py::test_a_python_of_another_version_or_without_a_gil_has_calls_made",),
+    ),
+    Mutant(
+        "setup.py",
+        "        return True",
+        "        return False",
+        "a wheel says that it has no compiled code",
+        (f"{DIST}::test_a_wheel_is_for_one_python_and_one_kind_of_machine",),
+    ),
+    Mutant(
+        "libmicrovmi_py/_native/home.c",
+        "if (python == NULL && prefix[0] != '\\0')",
+        "if (python == NULL && 0)",
+        "a wheel starts the Python of the machine that it was built on",
+        (f"{DIST}::test_a_wheel_uses_the_python_that_its_environment_is_of",),
+    ),
+    Mutant(
+        "libmicrovmi_py/_native/home.c",
+        "!mvi_home_is_of_build(libpython) && mvi_home_beside(libpython, home)",
+        "0",
+        "a libpython of one Python runs with the standard library of another",
+        (f"{DIST}::test_a_wheel_uses_the_python_that_its_environment_is_of",),
+    ),
+    Mutant(
+        "Makefile",
+        '$(shell "$(PY)" $(NATIVE)/pythonflags.py 2> /dev/null)',
+        "",
+        "pip install -e . of another Python leaves the library of an earlier one",
+        (f"{MAKE}::test_another_python_s_library_is_built_anew",),
     ),
     Mutant(
         "libmicrovmi_py/transport/processes.py",
@@ -136,10 +184,80 @@ MUTANTS = (
         (f"{SYSTEMS}::test_an_ordinary_user_is_told_what_it_takes",),
     ),
     Mutant(
+        "tests/systems/settings.py",
+        "if self.emulated and not self.emulator.exists():",
+        "if False:",
+        "without qemu-user debootstrap of AArch64 fails in its second stage, with no word of why",
+        (f"{SYSTEMS}::test_without_an_emulator_the_command_is_told",),
+    ),
+    Mutant(
+        "tests/systems/results.py",
+        "return row.system, minor, row.compiler.split()[0],",
+        "return row.system, minor, row.compiler,",
+        "a line of systems.md for every version of a compiler, however old",
+        (f"{RESULTS}::test_a_run_replaces_the_one_that_it_repeats_alone",),
+    ),
+    Mutant(
+        "tests/systems/results.py",
+        'row.counts.get("deselected", 0)',
+        "0",
+        "the page does not say that tests were left out",
+        (f"{RESULTS}::test_a_line_has_what_ran_where_and_how_it_ended",),
+    ),
+    Mutant(
+        "libmicrovmi_py/transport/mapping.py",
+        "block = blocks if blocks % mmap.PAGESIZE == 0 else mmap.PAGESIZE",
+        "block = blocks",
+        "no memory in files is mapped on hosts with pages of 64 KiB",
+        (f"{PAGES}::test_a_part_of_a_file_is_mapped_from_the_page_that_it_is_in",),
+    ),
+    Mutant(
+        "libmicrovmi_py/transport/procmem.py",
+        'self._open_beside("pagemap") if mmap.PAGESIZE == PAGE_SIZE else None',
+        'self._open_beside("pagemap")',
+        "memory reads as zero on hosts with pages of 64 KiB",
+        (f"{PAGES}::test_no_page_is_taken_for_untouched_where_pages_are_counted_otherwise",),
+    ),
+    Mutant(
         "tests/systems/commands.py",
         ', "env", "--default-signal=HUP,INT,QUIT")',
         ")",
         "under nohup the examples' tests of signals fail on every system",
         (f"{SYSTEMS}::test_signals_that_we_ignore_are_not_ignored_by_what_we_run",),
+    ),
+    Mutant(
+        "libmicrovmi_py/_native/forcompilers.py",
+        'Libs: -L"${{libdir}}"',
+        "Libs: -L${{libdir}}",
+        "pkg-config tells a folder with spaces as several",
+        (f"{COMPILERS}::test_pkg_config_tells_a_folder_of_any_name",),
+    ),
+    Mutant(
+        "libmicrovmi_py/_native/readable.py",
+        "(path.absolute(), path.resolve())",
+        "(path.absolute(),)",
+        "a Python behind a link into /root is no reason to warn",
+        (f"{UNINSTALL}::test_what_others_may_not_pass_or_read_is_found",),
+    ),
+    Mutant(
+        "libmicrovmi_py/_native/readable.py",
+        "    if closed(libdir) is not None:\n",
+        "    if False:\n",
+        "who installs into his own home is warned of his own Python",
+        (f"{UNINSTALL}::test_a_python_that_others_cannot_use_is_warned_of",),
+    ),
+    Mutant(
+        ".ci/debian/rules",
+        "\trm $(PRIVATE)/.laid\n",
+        "",
+        "make uninstall takes away what a package has laid down",
+        (f"{DEB}::test_all_that_is_installed_is_in_one_package",),
+    ),
+    Mutant(
+        ".ci/debian/control",
+        "Depends: ${libpython:Depends}, ",
+        "Depends: ",
+        "a package whose library has no Python to start",
+        (f"{DEB}::test_the_library_depends_on_the_python_that_it_starts",),
     ),
 )

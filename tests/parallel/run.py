@@ -40,11 +40,24 @@ def run_all(folder: Path, jobs: int, arguments: Sequence[str]) -> dict[str, int]
     for stage, count in (("together", jobs), ("alone", 1)):
         workers = [start(folder, f"{stage}-{number}", stage, arguments) for number in range(1, count + 1)]
         try:
-            codes.update({name: process.wait() for name, process in workers})
+            codes.update(ended(workers, folder / f"taken-{stage}"))
         finally:
             for _, process in workers:
                 process.terminate()
     return codes
+
+
+def ended(workers: Sequence[_Worker], taken: Path) -> dict[str, int]:
+    """Wait for the processes, and print what they begin: the last lines tell where a run came to no end."""
+    began, shown, left = time.monotonic(), 0, True
+    while left:
+        time.sleep(0.1)
+        left = any(process.poll() is None for _, process in workers)
+        names = taken.read_text().splitlines() if taken.exists() else []
+        for name in names[shown:]:
+            print(f"{time.monotonic() - began:5.0f} s  {name}", flush=True)
+        shown = len(names)
+    return {name: process.wait() for name, process in workers}
 
 
 def outcome_of(folder: Path, name: str) -> dict[str, Any]:
@@ -85,7 +98,8 @@ def learn(folder: Path, names: Iterable[str]) -> dict[str, float]:
     times = folder.parent / "seconds.json"
     seconds: dict[str, float] = json.loads(times.read_text()) if times.exists() else {}
     for name in names:
-        seconds.update(outcome_of(folder, name)["took"])
+        if not name.startswith("alone"):  # what runs alone is but a part of its group
+            seconds.update(outcome_of(folder, name)["took"])
     times.write_text(json.dumps(seconds, indent=1))
     return seconds
 

@@ -7,9 +7,11 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from parallel import run
+from parallel import run, worker
 
 CONFTEST = """
 import os
@@ -31,6 +33,17 @@ def test_it(number):
 def test_skipped():
     pass
 """
+MEETS = """
+import os, time
+
+def test_it():
+    end = time.monotonic() + 60
+    while not os.path.getsize({journal!r}) and time.monotonic() < end:
+        time.sleep(0.02)
+    with open({journal!r}, "a") as journal:
+        journal.write(f"0 0 {{os.getpid()}}\\n")
+"""
+"""It lasts until another process runs a test, however late that starts."""
 
 Outcome = tuple[bool, list[list[str]], str]
 Runs = Callable[..., Outcome]
@@ -59,13 +72,16 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     return run_them
 
 
-def test_every_test_runs_once_and_a_file_in_one_process(runs: Runs) -> None:
-    good, journal, printed = runs()
+def test_every_test_runs_once_and_a_file_in_one_process(runs: Runs, tmp_path: Path) -> None:
+    good, journal, printed = runs(**{"0": MEETS.format(journal=str(tmp_path / "journal"))})
     assert good
-    assert sorted(name + number for name, number, _ in journal) == [f"{name}{n}" for name in "abcd" for n in range(3)]
-    assert len({(name, process) for name, _, process in journal}) == 4
+    expected = ["00", *(f"{name}{n}" for name in "abcd" for n in range(3))]
+    assert sorted(name + number for name, number, _ in journal) == expected
+    assert len({(name, process) for name, _, process in journal}) == 5
     assert len({process for _, _, process in journal}) == 2
-    assert printed.splitlines() == ["SKIPPED [4] install it", "12 passed, 4 skipped in 0 s by 2 processes"]
+    *begun, reason, words = printed.splitlines()
+    assert (reason, words) == ("SKIPPED [4] install it", "13 passed, 4 skipped in 0 s by 2 processes")
+    assert sorted(Path(line.split()[-1]).name for line in begun) == [f"test_{name}.py" for name in "0abcd"]
 
 
 def test_one_failure_of_one_process_fails_the_run_and_is_shown(runs: Runs) -> None:
@@ -100,9 +116,26 @@ def test_tests_that_measure_time_run_when_nothing_else_runs(runs: Runs, tmp_path
     assert "15 passed" in printed
 
 
+def item(file: str, *fixtures: str) -> Any:
+    """As much of a test as its group depends on."""
+    return SimpleNamespace(nodeid=f"{file}::test_it", fixturenames=fixtures)
+
+
+def test_tests_that_share_guests_are_one_group_and_so_is_the_xen_lab_which_comes_first() -> None:
+    items = [item("tests/bench/test_a.py"), item("tests/xenlab/test_a.py", "lab"), item("tests/xenlab/test_b.py")]
+    items += [item(f"tests/live/test_{name}.py", "booted", "guest") for name in "ab"] + [item("tests/live/test_b.py")]
+    groups = {worker.group_of(item) for item in items}
+    ordered = sorted(groups, key=lambda group: worker.place_of(group, {}))
+    assert ordered == [worker.XEN, "tests/bench/test_a.py", worker.GUESTS, "tests/live/test_b.py"]
+    seconds = {worker.XEN: 2.0, worker.GUESTS: 3.0, "tests/bench/test_a.py": 1.0}
+    ordered = sorted(groups, key=lambda group: worker.place_of(group, seconds))
+    assert ordered == ["tests/live/test_b.py", worker.GUESTS, worker.XEN, "tests/bench/test_a.py"]
+
+
 def test_what_took_long_comes_first_in_the_next_run(runs: Runs, tmp_path: Path) -> None:
     folder, names = tmp_path / "out" / "run", ["together-1", "together-2", "alone-1"]
-    runs(c="import time\n\ndef test_it():\n    time.sleep(1)\n")
+    alone = "@pytest.mark.alone\ndef test_quick():\n    pass\n"
+    runs(c=f"import pytest, time\n\ndef test_it():\n    time.sleep(1)\n\n{alone}")
     seconds = run.learn(folder, names)
     assert len(seconds) == 4
     assert max(seconds, key=seconds.__getitem__).endswith("test_c.py")

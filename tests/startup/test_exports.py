@@ -92,5 +92,12 @@ def test_it_stays_loaded(library_path: Path) -> None:
     assert "NODELETE" in dynamic_section(library_path)
 
 
-def test_existing_binaries_find_it_by_its_file_name(library_path: Path) -> None:
-    assert "SONAME" not in dynamic_section(library_path)
+def test_every_program_asks_for_it_by_its_file_name(tmp_path: Path, library_path: Path, include_dir: Path) -> None:
+    """Those that are linked with upstream's, which has no SONAME, do so; and those that were linked by a path."""
+    assert "SONAME)             Library soname: [libmicrovmi.so]" in dynamic_section(library_path)
+    (tmp_path / "client.c").write_text(OLD_CLIENT)
+    compiler = shlex.split(os.environ.get("CC") or "cc")
+    for number, linked in enumerate(([str(library_path)], ["-L", str(library_path.parent), "-lmicrovmi"])):
+        client = tmp_path / f"client{number}"
+        subprocess.run([*compiler, "-I", include_dir, tmp_path / "client.c", "-o", client, *linked], check=True)
+        assert "(NEEDED)             Shared library: [libmicrovmi.so]" in dynamic_section(client)

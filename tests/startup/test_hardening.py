@@ -13,11 +13,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(params=["library", "module", "watcher"])
+@pytest.fixture(params=["library", "module", "watcher", "caller"])
 def built(request: pytest.FixtureRequest, library_path: Path) -> Path:
-    """The library, the module for Python programs, and the program that the library starts."""
-    others = {"module": "_direct.abi3.so", "watcher": "microvmi-watcher"}
-    return library_path if request.param == "library" else ROOT / "libmicrovmi_py" / others[request.param]
+    """The library, the module for Python programs, the program that the library starts, and the one that calls it."""
+    package = library_path.parent / "libmicrovmi" / "libmicrovmi_py"
+    others = {name: package / f"microvmi-{name}" for name in ("watcher", "caller")}
+    others |= {"library": library_path, "module": ROOT / "libmicrovmi_py" / "_direct.abi3.so"}
+    return others[str(request.param)]
 
 
 def tool(*command: object) -> str:
@@ -42,14 +44,17 @@ def test_stacks_and_copies_are_checked(built: Path) -> None:
     assert re.search(r"__\w+_chk\b", needed)
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="of this processor only")
+LANDINGS = {"x86_64": {"endbr64"}, "aarch64": {"bti", "paciasp"}}
+
+
+@pytest.mark.skipif(platform.machine() not in LANDINGS, reason="of these processors only")
 def test_every_function_that_can_be_jumped_to_says_so(library_path: Path) -> None:
     symbols = [line.split()[:2] for line in tool("nm", "-DP", "--defined-only", library_path).splitlines()]
     exported = {name.split("@")[0] for name, kind in symbols if kind == "T"}
     listing = tool("objdump", "-d", "--no-show-raw-insn", library_path)
     first = dict(re.findall(r"^[0-9a-f]+ <(\w+)>:\n *[0-9a-f]+:\s+(\S+)", listing, re.MULTILINE))
     assert exported
-    assert {first[name] for name in exported} == {"endbr64"}
+    assert {first[name] for name in exported} <= LANDINGS[platform.machine()]
 
 
 def test_loading_takes_no_python(library_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 
+from . import results
 from .report import Progress, Row, table
 from .runs import all_runs
 from .settings import ROOT, Settings, SetupError
@@ -27,7 +28,7 @@ def main() -> int:
         print("what is not committed is not in the clones")
     print(f"trees and logs: {settings.folder}", flush=True)
     try:
-        all_runs(settings, Progress(sys.stdout), rows.append)
+        all_runs(settings, Progress(sys.stdout), rows.append, results.keep)
     except KeyboardInterrupt:
         print("\nended by the user")
     print(f"\n{table(rows)}")

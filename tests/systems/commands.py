@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .report import Progress
-from .settings import ROOT, Settings
+from .settings import DEBIANS, ROOT, Settings
 
 ENTER = Path(__file__).with_name("enter.sh")
 LIMIT = 3 * 3600.0
@@ -21,6 +22,10 @@ LIMIT = 3 * 3600.0
 NAMESPACES = ("unshare", "--mount", "--pid", "--ipc", "--fork", "--kill-child")
 WITH_US = ("setpriv", "--pdeathsig", "KILL", "env", "--default-signal=HUP,INT,QUIT")
 """And the tests' programs take signals, though who started us (nohup, a shell's background) ignores them."""
+
+
+OWN_CERTIFICATES = Path("/usr/local/share/ca-certificates")
+"""Where an administrator puts those that Debian does not have."""
 
 
 class StepError(Exception):
@@ -87,14 +92,21 @@ class Tree(Place):
             aside = self.folder / "base.new"
             self.must("an old half-made tree goes", "remove", ["rm", "-rf", "--one-file-system", str(aside)])
             bare = ["--variant=minbase", "--include=ca-certificates,python3,make,git"]
-            command = ["debootstrap", *bare, self.name, str(aside), self._settings.mirror]
+            system = DEBIANS[self.name]
+            processor = [f"--arch={system.debian}"] if system.debian else []
+            command = ["debootstrap", *processor, *bare, system.release, str(aside), self._settings.mirror]
             self.must("debootstrap", "debootstrap", command)
             aside.rename(self.base)
         self.remove()
         self.must("a copy of the tree", "copy", ["cp", "-a", "--reflink=auto", str(self.base), str(self.work)])
         # A mirror may be a snapshot of a past day.
         (self.work / "etc/apt/apt.conf.d/90mirror").write_text('Acquire::Check-Valid-Until "false";\n')
-        self.run("packages brought up to date", "update", "apt-get update && apt-get dist-upgrade -y", needed=True)
+        # A proxy with a certificate of its own is trusted in there as it is here.
+        if OWN_CERTIFICATES.is_dir():
+            target = self.work / OWN_CERTIFICATES.relative_to("/")
+            shutil.copytree(OWN_CERTIFICATES, target, dirs_exist_ok=True)
+        update = "update-ca-certificates && apt-get update && apt-get dist-upgrade -y"
+        self.run("packages brought up to date", "update", update, needed=True)
 
     def remove(self) -> None:
         """Remove the copy."""

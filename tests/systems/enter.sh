@@ -15,8 +15,5 @@ mount --bind "$cache/archives" "$tree/var/cache/apt/archives"
 mount --bind "$cache/home" "$tree/root/.cache"
 [ -e "$tree/etc/hosts" ] || echo "127.0.0.1 localhost" > "$tree/etc/hosts" # an installer makes it
 cp -L /etc/resolv.conf "$tree/etc/resolv.conf"
-# A proxy with a certificate of its own is trusted in there as it is here.
-certificates=/etc/ssl/certs/ca-certificates.crt
-[ ! -e $certificates ] || mount --bind $certificates "$tree$certificates"
 exec chroot "$tree" env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 TMPDIR=/tmp \
-    DEBIAN_FRONTEND=noninteractive PIP_CERT=$certificates "$@" sh -c "$command"
+    DEBIAN_FRONTEND=noninteractive PIP_CERT=/etc/ssl/certs/ca-certificates.crt "$@" sh -c "$command"

@@ -11,17 +11,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-COUNT = re.compile(r"(\d+) (passed|failed|errors?|skipped)\b")
+COUNT = re.compile(r"(\d+) (passed|failed|errors?|skipped|deselected)\b")
 LAST = re.compile(r"\d+ (?:passed|failed|error|errors|skipped)\b.* in [\d.]+s")
 TAIL = 8
 """Lines of a log that are shown when its step failed."""
 
-HEADS = ("system", "Python", "QEMU", "demo", "passed", "failed", "skipped", "minutes")
+HEADS = ("system", "Python", "QEMU", "tests", "demo", "passed", "failed", "skipped", "minutes")
 
 
 @dataclass
 class Row:
-    """One Python of one system. ``counts`` are pytest's words with their numbers; empty before its tests have run."""
+    """One Python of one system. ``counts`` are pytest's words with their numbers; empty before its tests have run.
+
+    ``tests`` is a word of ``settings.SETS`` or what pytest was told; ``date`` the day (UTC); ``source`` the library's
+    version; ``emulator`` what runs the system's programs, empty if the processor does.
+    """
 
     system: str
     python: str
@@ -30,6 +34,14 @@ class Row:
     counts: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     ended: bool = False
+    tests: str = "all"
+    release: str = "-"
+    processor: str = "-"
+    emulator: str = ""
+    glibc: str = "-"
+    compiler: str = "-"
+    date: str = ""
+    source: str = ""
 
     @property
     def good(self) -> bool:
@@ -45,7 +57,7 @@ class Row:
         """The row as texts."""
         counts = (self.counts.get("passed", 0), self.failed, self.counts.get("skipped", 0))
         tests = map(str, counts) if self.counts else ("none", "-", "-")
-        return (self.system, self.python, self.qemu, self.demo, *tests, f"{self.seconds / 60:.1f}")
+        return (self.system, self.python, self.qemu, self.tests, self.demo, *tests, f"{self.seconds / 60:.1f}")
 
 
 def counts(log: str) -> dict[str, int]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import io
 import os
+import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +15,8 @@ import pytest
 
 from .commands import Host
 from .report import Progress, Row, counts, table
-from .runs import _wanted
-from .settings import HOST, ROOT, Settings
+from .runs import FOR_LIBRARY, Task, _packages, _wanted
+from .settings import DEBIANS, HOST, ROOT, SETS, SYSTEMS, Settings, SetupError, System
 
 CALL = "import os, sys; from systems.__main__ import main; {before}; sys.exit(main())"
 
@@ -42,7 +44,49 @@ def test_without_debootstrap_the_command_is_told(tmp_path: Path) -> None:
 def test_a_system_that_is_not_known_lists_those_that_are() -> None:
     ended = _run(SYSTEMS="sid buster")
     assert ended.returncode == 2
-    assert ended.stderr == "test-systems: SYSTEMS=buster: no such system; it takes bookworm trixie sid host\n"
+    assert (
+        ended.stderr
+        == "test-systems: SYSTEMS=buster: no such system; it takes bookworm trixie sid bookworm-arm64 host\n"
+    )
+
+
+def test_without_an_emulator_the_command_is_told() -> None:
+    with pytest.raises(SetupError, match="nothing runs z80's programs here: apt-get install qemu-user-static") as told:
+        System("bookworm", "z80", "z80").check()
+    assert "\n" not in str(told.value)
+    System("bookworm").check()
+    System("bookworm", "its own", platform.machine()).check()
+
+
+def test_a_system_has_all_tests_that_it_can_run_unless_others_were_chosen() -> None:
+    ours = Settings.from_environment({})
+    emulated = [name for name in DEBIANS if DEBIANS[name].emulated]
+    assert {name: ours.tests_of(name) for name in SYSTEMS} == {
+        **dict.fromkeys(DEBIANS, "all"),
+        **dict.fromkeys(emulated, "library"),
+        HOST: "no-live",
+    }
+    chosen = Settings.from_environment({"TESTS": "tests/memory  tests/capi", "CC": "clang"})
+    assert {chosen.tests_of(name) for name in SYSTEMS} == {"tests/memory tests/capi"}
+    assert Task(chosen, "sid", print, print).before == "export PYTEST_ADDOPTS='tests/memory tests/capi'; "
+    live = Task(Settings.from_environment({"TESTS": "tests/memory tests/live/test_read.py"}), "sid", print, print)
+    assert live.before == "export CI=true; export PYTEST_ADDOPTS='tests/memory tests/live/test_read.py'; "
+    assert Task(chosen, "sid", print, print).make == "make CC=clang"
+    assert "CI" not in Task(ours, HOST, print, print).before
+    assert all(not Task(ours, name, print, print).machines for name in emulated)
+
+
+def test_the_set_that_needs_no_machine_skips_what_has_none_of_its_packages() -> None:
+    task = Task(Settings.from_environment({"TESTS": "library"}), "sid", print, print)
+    assert "CI" not in task.before
+    assert sorted(_packages(task).split()) == sorted([*FOR_LIBRARY, "gcc"])
+    assert {*FOR_LIBRARY} < {*_packages(Task(Settings.from_environment({}), "sid", print, print)).split()}
+
+
+def test_words_for_tests_name_what_is_there() -> None:
+    ignored = [word.removeprefix("--ignore=") for words in SETS.values() for word in words.split()]
+    assert "tests/live" in ignored
+    assert all((ROOT / path).exists() for path in ignored)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +96,7 @@ def test_a_system_that_is_not_known_lists_those_that_are() -> None:
             "x\n=== 3 failed, 170 passed, 2 skipped in 256.37s (0:04:16) ===\n",
             {"failed": 3, "passed": 170, "skipped": 2},
         ),
+        ("=== 7 passed, 4 deselected in 9.00s ===\n", {"passed": 7, "deselected": 4}),
         ("12 passed in 0.50s\nmake: done\n", {"passed": 12}),
         ("1 passed in 0.1s\n=== 1 failed, 1 error in 2.00s ===\n", {"failed": 1, "error": 1}),
         ("3 passed, but not in the last line\nmake: *** Error 1\n", {}),
@@ -73,9 +118,9 @@ def test_a_run_is_good_only_when_all_of_it_passed() -> None:
     ]
     assert not any(row.good for row in bad)
     head, first, second = table([good, bad[2]]).splitlines()
-    assert head.split() == ["system", "Python", "QEMU", "demo", "passed", "failed", "skipped", "minutes"]
-    assert first.split() == ["sid", "3.14", "11.1", "ok", "5", "0", "1", "1.5"]
-    assert second.split() == ["sid", "3.14", "-", "ok", "5", "1", "0", "0.0"]
+    assert head.split() == ["system", "Python", "QEMU", "tests", "demo", "passed", "failed", "skipped", "minutes"]
+    assert first.split() == ["sid", "3.14", "11.1", "all", "ok", "5", "0", "1", "1.5"]
+    assert second.split() == ["sid", "3.14", "-", "all", "ok", "5", "1", "0", "0.0"]
 
 
 def test_each_step_is_one_line_in_a_pipe_and_a_failure_shows_its_log(tmp_path: Path) -> None:
@@ -83,9 +128,9 @@ def test_each_step_is_one_line_in_a_pipe_and_a_failure_shows_its_log(tmp_path: P
     host = Host(HOST, Settings.from_environment({"MICROVMI_SYSTEMS_DIR": str(tmp_path)}), Progress(stream))
     assert host.run("a good one", "good", "echo fine") == (True, "fine\n")
     assert host.run("a bad one", "bad", "echo the reason; exit 3") == (False, "the reason\n")
-    assert stream.getvalue().splitlines() == [
-        "host: a good one: ok, 0 s",
-        "host: a bad one: FAILED, 0 s",
+    assert re.sub(r", \d+ s\n", ", N s\n", stream.getvalue()).splitlines() == [
+        "host: a good one: ok, N s",
+        "host: a bad one: FAILED, N s",
         "    the reason",
         f"    all of it: {tmp_path}/host/logs/bad.log",
     ]

@@ -60,6 +60,14 @@ static void wait_at_gate(void)
         poll(&gate, 1, -1);
 }
 
+static int hanging;
+
+/* How many calls hang: one whose thread had no turn yet is left as well, and ends then. */
+int fake_hanging(void)
+{
+    return __atomic_load_n(&hanging, __ATOMIC_SEQ_CST);
+}
+
 void virSetErrorFunc(void *data, void *function)
 {
     (void)data;
@@ -100,8 +108,11 @@ void *virConnectOpen(const char *uri)
         return failed(FROM_QEMU, OPERATION_INVALID, uri), NULL;
     if (is("auth"))
         return failed(FROM_RPC, AUTH_UNAVAILABLE, "authentication unavailable"), NULL;
-    if (is("hang"))
+    if (is("hang")) {
+        __atomic_add_fetch(&hanging, 1, __ATOMIC_SEQ_CST);
         wait_at_gate();
+        __atomic_sub_fetch(&hanging, 1, __ATOMIC_SEQ_CST);
+    }
     connections++;
     return &connections;
 }

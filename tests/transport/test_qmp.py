@@ -207,6 +207,20 @@ def test_what_the_client_before_asked_is_answered_to_nobody() -> None:
     far.close()
 
 
+@pytest.mark.parametrize(("kind", "result"), [("CommandNotFound", 7), ("GenericError", None)])
+def test_what_the_client_before_asked_may_have_ended_the_negotiation(kind: str, result: int | None) -> None:
+    def serve(peer: Peer) -> None:
+        peer.send(GREETING)
+        peer.send({"error": {"class": kind, "desc": "no more"}, "id": peer.request()["id"]})
+        peer.send({"return": 7, "id": peer.request()["id"]})
+
+    with connected(serve) as client:
+        greeted(client)
+        refused = contextlib.nullcontext() if result else pytest.raises(QmpCommandError, match="qmp_capabilities")
+        with refused:
+            assert client.execute("query-status") == result
+
+
 def test_clients_number_their_commands_differently() -> None:
     near, far = socket.socketpair()
     with near, far:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,7 +115,8 @@ def control_names(version: Path = Path("/sys/hypervisor/version"), folders: tupl
 
 def _installed(folders: tuple[str, ...]) -> Iterator[Path]:
     """Every libxenctrl that is in the loader's usual folders, the newest version first."""
-    usual = ("/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/local/lib", "/lib/x86_64-linux-gnu")
+    own = f"lib/{os.uname().machine}-linux-gnu"
+    usual = (f"/usr/{own}", "/usr/lib64", "/usr/lib", "/usr/local/lib", f"/{own}")
     named = tuple(item for item in variable("LD_LIBRARY_PATH").split(":") if item)
     for folder in dict.fromkeys((*folders, *named, *usual)):
         yield from sorted(Path(folder).glob("libxenctrl.so.4.*"), key=_minor, reverse=True)

@@ -166,7 +166,7 @@ def test_what_a_machine_is_in_the_middle_of_is_told(machines: QemuSimulators) ->
 def test_a_machine_that_was_migrated_away_is_told_so(machines: QemuSimulators) -> None:
     started = machines.launch()
     asked(started.socket, "play-state", status="postmigrate")
-    machine = listed(started.process.pid)
+    machine = listed(started.process.pid, reason="migrated away")
     assert machine.abilities == 0
     assert machine.reason == str(opening(machine))
 
