@@ -396,6 +396,24 @@ def test_who_is_told_is_told_in_the_pause_as_well_however_short_it_is(kind: type
     assert total <= 2 * done < 2 * total
 
 
+@pytest.mark.parametrize("kind", [Machine, Mapped])
+def test_the_second_half_is_told_only_while_the_machine_stands(
+    kind: type[Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first time is over with all that it copied, and the machine is then yet to be stopped."""
+    monkeypatch.setattr("libmicrovmi_py.transport.watch.REPORT_EVERY", 0.0)
+    machine = kind()
+    told: list[tuple[bool, bool]] = []
+
+    def progress(done: int, total: int) -> None:
+        if done < total:
+            told.append((2 * done >= total, machine.orders == ["stop"]))
+
+    with Microvmi.from_driver(machine) as vm:
+        vm.snapshot(progress=progress).close()
+    assert set(told) == {(False, False), (True, True)}
+
+
 def test_who_is_told_in_the_pause_can_neither_pause_nor_close(vm: Microvmi, machine: Machine) -> None:
     refused: list[str] = []
 

@@ -37,8 +37,9 @@ class Course:
         self._past = 0
 
     def report(self, done: int) -> None:
-        """So many bytes of this time are done. Raises as ``Watch.report``."""
-        self._watch.report(min(self._past * self._size + done, self._times * self._size - 1), self._times * self._size)
+        """So many bytes of this time are done. The last one is told of when the time is over: from the half on of two
+        times the machine stands. Raises as ``Watch.report``."""
+        self._watch.report(self._past * self._size + min(done, self._size - 1), self._times * self._size)
 
     def next(self) -> None:
         """This time is over. The next one is told of at its beginning, however short it is: the machine may stand."""
