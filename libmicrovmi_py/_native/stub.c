@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -13,12 +14,24 @@
 #define MVI_STUB_TRAP "T05"
 #define MVI_STUB_WATCH ";watch:"
 
-static int64_t mvi_stub_now(void)
+/*
+ * Nanoseconds for which an answer is looked for before this thread sleeps: a stub has most of them ready sooner, and to be
+ * woken takes about as long as to be answered.
+ */
+#define MVI_STUB_LOOK 150000
+
+static int64_t mvi_stub_nanoseconds(void)
 {
     struct timespec now;
 
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    return now.tv_sec * 1000000000ll + now.tv_nsec;
+}
+
+/* Milliseconds. */
+static int64_t mvi_stub_now(void)
+{
+    return mvi_stub_nanoseconds() / 1000000;
 }
 
 /* Wait until a descriptor is ready, until a time of mvi_stub_now(). `wake`: another, which ends the wait; or -1. */
@@ -169,18 +182,38 @@ static int32_t mvi_stub_find(struct mvi_stub *stub, bool stop, struct mvi_stub_p
     return failed;
 }
 
+/* Look for a while whether more comes; others get the processor meanwhile. */
+static int32_t mvi_stub_look(struct mvi_stub *stub)
+{
+    int64_t end = mvi_stub_nanoseconds() + MVI_STUB_LOOK;
+    uint32_t before = stub->filled;
+    int32_t failed;
+
+    while ((failed = mvi_stub_receive(stub)) == 0 && stub->filled == before && mvi_stub_nanoseconds() < end)
+        sched_yield();
+    return failed;
+}
+
+/* Receive more. A stop comes when the guest does something, an answer comes soon. */
+static int32_t mvi_stub_more(struct mvi_stub *stub, bool stop, int wake, int64_t end)
+{
+    uint32_t before = stub->filled;
+    int32_t failed = stop ? 0 : mvi_stub_look(stub);
+
+    if (failed != 0 || stub->filled != before)
+        return failed;
+    failed = mvi_stub_await(stub->socket, POLLIN, wake, end);
+    return failed != 0 ? failed : mvi_stub_receive(stub);
+}
+
 static int32_t mvi_stub_take_until(struct mvi_stub *stub, bool stop, int wake, int64_t end,
                                    struct mvi_stub_packets *taken)
 {
     int32_t failed;
 
-    while ((failed = mvi_stub_find(stub, stop, taken)) == MVI_STUB_LATE) {
-        failed = mvi_stub_await(stub->socket, POLLIN, wake, end);
-        if (failed == 0)
-            failed = mvi_stub_receive(stub);
-        if (failed != 0)
+    while ((failed = mvi_stub_find(stub, stop, taken)) == MVI_STUB_LATE)
+        if ((failed = mvi_stub_more(stub, stop, wake, end)) != 0)
             break;
-    }
     return failed;
 }
 

@@ -91,6 +91,15 @@ def test_an_answer_that_does_not_come_is_awaited_for_so_long() -> None:
         client.ask(["a", "b"])
 
 
+def test_who_waits_for_an_answer_keeps_no_processor_busy() -> None:
+    """It is looked for without a sleep for a moment only."""
+    with peer(seconds=0.3) as (client, _):
+        began = time.thread_time()
+        with pytest.raises(TimeoutExpiredError):
+            client.ask(["g"])
+        assert time.thread_time() - began < 0.05
+
+
 def test_a_peer_that_takes_nothing_is_told() -> None:
     with peer(seconds=0.1) as (client, _), pytest.raises(TimeoutExpiredError, match=r"within 0\.1 s"):
         client.send(bytes(1 << 24))
