@@ -89,6 +89,9 @@ def _system(tree: Tree, task: Task) -> None:
     pythons = _wanted(_debian_pythons(tree), task.settings.pythons)
     bare = task.emulated or _bare_demo(tree)
     tree.run("packages for the tests", "packages", f"{INSTALL} {_packages(task)}", needed=True)
+    if task.machines and DEBIANS[tree.name].qemu:
+        command = _other_qemu(DEBIANS[tree.name].qemu, task.settings.mirror)
+        tree.run(f"QEMU of {DEBIANS[tree.name].qemu}", "qemu", command, needed=True)
     for python in pythons:
         row = Row(tree.name, python, tests=task.tests, emulator=facts.emulator(DEBIANS[tree.name]))
         _one_python(tree, row, task, python, bare=bare)
@@ -129,9 +132,20 @@ def _one_python(place: Tree | Host, row: Row, task: Task, python: str, *, bare: 
     task.done(row)
 
 
-def _packages(task: Task) -> str:
+def _other_qemu(release: str, mirror: str) -> str:
+    """A shell command that puts a release's QEMU in the place of the system's own."""
+    names = " ".join(f"{name}/{release}" for name in _all_packages() if name.startswith("qemu-"))
+    source = f"echo deb {shlex.quote(mirror)} {release} main > /etc/apt/sources.list.d/{release}.list"
+    return f"{source} && apt-get update && {INSTALL} --allow-downgrades {names}"
+
+
+def _all_packages() -> list[str]:
     lines = (ROOT / ".ci" / "packages").read_text().splitlines()
-    names = [line for line in lines if not line.startswith("#")]
+    return [line for line in lines if not line.startswith("#")]
+
+
+def _packages(task: Task) -> str:
+    names = _all_packages()
     if not task.machines:
         names = [name for name in names if name in FOR_LIBRARY]
     return " ".join([*names, task.settings.compiler])

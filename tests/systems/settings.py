@@ -21,11 +21,15 @@ class SetupError(Exception):
 
 @dataclass(frozen=True)
 class System:
-    """A Debian that debootstrap makes; ``debian`` and ``machine`` are its and the kernel's words for the processor."""
+    """A Debian that debootstrap makes; ``debian`` and ``machine`` are its and the kernel's words for the processor.
+
+    ``qemu`` is the release whose QEMU it has, if that is another.
+    """
 
     release: str
     debian: str = ""
     machine: str = ""
+    qemu: str = ""
 
     @property
     def emulated(self) -> bool:
@@ -48,6 +52,7 @@ class System:
 
 DEBIANS = {
     **{name: System(name) for name in ("bookworm", "trixie", "sid")},
+    "bookworm-qemu5": System("bookworm", qemu="bullseye"),
     "bookworm-arm64": System("bookworm", "arm64", "aarch64"),
 }
 HOST = "host"

@@ -15,7 +15,7 @@ import pytest
 
 from .commands import Host
 from .report import Progress, Row, counts, table
-from .runs import FOR_LIBRARY, Task, _packages, _wanted
+from .runs import FOR_LIBRARY, Task, _other_qemu, _packages, _wanted
 from .settings import DEBIANS, HOST, ROOT, SETS, SYSTEMS, Settings, SetupError, System
 
 CALL = "import os, sys; from systems.__main__ import main; {before}; sys.exit(main())"
@@ -46,7 +46,7 @@ def test_a_system_that_is_not_known_lists_those_that_are() -> None:
     assert ended.returncode == 2
     assert (
         ended.stderr
-        == "test-systems: SYSTEMS=buster: no such system; it takes bookworm trixie sid bookworm-arm64 host\n"
+        == "test-systems: SYSTEMS=buster: no such system; it takes bookworm trixie sid bookworm-qemu5 bookworm-arm64 host\n"
     )
 
 
@@ -81,6 +81,12 @@ def test_the_set_that_needs_no_machine_skips_what_has_none_of_its_packages() -> 
     assert "CI" not in task.before
     assert sorted(_packages(task).split()) == sorted([*FOR_LIBRARY, "gcc"])
     assert {*FOR_LIBRARY} < {*_packages(Task(Settings.from_environment({}), "sid", print, print)).split()}
+
+
+def test_another_releases_qemu_takes_the_place_of_each_package_of_it() -> None:
+    command = _other_qemu("bullseye", "http://mirror/debian")
+    assert command.startswith("echo deb http://mirror/debian bullseye main > /etc/apt/sources.list.d/bullseye.list && ")
+    assert command.endswith(" --allow-downgrades qemu-system-arm/bullseye qemu-system-x86/bullseye qemu-utils/bullseye")
 
 
 def test_words_for_tests_name_what_is_there() -> None:
