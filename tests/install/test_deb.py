@@ -13,6 +13,8 @@ import pytest
 from install.installing import PROGRAM, ROOT, made, ran, run
 from needs import missing
 
+from libmicrovmi_py import __version__
+
 CONTROL = (ROOT / ".ci" / "debian" / "control").read_text()
 DESCRIBED = re.findall(r"^Package: (.*)$", CONTROL, re.MULTILINE)
 LIBDIR = f"usr/lib/{sysconfig.get_config_var('MULTIARCH')}"
@@ -34,7 +36,7 @@ HOLDS = {
     },
 }
 
-ADDED = re.compile("/doc/|/lintian/|/runtime.d/")
+ADDED = re.compile(r"/doc/|/lintian/|/runtime.d/|\.dist-info/")
 """What a package has by its rules alone."""
 
 NOTHING = """#!/bin/sh
@@ -125,8 +127,18 @@ def test_a_program_the_command_and_python_work(unpacked: Path, tmp_path: Path) -
     run(unpacked / "usr/bin/microvmi", "dump", "vmi://fake/", dump, env={})
     assert run(program, dump, env={"LD_LIBRARY_PATH": f"{unpacked}/{LIBDIR}"}) == "dump 3\n"
     code = f"from libmicrovmi_py import Microvmi; print(Microvmi({str(dump)!r}).read_physical(0x3000, 1))"
-    python = {"PYTHONPATH": f"{unpacked}{DEBIANS}", "PYTHONDONTWRITEBYTECODE": "1"}
-    assert run("/usr/bin/python3", "-c", code, env=python) == "b'\\x03'\n"
+    assert in_python(unpacked, code) == "b'\\x03'\n"
+
+
+def in_python(unpacked: Path, code: str) -> str:
+    """What it prints in Debian's Python, beside our modules."""
+    environment = {"PYTHONPATH": f"{unpacked}{DEBIANS}", "PYTHONDONTWRITEBYTECODE": "1"}
+    return run("/usr/bin/python3", "-c", code, env=environment)
+
+
+def test_python_knows_what_is_installed(unpacked: Path) -> None:
+    code = "import importlib.metadata; print(importlib.metadata.version('libmicrovmi-py'))"
+    assert in_python(unpacked, code) == f"{__version__}\n"
 
 
 def test_all_of_cffi_is_beside_the_modules(unpacked: Path) -> None:

@@ -44,10 +44,8 @@ def test_without_debootstrap_the_command_is_told(tmp_path: Path) -> None:
 def test_a_system_that_is_not_known_lists_those_that_are() -> None:
     ended = _run(SYSTEMS="sid buster")
     assert ended.returncode == 2
-    assert (
-        ended.stderr
-        == "test-systems: SYSTEMS=buster: no such system; it takes bookworm trixie sid bookworm-qemu5 bookworm-arm64 host\n"
-    )
+    known = "bookworm trixie sid bookworm-qemu5 bookworm-arm64 host"
+    assert ended.stderr == f"test-systems: SYSTEMS=buster: no such system; it takes {known}\n"
 
 
 def test_without_an_emulator_the_command_is_told() -> None:
