@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import time
+from pathlib import Path
 
 from .report import Row
 from .settings import System
@@ -43,7 +44,8 @@ def emulator(system: System) -> str:
     """What runs the system's programs here, with its version; empty if this processor does."""
     if not system.emulated:
         return ""
-    program = system.emulator.read_text().partition("interpreter ")[2].split()[0]
+    # By the name that Debian registers, which is a link, it takes no options.
+    program = Path(system.emulator.read_text().partition("interpreter ")[2].split()[0]).resolve()
     told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
     return f"qemu-user {version(told)}"
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from .commands import Host
+from .facts import emulator
 from .report import Progress, Row, counts, table
 from .runs import FOR_LIBRARY, Task, _other_qemu, _packages, _wanted
 from .settings import DEBIANS, HOST, ROOT, SETS, SYSTEMS, Settings, SetupError, System
@@ -54,6 +55,17 @@ def test_without_an_emulator_the_command_is_told() -> None:
     assert "\n" not in str(told.value)
     System("bookworm").check()
     System("bookworm", "its own", platform.machine()).check()
+
+
+def test_an_emulator_is_asked_by_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the link that Debian's kernel entries have it takes a program and no options."""
+    program, link = tmp_path / "qemu-z80-static", tmp_path / "z80-binfmt-P"
+    program.write_text('#!/bin/sh\ncase $0 in *-binfmt-P) exit 1 ;; esac\necho "qemu-z80 version 7.2.22 (Debian)"\n')
+    program.chmod(0o755)
+    link.symlink_to(program)
+    (tmp_path / "qemu-z80").write_text(f"enabled\ninterpreter {link}\nflags: PF\n")
+    monkeypatch.setattr("systems.settings.EMULATORS", tmp_path)
+    assert emulator(System("bookworm", "z80", "z80")) == "qemu-user 7.2.22"
 
 
 def test_a_system_has_all_tests_that_it_can_run_unless_others_were_chosen() -> None:
