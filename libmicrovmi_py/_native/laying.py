@@ -4,18 +4,19 @@
 ``python -m libmicrovmi_py._native.laying install|uninstall BUILD DESTDIR PREFIX LIBDIR INCLUDEDIR BINDIR DATADIR``
 
 A record beside our modules has all files, and the folders that were not there before. An install over another one
-begins from its record, so nothing of an older version stays. Everybody can read what is laid down, whatever the umask
-is.
+begins from its record, so nothing of an older version stays; one that fails leaves a record of both. Everybody can read
+what is laid down, whatever the umask is.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from libmicrovmi_py._native import forcompilers, headerpages, headertext, readable
@@ -79,22 +80,29 @@ class Record:
         except (ValueError, TypeError) as err:
             raise ValueError(f"{place.private / RECORD}: not a record of make install: {err}") from err
 
-    def keep(self, place: Place) -> None:
-        _write(place.private / RECORD, json.dumps(vars(self), indent=1).encode(), 0o644)
+    def keep(self, folder: Path) -> None:
+        _write(folder / RECORD, json.dumps(vars(self), indent=1).encode(), 0o644)
 
 
 def install(place: Place, build: Path) -> None:
     """Lay everything down; a file takes another one's place at once, for programs that use that one."""
     before = Record.of(place) or Record([], [], str(place.private))
     texts, library = _texts(place), place.real(f"{place.libdir}/{LIBRARY}")
-    made = _make_folders(sorted({path.parent for path in (library, *map(place.real, texts))}))
-    _modules(place, build)
+    paths = [library, *map(place.real, texts)]
+    missing = _missing(path.parent for path in paths)
+    told = sorted(os.path.relpath(path, place.private) for path in paths)
+    record = Record(told, sorted({*before.folders, *map(str, missing)}), str(place.private))
+    _make_folders(missing)
+    try:
+        _modules(place, build, replace(record, files=sorted({*before.files, *told})))
+    except BaseException:
+        _remove_empty(missing)
+        raise
     for path, content in texts.items():
         _write(place.real(path), content.encode(), 0o755 if content.startswith("#!") else 0o644)
     _write(library, (build / "lib" / LIBRARY).read_bytes(), 0o755)
-    told = sorted(os.path.relpath(path, place.private) for path in (library, *map(place.real, texts)))
     _remove(place.private / old for old in before.files if old not in told)
-    Record(told, sorted({*before.folders, *made}), str(place.private)).keep(place)
+    record.keep(place.private)
     readable.warn(place.real(place.libdir), readable.needed())
     print(f"libmicrovmi {__version__} is installed in {place.real(place.prefix)}")
 
@@ -110,8 +118,7 @@ def uninstall(place: Place) -> None:
     _remove(place.private / path for path in record.files)
     shutil.rmtree(place.private)
     if record.at == str(place.private):
-        for folder in sorted(record.folders, key=len, reverse=True):
-            _remove_empty(Path(folder))
+        _remove_empty(map(Path, record.folders))
 
 
 def _texts(place: Place) -> dict[str, str]:
@@ -126,36 +133,48 @@ def _texts(place: Place) -> dict[str, str]:
     }
 
 
-def _modules(place: Place, build: Path) -> None:
-    """Our Python modules and cffi, in the place of those that are there."""
-    new = place.private.with_name("libmicrovmi.new")
-    shutil.rmtree(new, ignore_errors=True)
-    shutil.copytree(build / "lib" / "libmicrovmi", new, ignore=lambda _, names: _NOT_LAID & set(names))
-    shutil.copyfile(ROOT / MODULE, new / MODULE)
-    for path in (new, *new.rglob("*")):
-        path.chmod(0o755 if path.is_dir() or path.suffix == ".so" or path.stat().st_mode & 0o100 else 0o644)
-    if place.private.exists():
-        shutil.rmtree(place.private)
-    new.rename(place.private)
+def _modules(place: Place, build: Path, record: Record) -> None:
+    """Our Python modules and cffi, with a record, in the place of those that are there."""
+    new, old = (place.private.with_name(f"libmicrovmi.{word}") for word in ("new", "old"))
+    for folder in (new, old):
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        shutil.copytree(build / "lib" / "libmicrovmi", new, ignore=lambda _, names: _NOT_LAID & set(names))
+        shutil.copyfile(ROOT / MODULE, new / MODULE)
+        for path in (new, *new.rglob("*")):
+            path.chmod(0o755 if path.is_dir() or path.suffix == ".so" or path.stat().st_mode & 0o100 else 0o644)
+        record.keep(new)
+        if place.private.exists():
+            place.private.rename(old)
+        new.rename(place.private)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    if old.exists():
+        shutil.rmtree(old)
 
 
-def _make_folders(folders: Iterable[Path]) -> list[str]:
-    """Make those that are missing, with those above them; which that were."""
-    made: list[Path] = []
-    for folder in folders:
-        missing = [path for path in (folder, *folder.parents) if not path.exists()]
-        for path in reversed(missing):
-            path.mkdir()
-            path.chmod(0o755)
-        made += missing
-    return [str(path) for path in made]
+def _missing(folders: Iterable[Path]) -> list[Path]:
+    """Those that are not there, and of those above them, the highest first."""
+    found = {path for folder in folders for path in (folder, *folder.parents) if not path.exists()}
+    return sorted(found, key=lambda path: (len(path.parts), path))
+
+
+def _make_folders(missing: Iterable[Path]) -> None:
+    for path in missing:
+        path.mkdir()
+        path.chmod(0o755)
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:
     new = path.with_name(path.name + ".new")
-    new.write_bytes(content)
-    new.chmod(mode)
-    new.rename(path)
+    try:
+        new.write_bytes(content)
+        new.chmod(mode)
+        new.rename(path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
 
 
 def _remove(paths: Iterable[Path]) -> None:
@@ -163,10 +182,11 @@ def _remove(paths: Iterable[Path]) -> None:
         Path(os.path.normpath(path)).unlink(missing_ok=True)
 
 
-def _remove_empty(folder: Path) -> None:
-    """Of others' files that are in it nothing is said: that is as it should be."""
-    if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):
-        folder.rmdir()
+def _remove_empty(folders: Iterable[Path]) -> None:
+    """Of others' files that are in one nothing is said: that is as it should be."""
+    for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):
+        if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def main(action: str, build: str, *folders: str) -> None:
@@ -176,8 +196,11 @@ def main(action: str, build: str, *folders: str) -> None:
         install(place, Path(build)) if action == "install" else uninstall(place)
     except ValueError as err:
         sys.exit(str(err))
+    except shutil.Error as err:  # of several files: one is enough
+        sys.exit("{1}: {2}".format(*err.args[0][0]))
     except OSError as err:
-        sys.exit(f"{err.filename}: {err.strerror}; to write there may take sudo make {action}")
+        way_out = f"; to write there may take sudo make {action}" if err.errno in (errno.EACCES, errno.EPERM) else ""
+        sys.exit(f"{err.filename}: {err.strerror}{way_out}" if err.filename else f"{err}{way_out}")
 
 
 if __name__ == "__main__":

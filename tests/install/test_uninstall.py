@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import stat
@@ -11,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from install.installing import made, make
+from install.installing import ROOT, made, make
 
-from libmicrovmi_py._native import readable
+from libmicrovmi_py._native import laying, readable
 from libmicrovmi_py._native.laying import RECORD
 
 
@@ -87,8 +88,50 @@ def test_what_is_in_the_way_is_told_in_one_line(tmp_path: Path, words: list[str]
     (tmp_path / "root" / "usr" / "local").write_text("a file")
     done = made("install", *words)
     assert done.returncode == 2
-    assert done.stderr.splitlines()[0].endswith("; to write there may take sudo make install")
+    assert done.stderr.splitlines()[0] == f"{tmp_path}/root/usr/local/bin: Not a directory"
     assert (tmp_path / "root" / "usr" / "local").read_text() == "a file"
+
+
+@pytest.mark.parametrize("times", [0, 1])
+def test_an_install_that_failed_is_taken_away_like_any_other(tmp_path: Path, words: list[str], times: int) -> None:
+    """As whoever would install over it is told no better what is there."""
+    local = tmp_path / "root" / "usr" / "local"
+    for _ in range(times):
+        make("install", *words)
+        (local / "bin" / "microvmi").unlink()
+    (local / "bin" / "microvmi").mkdir(parents=True)
+    done = made("install", *words)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 2)
+    assert done.stderr.startswith(f"{local}/bin/microvmi.new: Is a directory\n")
+    (local / "bin" / "microvmi").rmdir()
+    make("uninstall", *words)
+    assert [path for path in tree(tmp_path / "root") if not path.startswith("usr/local/bin")] == (
+        ["usr", "usr/local"] if not times else []
+    )
+
+
+def test_a_disk_that_is_full_leaves_nothing_and_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: Path, target: Path, **_: object) -> None:
+        target.mkdir()
+        raise shutil.Error([(str(source), f"{target}/cffi", "[Errno 28] No space left on device")])
+
+    monkeypatch.setattr(shutil, "copytree", full)
+    folders = [f"/usr{folder}" for folder in ("", "/lib", "/include", "/bin", "/share")]
+    with pytest.raises(SystemExit) as told:
+        laying.main("install", str(ROOT / "build"), str(tmp_path), *folders)
+    assert told.value.code == f"{tmp_path}/usr/lib/libmicrovmi.new/cffi: [Errno 28] No space left on device"
+    assert tree(tmp_path) == {}
+
+
+def test_who_has_no_right_is_told_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "/usr/lib")
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    folders = [f"/usr{folder}" for folder in ("", "/lib", "/include", "/bin", "/share")]
+    with pytest.raises(SystemExit) as told:
+        laying.main("install", str(ROOT / "build"), str(tmp_path), *folders)
+    assert told.value.code == "/usr/lib: Permission denied; to write there may take sudo make install"
 
 
 def test_a_library_that_is_used_is_replaced_and_not_written_into(tmp_path: Path, words: list[str]) -> None:
