@@ -26,7 +26,7 @@ static int open_descriptors(void)
 static long resident_bytes(void)
 {
     FILE *file = fopen("/proc/self/statm", "r");
-    long size, resident;
+    long size = 0, resident = 0;
 
     CHECK(file != NULL && fscanf(file, "%ld %ld", &size, &resident) == 2);
     fclose(file);

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import NamedTuple
 
@@ -10,17 +11,17 @@ from .packages import Unobtainable
 
 GS_BASE = 0xC000_0102
 
-_BEGIN = 5
-"""In that function: behind the call that tracers use."""
+_BEGIN = re.compile(rb"(?:\x90{16})?(?:\xf3\x0f\x1e\xfa)?\xe8....", re.DOTALL)
+"""What the first function begins with: room before it, where a jump may lead, and the call that tracers use."""
 
 _CODE = bytes.fromhex("0f20c0 0f22c0 0f06 0f20e0 0f22e0 b9020100c0 0f32 0f30 b8edffffff")
 """mov %cr0,%rax; mov %rax,%cr0; clts; mov %cr4,%rax; mov %rax,%cr4; mov $0xc0000102,%ecx; rdmsr; wrmsr;
 mov $-ENODEV,%eax"""
 
-CR0_AT, CLTS_AT, CR4_AT, MSR_AT = (_BEGIN + behind for behind in (3, 6, 11, 21))
-"""Where in the function the writes are."""
+CR0_AT, CLTS_AT, CR4_AT, MSR_AT = 3, 6, 11, 21
+"""Where in that code the writes are."""
 
-_CALL, _JUMP = 0xE8, 0xE9
+_JUMP = 0xE9
 _SIGNED = b"~Module signature appended~\n"
 """At the end; a module without it is loaded all the same, one with a signature of something else is not."""
 
@@ -42,15 +43,16 @@ def writing_module(module: bytes) -> bytes:
     """
     data = bytearray(module)
     code, relocations = _section(data, b".init.text"), _section(data, b".rela.init.text")
-    if data[code.offset] != _CALL or data.rfind(_JUMP, code.offset, code.offset + code.size) < 0:
-        raise Unobtainable("the first function of this kernel's msr.ko is not as it is in Debian 12")
-    end = data.rindex(_JUMP, code.offset, code.offset + code.size) - code.offset
-    assert end > _BEGIN + len(_CODE) + 5
-    jump = struct.pack("<Bi", _JUMP, end - (_BEGIN + len(_CODE) + 5))
-    data[code.offset + _BEGIN : code.offset + _BEGIN + len(_CODE) + 5] = _CODE + jump
+    found = _BEGIN.match(data, code.offset, code.offset + code.size)
+    end = data.rfind(_JUMP, code.offset, code.offset + code.size) - code.offset
+    begin = found.end() - code.offset if found else end
+    if end <= begin + len(_CODE) + 5:
+        raise Unobtainable("the first function of this kernel's msr.ko is none of those that are known")
+    jump = struct.pack("<Bi", _JUMP, end - (begin + len(_CODE) + 5))
+    data[code.offset + begin : code.offset + begin + len(_CODE) + 5] = _CODE + jump
     for at in range(relocations.offset, relocations.offset + relocations.size, _RELOCATION.size):
         place, _, addend = _RELOCATION.unpack_from(data, at)
-        if _BEGIN <= place < end:
+        if begin <= place < end:
             _RELOCATION.pack_into(data, at, place, 0, addend)
     return bytes(data).removesuffix(_SIGNED)
 

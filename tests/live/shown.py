@@ -101,14 +101,21 @@ class Shell:
         self._running = ExitStack()
         commands = folder / "bin"
         commands.mkdir()
-        for name, words in (("microvmi", "-m libmicrovmi_py.command"), ("drgn", "-m drgn.cli"), ("python3", "")):
-            (commands / name).write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {words} "$@"\n')
+        ours = environment()["PYTHONPATH"]
+        for name, path, words in (
+            ("microvmi", ours, "-m libmicrovmi_py.command"),
+            ("drgn", ours, "-m drgn.cli"),
+            ("python3", "", ""),  # finds nothing of ours by itself
+        ):
+            found = f"export PYTHONPATH={shlex.quote(path)}\n" if path else ""
+            (commands / name).write_text(f'#!/bin/sh\n{found}exec {shlex.quote(sys.executable)} {words} "$@"\n')
             (commands / name).chmod(0o755)
         (folder / "vm").mkdir()
         library = str(places.library)
         as_installed = {"C_INCLUDE_PATH": str(places.include), "LIBRARY_PATH": library, "LD_LIBRARY_PATH": library}
         path = f"{commands}:{places.examples}:{os.environ['PATH']}"
         self.environment = environment(PATH=path, HOME=str(folder), **as_installed)
+        del self.environment["PYTHONPATH"]
 
     def __enter__(self) -> Shell:
         return self
@@ -144,8 +151,8 @@ class Shell:
     def here(self, text: str) -> str:
         """A text of a page with the guest for its machines, and the folder for its folders."""
         ours = {"/usr/local/lib": self.places.library, "/vmlinuz": self.places.kernel}
-        for place, instead in {**ours, "/tmp": self.folder, "/home/me": self.folder, "/run": self.folder}.items():
-            text = re.sub(rf"(?<![\w.]){place}(?=[/ ]|$)", str(instead), text)
+        instead = {**ours, "/tmp": self.folder, "/home/me": self.folder, "/run": self.folder}
+        text = re.sub(rf"(?<![\w.])({'|'.join(instead)})(?=[/ ]|$)", lambda found: str(instead[found[1]]), text)
         text = OWN.sub(self.own, NAMED.sub(self.places.guest, text))
         if "--only" not in text and "--machine" not in text:  # other machines of this computer are not to be touched
             text = text.replace("microvmi scan ", f"microvmi scan --only {self.places.guest} ")

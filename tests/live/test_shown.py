@@ -19,7 +19,9 @@ from documentation.blocks import NOT_CODE, ROOT, SHELLS, Block, Command, blocks,
 from documentation.elsewhere import runs_block, runs_command
 from needs import with_extra
 from tools.mount.mounts import check_fuse
-from transport.other_user import run_as_nobody
+from transport.other_user import NOBODY, run_as_nobody
+
+from libmicrovmi_py._native import laying
 
 from .guest import Boot, Config, Guest
 from .oracle import SCRATCH
@@ -45,10 +47,19 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is in ``/usr/local`` for who reads the pages."""
+    root, local = tmp_path_factory.mktemp("installed"), "/usr/local"
+    folders = (f"{local}/{name}" for name in ("lib", "include", "bin", "share"))
+    laying.main("install", str(ROOT / "build"), str(root), local, *folders)
+    return Path(f"{root}{local}")
+
+
 @pytest.fixture
-def places(guest: Guest, boot: Boot, programs: Path, library_path: Path, include_dir: Path) -> Places:
+def places(guest: Guest, boot: Boot, programs: Path, installed: Path) -> Places:
     """What the pages name, here."""
-    return Places(guest.name, programs, library_path.parent, include_dir, boot.kernel)
+    return Places(guest.name, programs, installed / "lib", installed / "include", boot.kernel)
 
 
 @pytest.mark.parametrize("page", CONSOLES, ids=lambda page: page[0].name)
@@ -83,17 +94,20 @@ CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE = 1 << 2, 1 << 19
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "says"),
+    ("capabilities", "umask", "says"),
     [
-        (0, "PermissionDeniedError"),
-        (CAP_SYS_PTRACE, "PermissionDeniedError"),
-        (CAP_SYS_PTRACE | CAP_DAC_READ_SEARCH, "bytes"),
+        (0, 0o007, "PermissionDeniedError"),
+        (CAP_SYS_PTRACE, 0o007, "PermissionDeniedError"),
+        (CAP_SYS_PTRACE | CAP_DAC_READ_SEARCH, 0o007, "bytes"),
+        (CAP_SYS_PTRACE | CAP_DAC_READ_SEARCH, 0o022, "DriverUnavailableError"),
     ],
-    ids=["none", "one", "both"],
+    ids=["none", "one", "both", "a group that may not write"],
 )
-def test_the_capabilities_that_pages_tell_are_what_it_takes(capabilities: int, says: str, guest: Guest) -> None:
-    guest.directory.chmod(0o755)
-    Path(guest.monitor.path).chmod(0o777)
+def test_the_rights_that_pages_tell_are_what_it_takes(capabilities: int, umask: int, says: str, guest: Guest) -> None:
+    """The socket is as QEMU makes it with that umask, in a folder of the reader's group with the setgid bit."""
+    for path, mode in ((guest.directory, 0o2750), (Path(guest.monitor.path), 0o777 & ~umask)):
+        os.chown(path, -1, NOBODY)
+        path.chmod(mode)
     told = run_as_nobody(PRIVILEGED.format(uri=guest.uri, capabilities=capabilities))
     assert told.split()[0] == says, told
 

@@ -169,7 +169,7 @@ def test_the_first_code_of_a_module_that_is_loaded_meanwhile_is_seen(
     machine: Microvmi, writers: list[Writer], boot: Boot
 ) -> None:
     if module_of(boot) is None:
-        missing("no module of the guest's kernel; to enable: have apt find the package of that kernel")
+        missing("no module of the guest's kernel (above: why); to enable: have apt find the package of that kernel")
     for writer, intercepts, expected in ((writers[1], (CR0, CR4), IN_MODULE[:3]), (writers[0], (MSR,), IN_MODULE)):
         for intercept in intercepts:
             machine.toggle_intercept(intercept)
@@ -181,14 +181,15 @@ def loaded(machine: Microvmi, writer: Writer, expected: list[tuple[int, int]]) -
     writer.begin(Mode.LOAD, LOADS)
     inside = [event for event in listened(machine, [writer]) if event.instruction_pointer >= MODULES]
     assert writer.counted.loads == LOADS
-    assert [(event.number, event.instruction_pointer & 0xFFF) for event in inside] == expected * LOADS
+    code = inside[0].instruction_pointer - CR0_AT & 0xFFF
+    assert [(event.number, (event.instruction_pointer & 0xFFF) - code) for event in inside] == expected * LOADS
     assert all(event.old_value == event.new_value for event in inside if event.kind is EventKind.CR)
 
 
 def test_the_first_code_of_a_module_is_seen_beside_a_variable_that_is_watched(boot: Boot, tmp_path: Path) -> None:
     """On one vCPU, where a stop at another place than a page table tells that none was written."""
     if (module := module_of(boot)) is None:
-        missing("no module of the guest's kernel; to enable: have apt find the package of that kernel")
+        missing("no module of the guest's kernel (above: why); to enable: have apt find the package of that kernel")
     one = writing(boot, tmp_path, "nokaslr", module, options=("-smp", "1"))
     with one as guest, Microvmi.open(guest.uri) as machine:
         writer = Writer(machine, 0)

@@ -146,9 +146,8 @@ class Host(Place):
 
     def run(self, what: str, log_name: str, shell: str, *, needed: bool = False) -> tuple[bool, str]:
         """Run a shell command; raises :class:`StepError` if it fails and was needed."""
-        mine = {
-            key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS", "PYTHON", "CI"))
-        }
+        others = ("MAKE", "MFLAGS", "PYTHON", "CI", "TESTS", "JOBS")  # what this run was told, and is not for those
+        mine = {key: value for key, value in os.environ.items() if not key.startswith(others)}
         good, text = self.step(what, log_name, ["sh", "-c", shell], mine)
         if needed and not good:
             raise StepError(what)

@@ -145,7 +145,7 @@ def _all_packages() -> list[str]:
 
 
 def _packages(task: Task) -> str:
-    names = _all_packages()
+    names = [*_all_packages(), "npm"]  # as .ci/run has it, where there is none
     if not task.machines:
         names = [name for name in names if name in FOR_LIBRARY]
     return " ".join([*names, task.settings.compiler])
