@@ -105,7 +105,7 @@ sanitize-memory: lib ## run the tests of memory and page tables under AddressSan
 bench: lib ## measure against memcpy and the system calls; writes docs/benchmarks.md and .svg
 	@"$(PY)" c_tests/bench/bench.py
 
-extras: $(BUILD)/extras/.ready $(VENV)/.site ## fetch the packages of users that tests need: volatility3, drgn, Dask, koffi, Sphinx
+extras: $(BUILD)/extras/.ready $(if $(shell command -v npm 2> /dev/null),$(BUILD)/extras/.npm) $(VENV)/.site ## fetch the packages of users that tests need: volatility3, drgn, Dask, koffi, Sphinx
 
 check: test lint ## test, lint and types
 
@@ -182,15 +182,20 @@ $(VENV)/.site: .ci/tools $(READY)
 	@"$(PY)" -m pip install -q --disable-pip-version-check -c .ci/tools sphinx myst-parser furo
 	@touch $@
 
-# Beside the venv, as the library and its own tests do without. Made aside and put in place at once. With --prefix npm would
-# look for its settings there as well, and pass over those of the system.
-$(BUILD)/extras/.ready: .ci/extras .ci/npm $(READY)
+# Beside the venv, as the library and its own tests do without. Made aside and put in place at once.
+$(BUILD)/extras/.ready: .ci/extras $(READY)
 	@rm -rf $(BUILD)/extras $(BUILD)/extras.next
 	@"$(PY)" -m pip install -q --disable-pip-version-check --target $(BUILD)/extras.next -r .ci/extras
-	@! command -v npm > /dev/null || { echo '{}' > $(BUILD)/extras.next/package.json; packages=$$(grep -v '^#' .ci/npm); \
-	    cd $(BUILD)/extras.next && npm install -s --no-audit --no-fund $$packages; }
 	@touch $(BUILD)/extras.next/.ready
 	@mv $(BUILD)/extras.next $(BUILD)/extras
+
+# Of its own, for an npm that is installed later. With --prefix it would look for its settings there as well, and pass over
+# those of the system.
+$(BUILD)/extras/.npm: .ci/npm $(BUILD)/extras/.ready
+	@rm -rf $(@D)/node_modules $(@D)/package-lock.json
+	@echo '{}' > $(@D)/package.json
+	@packages=$$(grep -v '^#' .ci/npm); cd $(@D) && npm install -s --no-audit --no-fund $$packages
+	@touch $@
 
 # What a build is made from: our flags, which name the Python, and the sums of its sources. It changes when they do,
 # whatever their dates are.

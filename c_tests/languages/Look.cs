@@ -2,8 +2,10 @@
 // Look TARGET PHYSICAL VIRTUAL [CODE]: 16 bytes, a text, where vCPU 0 is, and when CODE is executed next.
 using System;
 using System.Globalization;
+using System.Linq;
 using System.Runtime.InteropServices;
 using System.Text;
+using System.Text.RegularExpressions;
 
 [StructLayout(LayoutKind.Sequential)]
 struct AddressSpace
@@ -133,35 +135,53 @@ sealed class Machine : IDisposable
 
 static class Look
 {
-    static ulong Number(string text)
+    // End the program, which has no machine yet.
+    static void Misused(string line)
     {
-        return ulong.Parse(text.Substring(2), NumberStyles.HexNumber);
+        Console.Error.WriteLine(line);
+        Environment.Exit(2);
     }
 
-    static void Run(string[] arguments)
+    // 0x and no more hexadecimal digits than 64 bits have.
+    static ulong Address(string text)
     {
-        using (var machine = new Machine(arguments[0]))
+        if (!Regex.IsMatch(text, @"\A0x[0-9a-fA-F]{1,16}\z"))
+            Misused("look: " + text + ": not an address, which is 0x and up to 16 hexadecimal digits");
+        return ulong.Parse(text.Substring(2), NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture);
+    }
+
+    static ulong[] Addresses(string[] arguments)
+    {
+        if (arguments.Length < 3 || arguments.Length > 4)
+            Misused("usage: look TARGET PHYSICAL VIRTUAL [CODE]");
+        return arguments.Skip(1).Select(Address).ToArray();
+    }
+
+    static void Run(string target, ulong[] addresses)
+    {
+        using (var machine = new Machine(target))
         {
             Machine.Check(Microvmi.microvmi_pause(machine.Vm));
-            Console.WriteLine(machine.Bytes(Number(arguments[1])));
-            Console.WriteLine(machine.Text(Number(arguments[2])));
+            Console.WriteLine(machine.Bytes(addresses[0]));
+            Console.WriteLine(machine.Text(addresses[1]));
             Registers registers;
             Machine.Check(Microvmi.microvmi_read_registers(machine.Vm, 0, out registers));
             if (registers.Tag == Microvmi.X86)
                 Console.WriteLine("rip 0x{0:x}", registers.Values[Microvmi.Rip]);
-            if (arguments.Length > 3)
-                Console.WriteLine("breakpoint 0x{0:x}", machine.WaitFor(Number(arguments[3])));
+            if (addresses.Length > 2)
+                Console.WriteLine("breakpoint 0x{0:x}", machine.WaitFor(addresses[2]));
         }
     }
 
     static int Main(string[] arguments)
     {
+        var addresses = Addresses(arguments);
         try
         {
-            Run(arguments);
+            Run(arguments[0], addresses);
             return 0;
         }
-        catch (InvalidOperationException error)
+        catch (Exception error) // what is not caught ends a program without its Dispose
         {
             Console.Error.WriteLine(error.Message);
             return 1;

@@ -9,6 +9,7 @@ import com.sun.jna.Structure;
 import com.sun.jna.Structure.FieldOrder;
 import com.sun.jna.ptr.PointerByReference;
 import java.nio.charset.StandardCharsets;
+import java.util.Arrays;
 import java.util.Map;
 
 public class Look {
@@ -130,34 +131,51 @@ public class Look {
         }
     }
 
-    static void look(String[] arguments) {
-        try (Machine machine = new Machine(arguments[0])) {
+    static void look(String target, long[] addresses) {
+        try (Machine machine = new Machine(target)) {
             Machine.check(Machine.LIBRARY.microvmi_pause(machine.vm));
             StringBuilder bytes = new StringBuilder();
-            for (byte each : machine.bytes(number(arguments[1]))) {
+            for (byte each : machine.bytes(addresses[0])) {
                 bytes.append(String.format(" %02x", each));
             }
             System.out.println(bytes.substring(1));
-            System.out.println(machine.text(number(arguments[2])));
+            System.out.println(machine.text(addresses[1]));
             Registers registers = new Registers();
             Machine.check(Machine.LIBRARY.microvmi_read_registers(machine.vm, (short) 0, registers));
             if (registers.tag == X86) {
                 System.out.printf("rip %#x%n", registers.values[RIP]);
             }
-            if (arguments.length > 3) {
-                System.out.printf("breakpoint %#x%n", machine.waitFor(number(arguments[3])));
+            if (addresses.length > 2) {
+                System.out.printf("breakpoint %#x%n", machine.waitFor(addresses[2]));
             }
         }
     }
 
-    /** Java has no unsigned long; its 64 bits are the same. */
-    static long number(String text) {
+    /** End the program, which has no machine yet. */
+    static void misused(String line) {
+        System.err.println(line);
+        System.exit(2);
+    }
+
+    /** 0x and no more hexadecimal digits than 64 bits have. Java has no unsigned long; the bits are the same. */
+    static long address(String text) {
+        if (!text.matches("0x[0-9a-fA-F]{1,16}")) {
+            misused("look: " + text + ": not an address, which is 0x and up to 16 hexadecimal digits");
+        }
         return Long.parseUnsignedLong(text.substring(2), 16);
     }
 
+    static long[] addresses(String[] arguments) {
+        if (arguments.length < 3 || arguments.length > 4) {
+            misused("usage: look TARGET PHYSICAL VIRTUAL [CODE]");
+        }
+        return Arrays.stream(arguments).skip(1).mapToLong(Look::address).toArray();
+    }
+
     public static void main(String[] arguments) {
+        long[] addresses = addresses(arguments);
         try {
-            look(arguments);
+            look(arguments[0], addresses);
         } catch (IllegalStateException error) {
             System.err.println(error.getMessage());
             System.exit(1);

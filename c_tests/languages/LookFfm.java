@@ -16,6 +16,7 @@ import java.lang.foreign.MemoryLayout;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.SymbolLookup;
 import java.lang.invoke.MethodHandle;
+import java.util.Arrays;
 import java.util.HexFormat;
 
 public class LookFfm {
@@ -110,32 +111,49 @@ public class LookFfm {
         return event.get(JAVA_LONG, INSTRUCTION_POINTER);
     }
 
-    static void look(Arena arena, MemorySegment vm, String[] arguments) throws Throwable {
+    static void look(Arena arena, MemorySegment vm, long[] addresses) throws Throwable {
         check((boolean) PAUSE.invokeExact(vm));
         MemorySegment bytes = arena.allocate(16);
-        check((boolean) READ_PHYSICAL.invokeExact(vm, number(arguments[1]), bytes, 16L, MemorySegment.NULL));
+        check((boolean) READ_PHYSICAL.invokeExact(vm, addresses[0], bytes, 16L, MemorySegment.NULL));
         System.out.println(HexFormat.ofDelimiter(" ").formatHex(bytes.toArray(JAVA_BYTE)));
-        System.out.println(textAt(arena, vm, number(arguments[2])));
+        System.out.println(textAt(arena, vm, addresses[1]));
         MemorySegment registers = arena.allocate(REGISTERS_SIZE, 8);
         check((boolean) READ_REGISTERS.invokeExact(vm, (short) 0, registers));
         if (registers.get(JAVA_INT, 0) == X86) {
             System.out.printf("rip %#x%n", registers.get(JAVA_LONG, RIP));
         }
-        if (arguments.length > 3) {
-            System.out.printf("breakpoint %#x%n", waitFor(arena, vm, number(arguments[3])));
+        if (addresses.length > 2) {
+            System.out.printf("breakpoint %#x%n", waitFor(arena, vm, addresses[2]));
         }
     }
 
-    /** Java has no unsigned long; its 64 bits are the same. */
-    static long number(String text) {
+    /** End the program, which has no machine yet. */
+    static void misused(String line) {
+        System.err.println(line);
+        System.exit(2);
+    }
+
+    /** 0x and no more hexadecimal digits than 64 bits have. Java has no unsigned long; the bits are the same. */
+    static long address(String text) {
+        if (!text.matches("0x[0-9a-fA-F]{1,16}")) {
+            misused("look: " + text + ": not an address, which is 0x and up to 16 hexadecimal digits");
+        }
         return Long.parseUnsignedLong(text.substring(2), 16);
     }
 
+    static long[] addresses(String[] arguments) {
+        if (arguments.length < 3 || arguments.length > 4) {
+            misused("usage: look TARGET PHYSICAL VIRTUAL [CODE]");
+        }
+        return Arrays.stream(arguments).skip(1).mapToLong(LookFfm::address).toArray();
+    }
+
     public static void main(String[] arguments) throws Throwable {
+        long[] addresses = addresses(arguments);
         try (Arena arena = Arena.ofConfined()) {
             MemorySegment vm = open(arena, arguments[0]);
             try {
-                look(arena, vm, arguments);
+                look(arena, vm, addresses);
             } finally {
                 DESTROY.invokeExact(vm);
             }

@@ -2,7 +2,10 @@
 // look TARGET PHYSICAL VIRTUAL [CODE]: 16 bytes, a text, where vCPU 0 is, and when CODE is executed next.
 #include <cstdio>
 #include <cstring>
+#include <exception>
+#include <stdexcept>
 #include <string>
+#include <vector>
 
 #include <libmicrovmi.hpp>
 
@@ -26,37 +29,60 @@ static std::uint64_t wait_for(const microvmi::Machine &vm, std::uint64_t address
     return event->instruction_pointer;
 }
 
-static std::uint64_t number(const char *text)
+// An address: 0x and no more hexadecimal digits than 64 bits have.
+static std::uint64_t address(const std::string &text)
 {
-    return std::stoull(text, nullptr, 0);
+    if (text.compare(0, 2, "0x") != 0 || text.size() < 3 || text.size() > 18 ||
+        text.find_first_not_of("0123456789abcdefABCDEF", 2) != std::string::npos) {
+        throw std::invalid_argument("look: " + text + ": not an address, which is 0x and up to 16 hexadecimal digits");
+    }
+    return std::stoull(text, nullptr, 16);
 }
 
-static void look(int argc, char **argv)
+static std::vector<std::uint64_t> addresses_of(int argc, char **argv)
 {
-    microvmi::Machine vm = microvmi::Machine::open(argv[1]);
+    std::vector<std::uint64_t> addresses;
+
+    if (argc < 4 || argc > 5) {
+        throw std::invalid_argument("usage: look TARGET PHYSICAL VIRTUAL [CODE]");
+    }
+    for (int i = 2; i < argc; i++) {
+        addresses.push_back(address(argv[i]));
+    }
+    return addresses;
+}
+
+static void look(const std::string &target, const std::vector<std::uint64_t> &addresses)
+{
+    microvmi::Machine vm = microvmi::Machine::open(target);
     std::uint8_t bytes[16];
 
     vm.pause();
-    vm.read_physical(number(argv[2]), bytes, sizeof(bytes));
+    vm.read_physical(addresses[0], bytes, sizeof(bytes));
     for (std::size_t i = 0; i < sizeof(bytes); i++) {
         std::printf(i == 0 ? "%02x" : " %02x", bytes[i]);
     }
-    std::printf("\n%s\n", text_at(vm, number(argv[3])).c_str());
+    std::printf("\n%s\n", text_at(vm, addresses[1]).c_str());
     Registers registers = vm.registers(0);
     if (registers.tag == X86) {
         std::printf("rip %#llx\n", static_cast<unsigned long long>(registers.x86.rip));
     }
-    if (argc > 4) {
+    if (addresses.size() > 2) {
         vm.resume();
-        std::printf("breakpoint %#llx\n", static_cast<unsigned long long>(wait_for(vm, number(argv[4]))));
+        std::printf("breakpoint %#llx\n", static_cast<unsigned long long>(wait_for(vm, addresses[2])));
     }
 }
 
+// What is not caught ends a program without giving back what was taken: the machine would stay paused.
 int main(int argc, char **argv)
 {
     try {
-        look(argc, argv);
-    } catch (const microvmi::Error &error) {
+        std::vector<std::uint64_t> addresses = addresses_of(argc, argv);
+        look(argv[1], addresses);
+    } catch (const std::invalid_argument &error) {
+        std::fprintf(stderr, "%s\n", error.what());
+        return 2;
+    } catch (const std::exception &error) {
         std::fprintf(stderr, "%s\n", error.what());
         return 1;
     }

@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"runtime"
 	"strconv"
 	"unsafe"
@@ -53,8 +54,10 @@ func printText(vm unsafe.Pointer, address C.uint64_t) error {
 	if err := check(C.microvmi_read_virtual_padded(vm, &space, address, place, C.size_t(len(text)), nil)); err != nil {
 		return err
 	}
-	line := bytes.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == 0 })
-	fmt.Println(string(line[0]))
+	if end := bytes.IndexAny(text, "\n\x00"); end >= 0 {
+		text = text[:end]
+	}
+	fmt.Println(string(text))
 	return nil
 }
 
@@ -78,16 +81,32 @@ func printBreakpoint(vm unsafe.Pointer, address C.uint64_t) error {
 	return check(C.microvmi_reply_event(vm, &event, nil))
 }
 
-func number(text string) C.uint64_t {
-	value, err := strconv.ParseUint(text, 0, 64)
-	if err != nil {
-		panic(err)
+// An address: 0x and no more hexadecimal digits than 64 bits have.
+func address(text string) (C.uint64_t, error) {
+	if !regexp.MustCompile(`^0x[0-9a-fA-F]{1,16}$`).MatchString(text) {
+		return 0, fmt.Errorf("look: %s: not an address, which is 0x and up to 16 hexadecimal digits", text)
 	}
-	return C.uint64_t(value)
+	value, err := strconv.ParseUint(text[2:], 16, 64)
+	return C.uint64_t(value), err
 }
 
-func look(arguments []string) error {
-	vm, err := open(arguments[0])
+func addressesOf(arguments []string) ([]C.uint64_t, error) {
+	if len(arguments) < 3 || len(arguments) > 4 {
+		return nil, errors.New("usage: look TARGET PHYSICAL VIRTUAL [CODE]")
+	}
+	var addresses []C.uint64_t
+	for _, text := range arguments[1:] {
+		value, err := address(text)
+		if err != nil {
+			return nil, err
+		}
+		addresses = append(addresses, value)
+	}
+	return addresses, nil
+}
+
+func look(target string, addresses []C.uint64_t) error {
+	vm, err := open(target)
 	if err != nil {
 		return err
 	}
@@ -96,11 +115,11 @@ func look(arguments []string) error {
 		return err
 	}
 	var page [16]byte
-	if err := check(C.microvmi_read_physical(vm, number(arguments[1]), (*C.uint8_t)(&page[0]), 16, nil)); err != nil {
+	if err := check(C.microvmi_read_physical(vm, addresses[0], (*C.uint8_t)(&page[0]), 16, nil)); err != nil {
 		return err
 	}
 	fmt.Printf("% x\n", page)
-	if err := printText(vm, number(arguments[2])); err != nil {
+	if err := printText(vm, addresses[1]); err != nil {
 		return err
 	}
 	var registers C.Registers
@@ -110,17 +129,25 @@ func look(arguments []string) error {
 	if registers.tag == C.X86 {
 		fmt.Printf("rip %#x\n", uint64(C.rip_of(&registers)))
 	}
-	if len(arguments) > 3 {
-		return printBreakpoint(vm, number(arguments[3]))
+	if len(addresses) > 2 {
+		return printBreakpoint(vm, addresses[2])
 	}
 	return nil
+}
+
+func end(status int, reason error) {
+	fmt.Fprintln(os.Stderr, reason)
+	os.Exit(status)
 }
 
 func main() {
 	// An error belongs to its thread: stay on one between a call and microvmi_last_error.
 	runtime.LockOSThread()
-	if err := look(os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+	addresses, err := addressesOf(os.Args[1:])
+	if err != nil {
+		end(2, err)
+	}
+	if err := look(os.Args[1], addresses); err != nil {
+		end(1, err)
 	}
 }

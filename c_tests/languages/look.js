@@ -74,25 +74,42 @@ function waitFor(vm, address) {
   return event.instruction_pointer;
 }
 
-function look(target, physical, virtual, code) {
+// End the program, which has no machine yet.
+function misused(line) {
+  console.error(line);
+  process.exit(2);
+}
+
+// An address: 0x and no more hexadecimal digits than 64 bits have.
+function address(text) {
+  if (!/^0x[0-9a-fA-F]{1,16}$/.test(text)) {
+    misused(`look: ${text}: not an address, which is 0x and up to 16 hexadecimal digits`);
+  }
+  return BigInt(text);
+}
+
+function look(target, [physical, virtual, code]) {
   const vm = openMachine(target);
   try {
     check(pause(vm));
     const bytes = Buffer.alloc(16);
-    check(readPhysical(vm, BigInt(physical), bytes, bytes.length, null));
+    check(readPhysical(vm, physical, bytes, bytes.length, null));
     console.log(bytes.toString("hex").match(/../g).join(" "));
-    console.log(textAt(vm, BigInt(virtual)));
+    console.log(textAt(vm, virtual));
     const registers = {};
     check(readRegisters(vm, 0, registers));
     if (registers.tag === X86) console.log(`rip 0x${registers.rip.toString(16)}`);
-    if (code) console.log(`breakpoint 0x${waitFor(vm, BigInt(code)).toString(16)}`);
+    if (code !== undefined) console.log(`breakpoint 0x${waitFor(vm, code).toString(16)}`);
   } finally {
     destroy(vm);
   }
 }
 
+const [target, ...texts] = process.argv.slice(2);
+if (texts.length < 2 || texts.length > 3) misused("usage: look TARGET PHYSICAL VIRTUAL [CODE]");
+const addresses = texts.map(address);
 try {
-  look(...process.argv.slice(2));
+  look(target, addresses);
 } catch (error) {
   console.error(error.message);
   process.exitCode = 1;

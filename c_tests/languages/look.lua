@@ -46,9 +46,18 @@ int snprintf(char *text, size_t size, const char *format, ...);
 local microvmi = ffi.load("microvmi")
 local X86, RIP, BREAKPOINT, ALL_VCPUS = 0, 16, 3, 0xffff
 
--- Lua's own numbers have 53 bits.
-local function number(text)
-    return ffi.C.strtoull(text, nil, 0)
+-- End the program, which has no machine yet.
+local function misused(line)
+    io.stderr:write(line, "\n")
+    os.exit(2)
+end
+
+-- An address: 0x and no more hexadecimal digits than 64 bits have. Lua's own numbers have 53 bits.
+local function address(text)
+    if #text > 18 or not text:match("^0x%x+$") then
+        misused("look: " .. text .. ": not an address, which is 0x and up to 16 hexadecimal digits")
+    end
+    return ffi.C.strtoull(text, nil, 16)
 end
 
 local function hexadecimal(value)
@@ -98,17 +107,19 @@ local function look(target, physical, virtual, code)
     local vm = open(target)
     check(microvmi.microvmi_pause(vm))
     local bytes = ffi.new("uint8_t[16]")
-    check(microvmi.microvmi_read_physical(vm, number(physical), bytes, 16, nil))
+    check(microvmi.microvmi_read_physical(vm, physical, bytes, 16, nil))
     print((ffi.string(bytes, 16):gsub(".", function(c) return (" %02x"):format(c:byte()) end):sub(2)))
-    print(text_at(vm, number(virtual)))
+    print(text_at(vm, virtual))
     local registers = ffi.new("struct Registers")
     check(microvmi.microvmi_read_registers(vm, 0, registers))
     if registers.tag == X86 then print("rip " .. hexadecimal(registers.values[RIP])) end
-    if code then print("breakpoint " .. hexadecimal(wait_for(vm, number(code)))) end
+    if code then print("breakpoint " .. hexadecimal(wait_for(vm, code))) end
     microvmi.microvmi_destroy(ffi.gc(vm, nil))
 end
 
-local good, reason = pcall(look, unpack(arg))
+if #arg ~= 3 and #arg ~= 4 then misused("usage: look TARGET PHYSICAL VIRTUAL [CODE]") end
+local physical, virtual, code = address(arg[2]), address(arg[3]), arg[4] and address(arg[4])
+local good, reason = pcall(look, arg[1], physical, virtual, code)
 if not good then
     io.stderr:write(reason, "\n")
     os.exit(1)

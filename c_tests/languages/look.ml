@@ -5,7 +5,7 @@ open Foreign
 
 let uint n = Unsigned.UInt32.of_int n
 let library = Dl.dlopen ~filename:"libmicrovmi.so" ~flags:[ Dl.RTLD_NOW ]
-let foreign name kind = foreign ~from:library name kind
+let foreign ?release_runtime_lock name kind = foreign ~from:library ?release_runtime_lock name kind
 
 (* Structs, each with the members in their order; [struct_size] is the first one of those that may grow. *)
 let define name members =
@@ -75,7 +75,8 @@ let toggle_intercept =
   foreign "microvmi_toggle_intercept" (ptr void @-> uint16_t @-> ptr intercept @-> bool @-> returning bool)
 
 (* Others of the program's threads run while this one waits, on the same thread of the system: its error stays. *)
-let listen = foreign "microvmi_listen" (ptr void @-> uint32_t @-> ptr event @-> returning bool)
+let listen =
+  foreign ~release_runtime_lock:true "microvmi_listen" (ptr void @-> uint32_t @-> ptr event @-> returning bool)
 let reply_event = foreign "microvmi_reply_event" (ptr void @-> ptr event @-> ptr_opt void @-> returning bool)
 let last_error = foreign "microvmi_last_error" (void @-> returning string)
 let cstring_free = foreign "rs_cstring_free" (ptr char @-> returning void)
@@ -121,23 +122,41 @@ let wait_for vm address =
   getf found instruction_pointer
 
 let hexadecimal value = Printf.sprintf "0x%Lx" (Unsigned.UInt64.to_int64 value)
-let number text = Unsigned.UInt64.of_int64 (Int64.of_string text)
 
-let look vm arguments =
+(* End the program, which has no machine yet. *)
+let misused line =
+  prerr_endline line;
+  exit 2
+
+(* An address: 0x and no more hexadecimal digits than 64 bits have. *)
+let is_address text =
+  let is_digit = function '0' .. '9' | 'a' .. 'f' | 'A' .. 'F' -> true | _ -> false in
+  let digits = String.length text - 2 in
+  digits >= 1 && digits <= 16 && String.sub text 0 2 = "0x" && String.for_all is_digit (String.sub text 2 digits)
+
+let address text =
+  if not (is_address text) then
+    misused ("look: " ^ text ^ ": not an address, which is 0x and up to 16 hexadecimal digits");
+  Unsigned.UInt64.of_int64 (Int64.of_string text)
+
+let look vm addresses =
   check (pause vm);
-  print_endline (bytes vm (number arguments.(2)));
-  print_endline (text vm (number arguments.(3)));
+  print_endline (bytes vm addresses.(0));
+  print_endline (text vm addresses.(1));
   let found = make registers in
   check (read_registers vm vcpu0 (addr found));
   if Unsigned.UInt32.to_int (getf found tag) = x86 then
     print_endline ("rip " ^ hexadecimal (CArray.get (getf found values) rip));
-  if Array.length arguments > 4 then
-    print_endline ("breakpoint " ^ hexadecimal (wait_for vm (number arguments.(4))))
+  if Array.length addresses > 2 then
+    print_endline ("breakpoint " ^ hexadecimal (wait_for vm addresses.(2)))
 
 let () =
+  let count = Array.length Sys.argv in
+  if count < 4 || count > 5 then misused "usage: look TARGET PHYSICAL VIRTUAL [CODE]";
+  let addresses = Array.map address (Array.sub Sys.argv 2 (count - 2)) in
   try
     let vm = open_machine Sys.argv.(1) in
-    Fun.protect ~finally:(fun () -> destroy vm) (fun () -> look vm Sys.argv)
+    Fun.protect ~finally:(fun () -> destroy vm) (fun () -> look vm addresses)
   with Failure reason ->
     prerr_endline reason;
     exit 1

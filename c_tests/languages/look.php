@@ -43,9 +43,20 @@ const char *microvmi_last_error(void);
 void rs_cstring_free(char *text);
 C, "libmicrovmi.so");
 
-// PHP's integers are signed: addresses of the upper half are negative ones.
-function number(string $text): int
+// End the program, which has no machine yet.
+function misused(string $line): never
 {
+    fwrite(STDERR, "$line\n");
+    exit(2);
+}
+
+// An address: 0x and no more hexadecimal digits than 64 bits have. PHP's integers are signed: addresses of the upper
+// half are negative ones.
+function address(string $text): int
+{
+    if (!preg_match('/\A0x[0-9a-fA-F]{1,16}\z/', $text)) {
+        misused("look: $text: not an address, which is 0x and up to 16 hexadecimal digits");
+    }
     return unpack("J", hex2bin(str_pad(substr($text, 2), 16, "0", STR_PAD_LEFT)))[1];
 }
 
@@ -83,7 +94,8 @@ function text_at(FFI $ffi, FFI\CData $vm, int $address): string
     $text = $ffi->new("uint8_t[257]");
     check($ffi, $ffi->microvmi_get_address_space($vm, 0, FFI::addr($space)));
     check($ffi, $ffi->microvmi_read_virtual_padded($vm, FFI::addr($space), $address, $text, 256, null));
-    return strtok(FFI::string($text, 256), "\n\0");
+    $bytes = FFI::string($text, 256);
+    return substr($bytes, 0, strcspn($bytes, "\n\0"));
 }
 
 function wait_for(FFI $ffi, FFI\CData $vm, int $address): int
@@ -99,28 +111,32 @@ function wait_for(FFI $ffi, FFI\CData $vm, int $address): int
     return $event->instruction_pointer;
 }
 
-function look(FFI $ffi, FFI\CData $vm, string $physical, string $virtual, ?string $code = null): void
+function look(FFI $ffi, FFI\CData $vm, int $physical, int $virtual, ?int $code = null): void
 {
     check($ffi, $ffi->microvmi_pause($vm));
     $bytes = $ffi->new("uint8_t[16]");
-    check($ffi, $ffi->microvmi_read_physical($vm, number($physical), $bytes, 16, null));
+    check($ffi, $ffi->microvmi_read_physical($vm, $physical, $bytes, 16, null));
     echo implode(" ", str_split(bin2hex(FFI::string($bytes, 16)), 2)), "\n";
-    echo text_at($ffi, $vm, number($virtual)), "\n";
+    echo text_at($ffi, $vm, $virtual), "\n";
     $registers = $ffi->new("struct Registers");
     check($ffi, $ffi->microvmi_read_registers($vm, 0, FFI::addr($registers)));
     if ($registers->tag === X86) {
         printf("rip 0x%x\n", $registers->values[RIP]);
     }
     if ($code !== null) {
-        printf("breakpoint 0x%x\n", wait_for($ffi, $vm, number($code)));
+        printf("breakpoint 0x%x\n", wait_for($ffi, $vm, $code));
     }
 }
 
+if ($argc < 4 || $argc > 5) {
+    misused("usage: look TARGET PHYSICAL VIRTUAL [CODE]");
+}
+$addresses = array_map("address", array_slice($argv, 2));
 $vm = null;
 $status = 0;
 try {
     $vm = open_machine($ffi, $argv[1]);
-    look($ffi, $vm, ...array_slice($argv, 2));
+    look($ffi, $vm, ...$addresses);
 } catch (RuntimeException $error) {
     fwrite(STDERR, $error->getMessage() . "\n");
     $status = 1;

@@ -35,7 +35,17 @@ sub at { return (scalar_to_buffer($_[0]))[0] }
 # What a call says by its result, and its thread's error right behind it.
 sub check { die microvmi_last_error(), "\n" unless $_[0] }
 
-sub number { no warnings 'portable'; return hex $_[0] }
+# End the program, which has no machine yet.
+sub misused { print STDERR "$_[0]\n"; exit 2 }
+
+# An address: 0x and no more hexadecimal digits than 64 bits have.
+sub address {
+    my ($text) = @_;
+    misused("look: $text: not an address, which is 0x and up to 16 hexadecimal digits")
+        unless $text =~ /\A0x[0-9a-fA-F]{1,16}\z/;
+    no warnings 'portable';
+    return hex $text;
+}
 
 sub open_machine {
     my ($target) = @_;
@@ -71,18 +81,19 @@ sub look {
     my ($vm, $physical, $virtual, $code) = @_;
     check(microvmi_pause($vm));
     my $bytes = "\0" x 16;
-    check(microvmi_read_physical($vm, number($physical), at($bytes), length $bytes, undef));
+    check(microvmi_read_physical($vm, $physical, at($bytes), length $bytes, undef));
     print join(' ', unpack('(H2)*', $bytes)), "\n";
-    print text_at($vm, number($virtual)), "\n";
+    print text_at($vm, $virtual), "\n";
     my $registers = "\0" x REGISTERS_SIZE;
     check(microvmi_read_registers($vm, 0, at($registers)));
     printf "rip 0x%x\n", unpack 'Q', substr $registers, RIP, 8 if unpack('L', $registers) == X86;
-    printf "breakpoint 0x%x\n", wait_for($vm, number($code)) if defined $code;
+    printf "breakpoint 0x%x\n", wait_for($vm, $code) if defined $code;
 }
 
-my $target = shift @ARGV;
+misused("usage: look TARGET PHYSICAL VIRTUAL [CODE]") unless @ARGV == 3 || @ARGV == 4;
+my ($target, @addresses) = ($ARGV[0], map { address($_) } @ARGV[1 .. $#ARGV]);
 my $vm = eval { open_machine($target) } // do { print STDERR $@; exit 1 };
-my $good = eval { look($vm, @ARGV); 1 };
+my $good = eval { look($vm, @addresses); 1 };
 print STDERR $@ unless $good;
 microvmi_destroy($vm);
 exit($good ? 0 : 1);

@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import sys
+from typing import NoReturn
 
 import microvmi_ctypes as mv
 
@@ -35,7 +37,7 @@ def text_at(vm: int, address: int) -> str:
     text = (ctypes.c_uint8 * 256)()
     check(lib.microvmi_get_address_space(vm, 0, space))
     check(lib.microvmi_read_virtual_padded(vm, space, address, text, len(text), None))
-    return bytes(text).partition(b"\0")[0].decode().partition("\n")[0]
+    return re.split(rb"[\n\0]", bytes(text))[0].decode(errors="replace")
 
 
 def wait_for(vm: int, address: int) -> int:
@@ -50,20 +52,35 @@ def wait_for(vm: int, address: int) -> int:
     return event.instruction_pointer
 
 
-def look(target: str, physical: str, virtual: str, code: str | None = None) -> None:
+def misused(line: str) -> NoReturn:
+    """End the program, which has no machine yet."""
+    print(line, file=sys.stderr)
+    sys.exit(2)
+
+
+def address(text: str) -> int:
+    """``0x`` and no more hexadecimal digits than 64 bits have."""
+    if re.fullmatch("0x[0-9a-fA-F]{1,16}", text) is None:
+        misused(f"look: {text}: not an address, which is 0x and up to 16 hexadecimal digits")
+    return int(text, 16)
+
+
+def look(target: str, physical: int, virtual: int, code: int | None = None) -> None:
     vm = open_machine(target)
     check(lib.microvmi_pause(vm))
     page = (ctypes.c_uint8 * 16)()
-    check(lib.microvmi_read_physical(vm, int(physical, 0), page, len(page), None))
+    check(lib.microvmi_read_physical(vm, physical, page, len(page), None))
     print(bytes(page).hex(" "))
-    print(text_at(vm, int(virtual, 0)))
+    print(text_at(vm, virtual))
     registers = mv.Registers()
     check(lib.microvmi_read_registers(vm, 0, registers))
     if registers.tag == mv.X86:
         print(f"rip {registers.x86.rip:#x}")
     if code is not None:
-        print(f"breakpoint {wait_for(vm, int(code, 0)):#x}")
+        print(f"breakpoint {wait_for(vm, code):#x}")
     lib.microvmi_destroy(vm)
 
 
-look(*sys.argv[1:])
+if len(sys.argv) not in (4, 5):
+    misused("usage: look TARGET PHYSICAL VIRTUAL [CODE]")
+look(sys.argv[1], *map(address, sys.argv[2:]))

@@ -62,18 +62,32 @@ module Microvmi
   end
 end
 
-target, physical, virtual, code = ARGV
+# End the program, which has no machine yet.
+def misused(line)
+  warn line
+  exit 2
+end
+
+# An address: 0x and no more hexadecimal digits than 64 bits have.
+def address(text)
+  return text.hex if text.b.match?(/\A0x[0-9a-fA-F]{1,16}\z/)
+  misused "look: #{text}: not an address, which is 0x and up to 16 hexadecimal digits"
+end
+
+misused "usage: look TARGET PHYSICAL VIRTUAL [CODE]" unless [3, 4].include?(ARGV.size)
+target, *texts = ARGV
+physical, virtual, code = texts.map { |text| address(text) }
 vm = Microvmi.open(target)
 begin
   Microvmi.check Microvmi.microvmi_pause(vm)
   bytes = ("\0" * 16).b
-  Microvmi.check Microvmi.microvmi_read_physical(vm, Integer(physical), bytes, bytes.bytesize, nil)
+  Microvmi.check Microvmi.microvmi_read_physical(vm, physical, bytes, bytes.bytesize, nil)
   puts bytes.unpack("H2" * 16).join(" ")
 
   space = Microvmi.zeroed(Microvmi::AddressSpace)
   text = ("\0" * 256).b
   Microvmi.check Microvmi.microvmi_get_address_space(vm, 0, space)
-  Microvmi.check Microvmi.microvmi_read_virtual_padded(vm, space, Integer(virtual), text, text.bytesize, nil)
+  Microvmi.check Microvmi.microvmi_read_virtual_padded(vm, space, virtual, text, text.bytesize, nil)
   puts text[/\A[^\n\0]*/]
 
   registers = Microvmi.zeroed(Microvmi::Registers)
@@ -84,7 +98,7 @@ begin
   if code
     wanted = Microvmi.zeroed(Microvmi::Intercept)
     wanted.kind = Microvmi::BREAKPOINT
-    wanted.address = Integer(code)
+    wanted.address = code
     event = Microvmi.zeroed(Microvmi::Event)
     Microvmi.check Microvmi.microvmi_resume(vm)
     Microvmi.check Microvmi.microvmi_toggle_intercept(vm, Microvmi::ALL_VCPUS, wanted, 1)

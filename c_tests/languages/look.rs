@@ -146,30 +146,45 @@ impl Machine {
     }
 }
 
-fn number(text: &str) -> u64 {
-    u64::from_str_radix(text.trim_start_matches("0x"), 16).expect("a number in hexadecimal")
+/// An address: 0x and no more hexadecimal digits than 64 bits have.
+fn address(text: &str) -> Result<u64, String> {
+    let digits = text.strip_prefix("0x").unwrap_or("");
+    if digits.is_empty() || digits.len() > 16 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(format!("look: {}: not an address, which is 0x and up to 16 hexadecimal digits", text));
+    }
+    u64::from_str_radix(digits, 16).map_err(|error| error.to_string())
 }
 
-fn look(arguments: &[String]) -> Result<(), String> {
-    let vm = Machine::open(&arguments[1])?;
+fn addresses(arguments: &[String]) -> Result<Vec<u64>, String> {
+    if arguments.len() < 4 || arguments.len() > 5 {
+        return Err("usage: look TARGET PHYSICAL VIRTUAL [CODE]".to_string());
+    }
+    arguments[2..].iter().map(|text| address(text)).collect()
+}
+
+fn look(target: &str, addresses: &[u64]) -> Result<(), String> {
+    let vm = Machine::open(target)?;
     check(unsafe { microvmi_pause(vm.0) })?;
-    let bytes: Vec<String> = vm.bytes(number(&arguments[2]))?.iter().map(|byte| format!("{:02x}", byte)).collect();
+    let bytes: Vec<String> = vm.bytes(addresses[0])?.iter().map(|byte| format!("{:02x}", byte)).collect();
     println!("{}", bytes.join(" "));
-    println!("{}", vm.text(number(&arguments[3]))?);
+    println!("{}", vm.text(addresses[1])?);
     let registers = vm.registers()?;
     if registers.tag == X86 {
         println!("rip {:#x}", registers.values[RIP]);
     }
-    if let Some(code) = arguments.get(4) {
-        println!("breakpoint {:#x}", vm.wait_for(number(code))?);
+    if let Some(&code) = addresses.get(2) {
+        println!("breakpoint {:#x}", vm.wait_for(code)?);
     }
     Ok(())
 }
 
+fn end(status: i32, reason: String) -> ! {
+    eprintln!("{}", reason);
+    std::process::exit(status)
+}
+
 fn main() {
-    let arguments: Vec<String> = std::env::args().collect();
-    if let Err(error) = look(&arguments) {
-        eprintln!("{}", error);
-        std::process::exit(1);
-    }
+    let arguments: Vec<String> = std::env::args_os().map(|text| text.to_string_lossy().into_owned()).collect();
+    let addresses = addresses(&arguments).unwrap_or_else(|reason| end(2, reason));
+    look(&arguments[1], &addresses).unwrap_or_else(|reason| end(1, reason));
 }

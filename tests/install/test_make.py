@@ -189,6 +189,28 @@ def test_no_test_runs_on_an_outdated_build(tmp_path: Path) -> None:
     assert "passed" not in done.stdout
 
 
+def test_what_npm_fetches_is_fetched_when_npm_is_there(
+    tree: Path, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("find", "grep", "make", "mkdir", "rm", "sh", "sort", "touch"):
+        (tmp_path / name).symlink_to(str(shutil.which(name)))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    build = tree / "aside"
+    for stamp in (build / "extras" / ".ready", build / "venv" / ".site"):
+        stamp.parent.mkdir(parents=True)
+        stamp.touch()
+    fetched = []
+    for npm in ("", "mkdir -p node_modules/koffi", "echo again; exit 1"):
+        if npm:
+            (tmp_path / "npm").write_text(f"#!/bin/sh\n{npm}\n")
+            (tmp_path / "npm").chmod(0o755)
+        done = make("BUILD=aside", "extras")
+        assert done.returncode == 0, done.stderr
+        fetched.append((build / "extras" / "node_modules" / "koffi").is_dir())
+    shutil.rmtree(build)
+    assert fetched == [False, True, True]
+
+
 def test_a_path_with_spaces_is_installed_from_and_to(tree: Path, make: Make, tmp_path: Path) -> None:
     target = tmp_path / "a package"
     done = make("install", "PREFIX=/opt/v m i", f"DESTDIR={target}")
