@@ -46,6 +46,9 @@ bool watch_has(const char *text);
 /* The object of a list that it answered, as far as its texts have no brackets, which has that text; NULL: none. */
 const char *watch_object(const char *text, size_t *size);
 
+/* The next number that stands behind a text in its answer; `*place` is NULL before the first. 0: there is no other. */
+unsigned long watch_number(const char *text, const char **place);
+
 #define WATCH_EXECUTE(command) "{\"execute\":\"" command "\"}\n"
 #define WATCH_EXECUTE_WITH(command, arguments) "{\"execute\":\"" command "\",\"arguments\":{" arguments "}}\n"
 

@@ -2,6 +2,7 @@
 /* The watcher's words with QEMU's monitor. */
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
@@ -94,6 +95,14 @@ const char *watch_object(const char *text, size_t *size)
         start--;
     *size = (size_t)(end - start);
     return start;
+}
+
+unsigned long watch_number(const char *text, const char **place)
+{
+    const char *found = strstr(*place == NULL ? message.text : *place, text);
+
+    *place = found == NULL ? "" : found + strlen(text);
+    return strtoul(*place, NULL, 10);
 }
 
 static void limit(int monitor, int milliseconds)

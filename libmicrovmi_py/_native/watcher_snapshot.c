@@ -16,6 +16,10 @@
 #define STREAM "microvmi-stream"
 #define FILE_OF_STREAM "/memfd:microvmi-migration "
 #define PROTECTION "anon_inode:[userfaultfd]"
+#define SET_OF "\"opaque\":\"microvmi\""
+#define FIRST_SET (1ul << 30) /* ours have such numbers */
+
+#define MOST_SETS 16 /* that are removed at once */
 
 static bool migrates(void)
 {
@@ -59,13 +63,40 @@ static enum watch_outcome look_at_files(const struct watch_machine *machine)
     return outcome;
 }
 
+/* The next set of descriptors by which QEMU was to open a stream of ours, and never did; 0: there is none. */
+static unsigned long next_set(int monitor)
+{
+    const char *place = NULL;
+    unsigned long number;
+
+    if (!watch_ask(monitor, WATCH_EXECUTE("query-fdsets")) || !watch_has(SET_OF))
+        return 0;
+    while ((number = watch_number("\"fdset-id\":", &place)) > 0 && number < FIRST_SET)
+        ;
+    return number;
+}
+
+/* What it was given before the capability, by either way. */
+static void take_stream_back(int monitor)
+{
+    unsigned long set;
+    char text[96];
+    int count;
+
+    watch_ask(monitor, WATCH_EXECUTE_WITH("closefd", "\"fdname\":\"" STREAM "\""));
+    for (count = 0; count < MOST_SETS && (set = next_set(monitor)) > 0; count++) {
+        snprintf(text, sizeof text, WATCH_EXECUTE_WITH("remove-fd", "\"fdset-id\":%lu"), set);
+        watch_ask(monitor, text);
+    }
+}
+
 /* The capability first, as without the mark it would be taken for somebody else's. */
-static enum watch_outcome take_back(int monitor, const struct watch_machine *machine)
+static enum watch_outcome take_capability_back(int monitor, const struct watch_machine *machine)
 {
     if (!watch_ask(monitor, WATCH_EXECUTE("query-chardev")))
         return WATCH_UNKNOWN;
     if (!watch_has("\"label\":\"" MARK "\""))
-        return WATCH_OVER; /* nothing was ordered, or another process of ours has taken it back */
+        return WATCH_OVER; /* it was not ordered, or another process of ours has taken it back */
     if (!watch_ask(monitor, WATCH_EXECUTE("query-migrate")))
         return WATCH_UNKNOWN;
     if (migrates() || look_at_files(machine) != WATCH_OVER ||
@@ -74,7 +105,6 @@ static enum watch_outcome take_back(int monitor, const struct watch_machine *mac
                                                                   "\"background-snapshot\",\"state\":false}]")))
         return WATCH_LATER;
     watch_ask(monitor, WATCH_EXECUTE_WITH("chardev-remove", "\"id\":\"" MARK "\""));
-    watch_ask(monitor, WATCH_EXECUTE_WITH("closefd", "\"fdname\":\"" STREAM "\"")); /* if it never began */
     return WATCH_OVER;
 }
 
@@ -89,7 +119,9 @@ enum watch_outcome watch_snapshot(const struct watch_machine *machine)
     monitor = watch_connect(machine, WATCH_PATIENCE);
     if (monitor < 0)
         return WATCH_UNKNOWN; /* QEMU has ended, mostly */
-    outcome = take_back(monitor, machine);
+    outcome = take_capability_back(monitor, machine);
+    if (outcome == WATCH_OVER)
+        take_stream_back(monitor);
     close(monitor);
     return outcome;
 }

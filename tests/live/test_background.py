@@ -60,7 +60,15 @@ def large(filled_guest: Tiny) -> Iterator[Tiny]:
     """The same, of which QEMU is found as it was before the test."""
     before = state_of(filled_guest)
     yield filled_guest
-    wait_for(lambda: state_of(filled_guest) == before, f"QEMU as it was: {state_of(filled_guest)}, {before}")
+    await_state(filled_guest, before)
+
+
+def await_state(guest: Tiny, before: tuple[object, ...]) -> None:
+    """QEMU is as it was, within seconds."""
+    end = time.monotonic() + 20
+    while state_of(guest) != before and time.monotonic() < end:
+        time.sleep(0.02)
+    assert state_of(guest) == before
 
 
 def state_of(guest: Tiny) -> tuple[object, ...]:

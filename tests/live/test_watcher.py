@@ -18,7 +18,7 @@ from libmicrovmi_py import Microvmi
 
 from .counting import LONG, counting, numbers
 from .firmware import need_qemu
-from .test_background import marks, state_of
+from .test_background import await_state, marks, state_of
 from .tiny import Tiny, wait_for
 from .watchers import watchers_of
 
@@ -34,6 +34,21 @@ vm = Microvmi.open(sys.argv[1])
 print("now", flush=True)
 while True:
     vm.snapshot().close()
+"""
+
+UNMARKED = """
+import os, signal, sys
+from libmicrovmi_py import Microvmi
+from libmicrovmi_py.transport.qmp import QmpClient
+execute = QmpClient.execute
+def killed(self, command, **arguments):
+    if command == "chardev-add":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return execute(self, command, **arguments)
+QmpClient.execute = killed
+vm = Microvmi.open(sys.argv[1])
+print("now", flush=True)
+vm.snapshot()
 """
 
 STALLED = """
@@ -93,7 +108,7 @@ def watched(guest: Tiny) -> int:
 def check_as_it_was(guest: Tiny, before: tuple[object, ...]) -> None:
     """That it is, within seconds after the end of the migration, looked at by nobody of ours."""
     wait_for(lambda: is_over(guest), "an end of the migration")
-    wait_for(lambda: state_of(guest) == before, f"QEMU as it was: {state_of(guest)}, {before}")
+    await_state(guest, before)
     wait_for(lambda: not watchers_of(guest.process.pid), "an end of the watcher")
 
 
@@ -109,6 +124,13 @@ def test_killed_at_any_moment_nothing_is_left(guest: Tiny) -> None:
     with Microvmi.open(guest.uri) as vm:
         seen = numbers(vm.read_physical, MIB)
         wait_for(lambda: numbers(vm.read_physical, MIB) != seen, "a guest that runs")
+
+
+def test_what_qemu_was_given_before_the_mark_is_taken_back_too(guest: Tiny) -> None:
+    before = state_of(guest)
+    with started(guest, UNMARKED) as victim:
+        assert victim.wait(60) == -signal.SIGKILL
+    check_as_it_was(guest, before)
 
 
 def test_a_user_s_own_migration_is_none_of_ours_once_it_was_taken_back(guest: Tiny) -> None:

@@ -19,12 +19,13 @@ from libmicrovmi_py.declare import TYPE_CHECKING, Any
 from libmicrovmi_py.drivers.qemu import stops
 from libmicrovmi_py.drivers.qemu.migration import FILE
 from libmicrovmi_py.errors import DriverUnavailableError, IoError, TimeoutExpiredError, listed, logger
+from libmicrovmi_py.model import U64_MAX
 from libmicrovmi_py.transport.deadline import Deadline
 from libmicrovmi_py.transport.fds import OwnedFd
 from libmicrovmi_py.transport.messages import QmpProtocolError
 from libmicrovmi_py.transport.processes import Process, names_in
 from libmicrovmi_py.transport.qmp import QmpClient, QmpCommandError, QmpHangupError, Question
-from libmicrovmi_py.transport.shape import integer, record, shown
+from libmicrovmi_py.transport.shape import integer, record, records, shown
 from libmicrovmi_py.transport.unixsock import UnixEndpoint
 from libmicrovmi_py.transport.watcher import Job, Watcher
 
@@ -41,6 +42,9 @@ _MARK = "microvmi-background-snapshot"
 """Of the character device."""
 _STREAM = "microvmi-stream"
 """Of the descriptor, which QEMU before 9 keeps by its name until the migration begins."""
+
+_OPAQUE = "microvmi"
+"""What a set of descriptors is known by."""
 
 _FILES_SINCE = 9
 """The version of QEMU from which on a file is named otherwise: 11 does not take one by the old name."""
@@ -119,7 +123,7 @@ class Orders:
         self._stream = stream
         if self._by_file:
             self._set = 1 << 30 | int.from_bytes(os.urandom(4), "big") >> 2
-            _give(client, stream.entrance, "add-fd", fdset_id=self._set, opaque="microvmi")
+            _give(client, stream.entrance, "add-fd", fdset_id=self._set, opaque=_OPAQUE)
         else:
             self._named = True
             _give(client, stream.entrance, "getfd", fdname=_STREAM)
@@ -219,6 +223,7 @@ def _take_over(client: QmpClient) -> None:
     """Undo what a process left that has ended, as far as this monitor can."""
     _undo(client)
     _close(client)
+    _remove_sets(client)
     _log.warning("QEMU was still set up for a snapshot whose process had ended")
 
 
@@ -273,6 +278,15 @@ def _close(client: QmpClient) -> None:
     """QEMU has it no more if the migration began."""
     with contextlib.suppress(QmpCommandError):
         client.execute("closefd", fdname=_STREAM)
+
+
+def _remove_sets(client: QmpClient) -> None:
+    """Those of a stream that QEMU did not come to open."""
+    for item in client.ask("query-fdsets").records():
+        number = integer(item.get("fdset-id"), "a set's number", 0, U64_MAX)
+        if any(given.get("opaque") == _OPAQUE for given in records(item.get("fds"), "a set")):
+            with contextlib.suppress(QmpCommandError):
+                client.execute("remove-fd", fdset_id=number)
 
 
 def _let_run(client: QmpClient) -> None:
