@@ -201,7 +201,7 @@ $(BUILD)/extras/.npm: .ci/npm $(BUILD)/extras/.ready
 # whatever their dates are.
 $(BUILD)/native.inputs: INPUTS := $(C_SOURCES) $(GENERATOR)
 $(BUILD)/watcher.inputs: INPUTS := $(WATCHER_SOURCES) $(NATIVE)/watcher.h
-$(BUILD)/caller.inputs: INPUTS := $(NATIVE)/caller.c
+$(BUILD)/caller.inputs: INPUTS := $(NATIVE)/caller.c include/libmicrovmi.h
 $(BUILD)/python.inputs: INPUTS := $(PY_SOURCES)
 $(BUILD)/%.inputs: export FLAGS = $(LIB_CFLAGS) $(LIB_LDFLAGS) $(shell "$(PY)" $(NATIVE)/pythonflags.py 2> /dev/null)
 $(BUILD)/%.inputs: FORCE | $(READY)

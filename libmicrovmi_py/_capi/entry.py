@@ -253,7 +253,7 @@ def mvi_py_toggle_intercept(machine: Microvmi, vcpu: int, intercept: Any, enable
 def mvi_py_listen(machine: Microvmi, timeout_ms: int, event: Any) -> None:
     found = machine.listen(timeout_ms / 1000)
     if found is None:
-        raise TimeoutExpiredError(f"no event within {timeout_ms} ms")
+        raise TimeoutExpiredError("no event came in time")
     convert.fill_event(event, found)
 
 

@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import os
 import re
+import signal
 import socket
 import struct
 import subprocess
@@ -21,13 +22,22 @@ import threading
 import weakref
 from typing import Any
 
+_COUNTED: dict[str, tuple[int, ...]] = {}
+"""Of each function: the arguments that point to as many objects as the next one says. Generated."""
+
 # ---------------------------------------------------------------------------------------- taken from here on ----
 
 _FUNCTION_POINTER: Any = ctypes.CFUNCTYPE(None).__base__
 _ARGUMENTS, _IN_ARGUMENTS, _IS_TEXT, _NO_TEXT = 8, 0xFFFFFFFF, 1 << 63, (1 << 64) - 1
 
+_LISTEN = "microvmi_listen"
+"""What it stores is told to the other process as taken: an event of a call that was given up is another one's."""
+
 _LONGEST_END = 30.0
 """Seconds that the other process may take to undo what was changed in machines."""
+
+_LONGEST_GOING = 2.0
+"""Seconds in which a process has ended whose sockets are closed already."""
 
 
 def _is_foreign(library: Any, ours: str = sys.version) -> bool:
@@ -62,16 +72,19 @@ class _Pieces:
         self.fixes.append((where, len(self.places) - 1, offset))
         return len(self.places) - 1
 
-    def add_value(self, number: int, kind: Any, value: Any) -> None:
-        """What argument ``number`` points to: an object of ctypes, or several in an array."""
-        target = kind._type_
+    def add_value(self, number: int, target: Any, value: Any, count: int) -> None:
+        """What argument ``number`` points to: ``count`` objects of type ``target``."""
         text = isinstance(target, type) and issubclass(target, ctypes._Pointer)
         if text and target._type_ is not ctypes.c_char:
             raise NotImplementedError("memory cannot be mapped from another process: read it")
         self.kept.append(value)
-        piece = self.add(_IN_ARGUMENTS, 8 * number, ctypes.addressof(value), ctypes.sizeof(value), text=text)
-        for index in range(0 if text else ctypes.sizeof(value) // ctypes.sizeof(target)):
-            self._look_into(piece, index * ctypes.sizeof(target), target)
+        address, size = _address(value), ctypes.sizeof(target)
+        if count and hasattr(target, "struct_size"):
+            _check_struct_size(address + target.struct_size.offset, size)
+        piece = self.add(_IN_ARGUMENTS, 8 * number, address, count * size, text=text)
+        if issubclass(target, (ctypes.Structure, ctypes.Union)):
+            for index in range(count):
+                self._look_into(piece, index * size, target)
 
     def _look_into(self, piece: int, offset: int, kind: Any) -> None:
         """Pieces for what the members of a struct point to; of a union, the first member is in use."""
@@ -111,14 +124,14 @@ class _Pieces:
                 self._look_into(made, index * ctypes.sizeof(target), target)
 
     def contents(self) -> list[bytes]:
-        return [ctypes.string_at(address, size) for address, size, _ in self.places]
+        return [_bytes_at(address, size) for address, size, _ in self.places]
 
     def store(self, contents: list[bytes]) -> None:
         """Put back what the call made of the pieces; pointers in them stay what they were here."""
         pointers = [(self.places[piece][0] + offset) for piece, _, offset in self.fixes if piece != _IN_ARGUMENTS]
-        saved = [(place, ctypes.string_at(place, 8)) for place in pointers]
+        saved = [(place, _bytes_at(place, 8)) for place in pointers]
         for (address, size, text), content in zip(self.places, contents, strict=True):
-            if not text and content != ctypes.string_at(address, size):
+            if not text and content != _bytes_at(address, size):
                 ctypes.memmove(address, content, size)
         for place, pointer in saved:
             ctypes.memmove(place, pointer, 8)
@@ -150,7 +163,7 @@ class _Elsewhere:
         self._ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen([program, path], stdin=theirs.fileno(), start_new_session=True)
-        self._pid = os.getpid()
+        self._library, self._pid = library, os.getpid()
         self._thread = threading.local()
         self._connections: weakref.WeakSet[_Connection] = weakref.WeakSet()
         self._texts: dict[int, tuple[Any, int]] = {}
@@ -172,6 +185,7 @@ class _Elsewhere:
                 self._process.wait(_LONGEST_END)
 
     def __getattr__(self, name: str) -> _Function:
+        getattr(self._library, name)  # AttributeError, as ctypes words it, for one that it lacks
         function = _Function(self, name)
         setattr(self, name, function)
         return function
@@ -188,14 +202,36 @@ class _Elsewhere:
 
     def call(self, name: str, arguments: list[int], pieces: _Pieces, result_is_text: bool) -> tuple[int, bytes | None]:
         """Make a call: what it returned, and the text behind that."""
-        connection = self._connection()
         try:
+            connection = self._connection()
             self._ask(connection, name, arguments, pieces, result_is_text)
-            return self._take(connection, pieces, result_is_text)
+            result, text = self._take(connection, pieces, result_is_text)
+            if name == _LISTEN and result & 0xFF:
+                connection.sendall(b"+")
+        except ConnectionError:
+            self._give_up()
+            raise ConnectionError(self._why_gone()) from None
         except BaseException:  # an interrupt, for instance: what comes now belongs to the call that was given up
-            connection.close()
-            del self._thread.connection
+            self._give_up()
             raise
+        return result, text
+
+    def _give_up(self) -> None:
+        """Let go of this thread's socket; its next call gets another."""
+        connection = self._thread.__dict__.pop("connection", None)
+        if connection is not None:
+            connection.socket.close()
+
+    def _why_gone(self) -> str:
+        """Why nobody is at the other end of a socket, and the way out, in one line."""
+        program = f"microvmi-caller (process {self._process.pid}), which makes the calls,"
+        try:
+            code = self._process.wait(_LONGEST_GOING)
+        except subprocess.TimeoutExpired:
+            way_out = "use fewer threads, or raise the limits of open files and processes (ulimit -n, ulimit -u)"
+            return f"{program} has given up this thread: {way_out}"
+        end = f"was ended by signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"ended with code {code}"
+        return f"{program} {end}, and its machines are closed: load() the library again and open them anew"
 
     def _ask(
         self, connection: socket.socket, name: str, arguments: list[int], pieces: _Pieces, result_is_text: bool
@@ -245,34 +281,71 @@ class _Function:
         pieces = _Pieces()
         if len(values) != len(self.argtypes):
             raise TypeError(f"{self._name}() takes {len(self.argtypes)} arguments ({len(values)} given)")
-        pairs = enumerate(zip(self.argtypes, values, strict=True))
-        numbers = [self._argument(index, kind, value, pieces) for index, (kind, value) in pairs]
+        pairs = enumerate(zip(self.argtypes, values, strict=True), 1)
+        taken = [_taken(number, kind, getattr(value, "_as_parameter_", value)) for number, (kind, value) in pairs]
+        numbers = [self._number(index, taken, pieces) for index in range(len(taken))]
         is_text = self.restype is ctypes.c_char_p
         result, text = self._owner.call(self._name, numbers, pieces, is_text)
         if is_text or self.restype is None:
             return text
         return self.restype.from_buffer_copy(result.to_bytes(8, sys.byteorder)).value
 
-    def _argument(self, index: int, kind: Any, value: Any, pieces: _Pieces) -> int:
+    def _number(self, index: int, taken: list[Any], pieces: _Pieces) -> int:
         """The number that stands for an argument; 0 where the address of a piece takes its place."""
-        value = getattr(value, "_obj", value)  # byref()
-        if value is None:
-            return 0
-        if kind is ctypes.c_char_p:
-            text = ctypes.create_string_buffer(value if isinstance(value, bytes) else value.value)
+        kind, value = self.argtypes[index], taken[index]
+        if isinstance(value, int):
+            return value
+        if isinstance(value, bytes):
+            text = ctypes.create_string_buffer(value)
             pieces.kept.append(text)
             pieces.add(_IN_ARGUMENTS, 8 * index, ctypes.addressof(text), ctypes.sizeof(text))
-            return 0
-        if not issubclass(kind, ctypes._Pointer):
-            number = int(getattr(value, "value", value) or 0)
-            return number & _NO_TEXT
-        if kind._type_ is ctypes.c_char:
-            return self._owner.disown(ctypes.cast(value, ctypes.c_void_p).value or 0)
-        if not isinstance(value, ctypes._Pointer) or issubclass(kind._type_, ctypes._Pointer):
-            pieces.add_value(index, kind, value)
-        elif value:
-            pieces.add_value(index, kind, value.contents)
+        elif _address(value) and kind._type_ is ctypes.c_char:
+            return self._owner.disown(_address(value))
+        elif _address(value):
+            pieces.add_value(index, kind._type_, value, self._count(index, taken))
         return 0
+
+    def _count(self, index: int, taken: list[Any]) -> int:
+        """How many objects an argument points to: as many as the next one says, where that counts them, else one."""
+        count: int = taken[index + 1] if index in _COUNTED.get(self._name, ()) else 1
+        value, needed = taken[index], count * ctypes.sizeof(self.argtypes[index]._type_)
+        if isinstance(value, ctypes.Array) and ctypes.sizeof(value) < needed:
+            has = f"argument {index + 1} has {ctypes.sizeof(value)} bytes, and the call may use {needed}"
+            raise ValueError(f"{self._name}(): {has}: give it more, or ask for less")
+        return count
+
+
+def _taken(number: int, kind: Any, value: Any) -> Any:
+    """What ctypes makes of argument ``number``, or its refusal: a number, a text, or an object with an address."""
+    try:
+        taken = kind.from_param(value)
+    except Exception as err:
+        raise ctypes.ArgumentError(f"argument {number}: {type(err).__name__}: {err}") from err
+    if issubclass(kind, ctypes._Pointer):
+        return taken
+    if kind is ctypes.c_void_p:
+        return _address(value)
+    if kind is ctypes.c_char_p:
+        return ctypes.cast(value, kind).value
+    return int((value if isinstance(value, kind) else kind(value)).value) & _NO_TEXT
+
+
+def _address(value: Any) -> int:
+    """The address that a pointer, an array, ``byref()`` with its offset, or a number is for C; 0 for NULL."""
+    return ctypes.cast(value, ctypes.c_void_p).value or 0
+
+
+def _bytes_at(address: int, size: int) -> bytes:
+    """So many bytes; ``string_at()`` counts in an ``int`` of C."""
+    content: bytes = (ctypes.c_char * size).from_address(address).raw
+    return content
+
+
+def _check_struct_size(place: int, size: int) -> None:
+    """The library writes as much as a struct says that it has."""
+    said = ctypes.c_uint32.from_address(place).value
+    if said > size:
+        raise ValueError(f"struct_size is {said} of a struct of {size} bytes: set it to ctypes.sizeof() of the struct")
 
 
 def _receive(connection: socket.socket, size: int) -> bytes:
@@ -282,7 +355,7 @@ def _receive(connection: socket.socket, size: int) -> bytes:
     while view:
         done = connection.recv_into(view)
         if done == 0:
-            raise OSError("the process that calls the library has ended")
+            raise ConnectionError
         view = view[done:]
     return bytes(content)
 

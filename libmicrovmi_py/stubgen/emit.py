@@ -113,7 +113,8 @@ class _Module:
         body = [*self._constants(), *self._enums(), *self._records(), *self._aliases(), *self._layouts()]
         kind, more = (": Any", _FOR_ANOTHER_PYTHON) if self._elsewhere.lines else ("", "")
         library_lines = _LIBRARY.format(kind=kind, elsewhere=more).split("\n")[:-1]
-        functions = [*self._prototypes(), *self._elsewhere.lines, *library_lines, *self._methods()]
+        elsewhere = [*self._counted(), *self._elsewhere.lines] if more else []
+        functions = [*self._prototypes(), *elsewhere, *library_lines, *self._methods()]
         tail = _LOAD.format(library=json.dumps(library))
         lines = "\n".join(f"import {name}" for name in sorted(imports))
         return _HEAD.format(name=self.name, imports=lines) + "\n".join([*body, *functions]) + "\n" + tail
@@ -209,6 +210,16 @@ class _Module:
             yield from _fit(f'{INDENT}"{function.name}": ({self._type(function.type.result)}, [{arguments}]),')
         yield "}"
 
+    def _counted(self) -> Iterator[str]:
+        """Which arguments point to as many objects as the next one says, a ``size_t``."""
+        yield from ("", "_COUNTED: dict[str, tuple[int, ...]] = {")
+        for function in self.header.functions:
+            pairs = enumerate(itertools.pairwise(function.type.args))
+            places = [str(place) for place, (kind, after) in pairs if _counts(kind, after)]
+            if places:
+                yield f'{INDENT}"{function.name}": ({", ".join(places)}{"," if len(places) == 1 else ""}),'
+        yield "}"
+
     def _type(self, kind: Any) -> str:
         return self.speller.spell(kind, member=False).expression
 
@@ -237,6 +248,12 @@ def _members(record: Any) -> Iterator[tuple[str, Any]]:
     """The members of a struct or union by their Python names; one without a name is called after its place."""
     for index, (member, kind) in enumerate(zip(record.fldnames, record.fldtypes, strict=True)):
         yield identifier(member) or f"unnamed{index}", kind
+
+
+def _counts(kind: Any, after: Any) -> bool:
+    """Whether the parameter after another one says how many objects that points to."""
+    pointed = isinstance(kind, model.PointerType) and not isinstance(kind.totype, model.VoidType)
+    return pointed and isinstance(after, model.PrimitiveType) and after.name == "size_t"
 
 
 def _check_bits(record: Any) -> None:

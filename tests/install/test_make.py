@@ -122,7 +122,7 @@ def test_a_c_file_that_is_not_listed_is_told_in_one_line(tree: Path, make: Make)
 @pytest.mark.parametrize(
     ("file", "parts"),
     [
-        ("include/libmicrovmi.h", ["library", "module"]),
+        ("include/libmicrovmi.h", ["library", "module", "caller", "Python"]),
         ("libmicrovmi_py/_native/direct.c", ["library", "module"]),
         ("libmicrovmi_py/_native/exports.map", ["library", "module"]),
         ("libmicrovmi_py/_native/services.h", ["library", "module"]),
