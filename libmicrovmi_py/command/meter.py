@@ -19,6 +19,11 @@ _FIRST = 0.3
 _STEPS = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
 
 
+def columns() -> int:
+    """Of the terminal; 80 of one that does not tell, which Python before 3.11 has as 0."""
+    return shutil.get_terminal_size().columns or 80
+
+
 def amount(number: float, unit: str = "B") -> str:
     """So many bytes, ``1.5 GiB``, or of what else is counted: ``12 machines``."""
     if unit != "B":
@@ -84,6 +89,6 @@ class Meter:
         return ", ".join(parts)
 
     def _write(self, line: str) -> None:
-        line = line[: max(shutil.get_terminal_size().columns - 1, 1)]
+        line = line[: max(columns() - 1, 1)]
         print(f"\r{line:{self._width}}", end="", file=sys.stderr, flush=True)
         self._width = len(line)

@@ -6,13 +6,13 @@ from __future__ import annotations
 import argparse
 import difflib
 import inspect
-import shutil
 import sys
 import textwrap
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 from libmicrovmi_py.command import known
+from libmicrovmi_py.command.meter import columns
 from libmicrovmi_py.errors import escaped
 from libmicrovmi_py.version import __version__
 
@@ -56,7 +56,7 @@ def of_subcommand(name: str, module: known.Subcommand) -> Parser:
 def filled(text: str) -> str:
     """Paragraphs, made as wide as the terminal; lines that are indented stay lines."""
     # a hyphen is no place to break at: what stands there may be an option, or for a shell
-    wrapper = textwrap.TextWrapper(max(shutil.get_terminal_size().columns - 2, 20), break_on_hyphens=False)
+    wrapper = textwrap.TextWrapper(max(columns() - 2, 20), break_on_hyphens=False)
     return "\n\n".join(item if item.startswith(" ") else wrapper.fill(item) for item in text.split("\n\n"))
 
 

@@ -22,7 +22,7 @@ INTERCEPTS = {
 
 def words(intercept: Intercept) -> tuple[int, ...]:
     """As the program takes them."""
-    return intercept.kind, intercept.number, intercept.address, intercept.size, int(intercept.access)
+    return int(intercept.kind), intercept.number, intercept.address, intercept.size, int(intercept.access)
 
 
 @pytest.mark.parametrize("kind", INTERCEPTS)

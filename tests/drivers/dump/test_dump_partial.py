@@ -12,6 +12,7 @@ from drivers.dump import builders
 from drivers.dump.builders import PAGE, values
 
 from libmicrovmi_py import IoError, Microvmi
+from libmicrovmi_py.abilities import Ability
 
 SOURCE = random.Random("partial")
 MEMORY = {0: SOURCE.randbytes(3 * PAGE), 0x10000: SOURCE.randbytes(5 * PAGE), 0x100000: SOURCE.randbytes(4 * PAGE)}
@@ -113,7 +114,7 @@ def test_an_unfinished_core_and_bad_notes_leave_the_memory(tmp_path: Path) -> No
             opened(tmp_path, content)
         with opened(tmp_path, content, partial="yes") as machine:
             assert there(machine) == sum(map(len, MEMORY.values()))
-            assert ("vcpu_count" in [item.name.lower() for item in machine.abilities.can if item.name]) is vcpus
+            assert (Ability.VCPU_COUNT in machine.abilities.can) is vcpus
 
 
 def test_bytes_behind_the_last_lime_range_are_passed_over(tmp_path: Path) -> None:
