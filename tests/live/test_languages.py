@@ -46,9 +46,19 @@ def blocks(title: str, language: str) -> list[str]:
 
 
 def titles() -> list[str]:
-    """The sections that have commands; that of a Java which this machine has not is left out, as Debian 12 has none."""
+    """The sections that have commands, but for what this machine's Debian has not: such a Java in 12, and OCaml's
+    ``ctypes.foreign`` since 13."""
     found = [title for title in re.findall(r"^## (.+)$", PAGE, re.MULTILINE) if blocks(title, "sh")]
-    return [title for title in found if title != "Java 22 and later" or java() >= 22]
+    lacks = {"Java 22 and later": java() < 22, "OCaml": lacks_foreign()}
+    return [title for title in found if not lacks.get(title)]
+
+
+def lacks_foreign() -> bool:
+    """Whether Debian's package is there, and what a part of it needs is not: it is another library since Debian 13."""
+    if shutil.which("ocamlfind") is None:
+        return False
+    asked = (["ocamlfind", "query", *words] for words in (["ctypes"], ["-recursive", "ctypes.foreign"]))
+    return [subprocess.run(words, capture_output=True).returncode == 0 for words in asked] == [True, False]
 
 
 def java() -> int:
