@@ -37,7 +37,7 @@ struct watch_machine {
 /* A connection to the monitor that takes commands, within so many milliseconds, or -1. It is the only one at a time. */
 int watch_connect(const struct watch_machine *machine, int milliseconds);
 
-/* Whether QEMU carried out a command, a line of JSON. */
+/* Whether QEMU carried out a command, a line of JSON, which is given an id here. */
 bool watch_ask(int monitor, const char *command);
 
 /* Whether its answer, without white space, has that text. */

@@ -1,13 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The watcher's words with QEMU's monitor. */
+/*
+ * The watcher's words with QEMU's monitor. That may answer here what the client before asked, who hung up: in front of its
+ * greeting, or behind it. So each command has an id, and only what carries it is the answer.
+ */
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/types.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "watcher.h"
@@ -21,6 +26,10 @@ static struct {
     bool in_text, escaped;
     char text[LARGEST + 1];
 } message;
+
+/* The id of the last command, as QEMU repeats it, and the number in it, which begins elsewhere in each connection. */
+static char id[48];
+static unsigned long long number;
 
 /* What was received, and how much of it is in a message already. */
 static char data[4096];
@@ -43,40 +52,75 @@ static bool add(char byte)
     return message.depth <= 0;
 }
 
-static bool begins(const char *text)
+static bool begins(const char *whole, const char *text)
 {
-    return strncmp(message.text, text, strlen(text)) == 0;
+    return strncmp(whole, text, strlen(text)) == 0;
 }
 
-/* The next message that is a greeting or an answer; without "id" those have one member. False: none comes. */
+/* The next message; false: none comes. */
 static bool receive(int monitor)
 {
-    for (;;) {
-        message.size = 0;
-        message.depth = 0;
-        message.in_text = message.escaped = false;
-        do {
-            if (place == received) {
-                place = 0;
-                received = recv(monitor, data, sizeof data, 0);
-            }
-            if (received <= 0) {
-                received = place = 0;
-                message.text[0] = '\0';
-                return false;
-            }
-        } while (!add(data[place++]));
-        message.text[message.size] = '\0';
-        if (begins("{\"QMP\":") || begins("{\"return\":") || begins("{\"error\":"))
-            return message.size < LARGEST;
-    }
+    message.size = 0;
+    message.depth = 0;
+    message.in_text = message.escaped = false;
+    do {
+        if (place == received) {
+            place = 0;
+            received = recv(monitor, data, sizeof data, 0);
+        }
+        if (received <= 0) {
+            received = place = 0;
+            message.text[0] = '\0';
+            return false;
+        }
+    } while (!add(data[place++]));
+    message.text[message.size] = '\0';
+    return true;
+}
+
+/* Before it nothing is said: QEMU would carry that out whenever another client leaves the monitor, and we have left. */
+static bool receive_greeting(int monitor)
+{
+    while (receive(monitor))
+        if (begins(message.text, "{\"QMP\":"))
+            return true;
+    return false;
+}
+
+/* What the message has beside our id, which QEMU writes behind a result and in front of an error; NULL: it is not there. */
+static const char *answered(void)
+{
+    const char *first = message.text + 1, *found = strstr(message.text, id);
+
+    if (found == NULL)
+        return NULL;
+    return found == first ? first + strlen(id) + 1 : first;
+}
+
+static bool say(int monitor, const char *text)
+{
+    size_t size = strlen(text);
+
+    return send(monitor, text, size, MSG_NOSIGNAL) == (ssize_t)size;
 }
 
 bool watch_ask(int monitor, const char *command)
 {
-    size_t size = strlen(command);
+    const char *answer;
 
-    return send(monitor, command, size, MSG_NOSIGNAL) == (ssize_t)size && receive(monitor) && begins("{\"return\":");
+    snprintf(id, sizeof id, "\"id\":\"%llu\"", ++number);
+    if (!say(monitor, "{") || !say(monitor, id) || !say(monitor, ",") || !say(monitor, command + 1))
+        return false;
+    while (receive(monitor) && message.size < LARGEST)
+        if ((answer = answered()) != NULL)
+            return begins(answer, "\"return\":");
+    return false;
+}
+
+/* Leave negotiation mode, which QEMU may have done for the client before. */
+static bool negotiate(int monitor)
+{
+    return watch_ask(monitor, WATCH_EXECUTE("qmp_capabilities")) || watch_has("\"class\":\"CommandNotFound\"");
 }
 
 bool watch_has(const char *text)
@@ -113,6 +157,15 @@ static void limit(int monitor, int milliseconds)
     setsockopt(monitor, SOL_SOCKET, SO_SNDTIMEO, &time, sizeof time);
 }
 
+/* In nanoseconds since the system began; no connection before had it. */
+static unsigned long long moment(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (unsigned long long)now.tv_sec * 1000000000 + (unsigned long long)now.tv_nsec;
+}
+
 int watch_connect(const struct watch_machine *machine, int milliseconds)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -125,10 +178,11 @@ int watch_connect(const struct watch_machine *machine, int milliseconds)
     if (address.sun_path[0] == '@')
         address.sun_path[0] = '\0';
     received = place = 0;
+    number = moment();
     limit(monitor, milliseconds);
     if (connect(monitor, (struct sockaddr *)&address, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + size)) !=
             0 ||
-        !receive(monitor) || !watch_ask(monitor, WATCH_EXECUTE("qmp_capabilities"))) {
+        !receive_greeting(monitor) || !negotiate(monitor)) {
         close(monitor);
         return -1;
     }

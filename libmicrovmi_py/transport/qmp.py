@@ -247,7 +247,7 @@ class SocketClient(QmpClient):
         self._open.discard(number)
         while number not in self._early:
             reply = self._message(self._deadline)
-            told = reply.get("id", number)
+            told = reply.get("id")
             if "event" in reply:
                 self._hear(reply["event"])
             elif told == number or (isinstance(told, int) and told < number and told in self._open):

@@ -21,6 +21,7 @@ def spoiled(mutator: Mutator, message: dict[str, Any]) -> bytes:
         message = mutator.answer(message)
     line = json.dumps(message).encode() + b"\r\n"
     if chance > 1 - SELDOM:
+        error = json.dumps({"id": message.get("id"), "error": {"class": []}}).encode() + b"\r\n"
         deep = b'{"return": ' + b"[" * 200_000 + b"\n"
-        return mutator.choice((mutator.data(line), deep, b'{"event": 1}\r\n' + line, b'{"error": {"class": []}}\r\n'))
+        return mutator.choice((mutator.data(line), deep, b'{"event": 1}\r\n' + line, error))
     return line

@@ -173,6 +173,13 @@ MUTANTS = (
         (f"{QMP}::test_an_answer_takes_memory_and_time_by_its_limit",),
     ),
     Mutant(
+        "libmicrovmi_py/transport/qmp.py",
+        'told = reply.get("id")\n',
+        'told = reply.get("id", number)\n',
+        "what another client had asked without an id is taken for an answer of ours",
+        (f"{QMP}::test_nor_is_what_it_asked_without_an_id",),
+    ),
+    Mutant(
         "libmicrovmi_py/drivers/qemu/layout.py",
         "_HOST.fullmatch(question",
         "_HOST.search(question",

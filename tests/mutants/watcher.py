@@ -6,11 +6,13 @@ from __future__ import annotations
 from mutants.mutant import Mutant
 
 EVENTS, PAUSE = "libmicrovmi_py/_native/watcher_events.c", "libmicrovmi_py/_native/watcher_pause.c"
+MONITOR = "libmicrovmi_py/_native/watcher_monitor.c"
 OPENING, LATE = "libmicrovmi_py/drivers/qemu/events/opening.py", "libmicrovmi_py/drivers/qemu/late.py"
 PAUSING = "libmicrovmi_py/drivers/qemu/pausing.py"
 
 KILLED = "tests/live/test_events_killed.py::test_"
 PAUSED = "tests/live/test_pause_watched.py::test_"
+ANSWERED = "tests/transport/test_watcher_answers.py::test_so_it_is_"
 
 MUTANTS = (
     Mutant(
@@ -54,5 +56,34 @@ MUTANTS = (
         "",
         "a pause of others is undone that came after ours",
         (f"{PAUSED}what_runs_again_is_not_ours_any_more",),
+    ),
+    Mutant(
+        MONITOR,
+        """        if (begins(message.text, "{\\"QMP\\":"))\n            return true;\n""",
+        "        return true;\n",
+        "a monitor is told something before it has greeted, which it may carry out much later",
+        ("tests/transport/test_watcher_answers.py::test_what_comes_before_the_greeting_is_not_taken_for_it",),
+    ),
+    Mutant(
+        MONITOR,
+        "    if (found == NULL)\n        return NULL;\n",
+        """    if (found == NULL)
+        return begins(first, "\\"return\\":") || begins(first, "\\"error\\":") ? first : NULL;\n""",
+        "an answer without an id to the client before is taken for the watcher's, and a snapshot's capability stays on",
+        (f"{ANSWERED}by_a_monitor_that_answers_the_client_before",),
+    ),
+    Mutant(
+        MONITOR,
+        "    number = moment();\n",
+        "",
+        "an answer to a client before that numbers its commands alike is taken for the watcher's",
+        (f"{ANSWERED}by_a_monitor_that_answers_the_client_before",),
+    ),
+    Mutant(
+        MONITOR,
+        """ || watch_has("\\"class\\":\\"CommandNotFound\\"")""",
+        "",
+        "nothing is undone where the client before has ended the negotiation late",
+        (f"{ANSWERED}where_the_client_before_has_ended_the_negotiation",),
     ),
 )

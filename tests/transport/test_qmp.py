@@ -164,9 +164,8 @@ def test_human_returns_the_text_with_plain_line_ends() -> None:
         assert greeted(client).human("info mtree -f") == "one\ntwo\n"
 
 
-@pytest.mark.parametrize("tail", [b', "id": 2}\n', b"}\n"], ids=["with id", "without id"])
-def test_an_error_reply_names_the_command_and_the_description(tail: bytes) -> None:
-    reply = b'{"error": {"class": "GenericError", "desc": "no such thing"}' + tail
+def test_an_error_reply_names_the_command_and_the_description() -> None:
+    reply = b'{"id": 2, "error": {"class": "GenericError", "desc": "no such thing"}}\n'
     with connected(answering(reply)) as client, pytest.raises(QmpCommandError, match="cont: no such thing") as caught:
         greeted(client).execute("cont")
     assert caught.value.kind == "GenericError"
@@ -205,6 +204,24 @@ def test_what_the_client_before_asked_is_answered_to_nobody() -> None:
         assert greeted(client).execute("query-status") == "new"
     thread.join()
     far.close()
+
+
+@pytest.mark.parametrize(
+    "late",
+    [[{"error": {"class": "GenericError", "desc": "no"}}], [{"return": {}}, {"return": {}}]],
+    ids=["an error", "two results"],
+)
+def test_nor_is_what_it_asked_without_an_id(late: list[Mapping[str, object]]) -> None:
+    def serve(peer: Peer) -> None:
+        peer.send(GREETING, *late)
+        peer.send({"return": {}, "id": peer.request()["id"]})
+        for state in ("running", "paused"):
+            number = peer.request()["id"]
+            peer.send(*late, {"return": {"status": state}, "id": number})
+
+    with connected(serve) as client:
+        assert greeted(client).execute("query-status") == {"status": "running"}
+        assert client.execute("stop") == {"status": "paused"}
 
 
 @pytest.mark.parametrize(("kind", "result"), [("CommandNotFound", 7), ("GenericError", None)])
@@ -282,11 +299,11 @@ def test_an_answer_takes_memory_and_time_by_its_limit() -> None:
         "from libmicrovmi_py.transport.deadline import Deadline\n"
         "from libmicrovmi_py.transport.messages import LARGEST_MESSAGE\n"
         "from libmicrovmi_py.transport.qmp import SocketClient\n"
-        "answer = b'{\"return\": [' + b'{},' * ((LARGEST_MESSAGE - 100) // 3) + b'{}]}\\n'\n"
+        "answer = b'{\"return\": [' + b'{},' * ((LARGEST_MESSAGE - 100) // 3) + b'{}], \"id\": 1}\\n'\n"
         "resource.setrlimit(resource.RLIMIT_AS, (512 << 20, 512 << 20))\n"
         "near, far = socket.socketpair()\n"
         "threading.Thread(target=far.sendall, args=(answer,)).start()\n"
-        "print(len(SocketClient(near, Deadline(20)).records('query-memdev')) > 1_000_000)\n"
+        "print(len(SocketClient(near, Deadline(20), last_id=0).records('query-memdev')) > 1_000_000)\n"
     )
     started = time.monotonic()
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
