@@ -17,6 +17,8 @@ from libmicrovmi_py.drivers.qemu.commandline import (
 from libmicrovmi_py.drivers.qemu.flatview import FlatRange, main_blocks, parse_flat_view
 from libmicrovmi_py.drivers.qemu.infotext import parse_x86
 
+LIBVIRTS = ["-chardev", "socket,id=charmonitor,fd=17,server=on,wait=off"]
+"""A character device, whose monitor is an object since QEMU 11.1 and libvirt 12."""
 QEMU = "qemu-system-x86_64"
 
 # ------------------------------------------------------------------------------------------------------ command lines
@@ -79,6 +81,11 @@ def test_the_name_of_a_machine(options: list[str], name: str) -> None:
             ["-chardev", "socket,id=m,path=name,abstract=on,server=on", "-mon", "m,mode=control"],
             QmpSocket(path="name", abstract=True, ident="m"),
         ),
+        (
+            [*LIBVIRTS, "-object", '{"qom-type":"monitor-qmp","id":"monitor","chardev":"charmonitor"}'],
+            QmpSocket(fd=17, ident="charmonitor"),
+        ),
+        ([*LIBVIRTS, "-object", "monitor-qmp,id=m,chardev=charmonitor"], QmpSocket(fd=17, ident="charmonitor")),
     ],
 )
 def test_a_listening_monitor(options: list[str], expected: QmpSocket) -> None:
@@ -99,6 +106,8 @@ def test_a_listening_monitor(options: list[str], expected: QmpSocket) -> None:
         ["-chardev", "socket,id=m,path=/q,server", "-mon", "m,mode=readline"],
         ["-chardev", "pty,id=m", "-mon", "m,mode=control"],
         ["-mon", "missing,mode=control"],
+        [*LIBVIRTS, "-object", "monitor-hmp,id=m,chardev=charmonitor"],
+        [*LIBVIRTS, "-object", '{"qom-type":"monitor-qmp"'],
         [],
     ],
 )
@@ -116,6 +125,7 @@ def test_what_is_no_listening_monitor(options: list[str]) -> None:
         (["-mon", "missing,mode=control"], ["its QMP monitor is on a device that is not named"]),
         (["-monitor", "unix:/h,server"], ["the human monitor on /h"]),
         (["-chardev", "socket,id=m,path=/h,server", "-mon", "m"], ["the human monitor on /h"]),
+        ([*LIBVIRTS, "-object", "monitor-hmp,chardev=charmonitor"], ["the human monitor on descriptor 17"]),
         (["-chardev", "socket,id=m,fd=3,server", "-mon", "m"], ["the human monitor on descriptor 3"]),
         (["-monitor", "stdio"], []),
         (["-monitor", "none"], []),

@@ -143,6 +143,15 @@ def _monitors(argv: Sequence[str], files: Sequence[Group], *, control: bool) -> 
     for values in _all("mon", argv, files):
         if (values.get("mode") == "control") == control:
             yield devices.get(values.get("chardev", ""), {})
+    for values in _monitor_objects(argv, files):
+        if values.get("qom-type") == ("monitor-qmp" if control else "monitor-hmp"):
+            yield devices.get(values.get("chardev", ""), {})
+
+
+def _monitor_objects(argv: Sequence[str], files: Sequence[Group]) -> Iterator[Mapping[str, str]]:
+    """Monitors as QEMU 11.1 has them, and libvirt for that; other objects are left out where they are not parsed."""
+    yield from (group.values for group in files if group.kind == "object")
+    yield from (parse_object(value) for value in _values(argv, "object") if "monitor-" in value)
 
 
 def parse_object(text: str) -> dict[str, str]:
