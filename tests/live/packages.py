@@ -56,8 +56,16 @@ def module(kernel: Path, place: str) -> bytes:
     folder = cache_directory() / f"modules-{version}"
     folder.mkdir(exist_ok=True)
     cached = sorted(folder.glob(f"{Path(place).name}.ko*"))
-    path = cached[0] if cached else _fetch(f"linux-image-{version}", f"kernel/{place}.ko*", folder=folder)
+    path = cached[0] if cached else _fetch_module(version, f"kernel/{place}.ko*", folder)
     return lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
+
+
+def _fetch_module(version: str, pattern: str, folder: Path) -> Path:
+    """Debian has modules in packages of their own since Linux 7."""
+    try:
+        return _fetch(f"linux-image-{version}", pattern, folder=folder)
+    except Unobtainable:
+        return _fetch(f"linux-modules-{version}", pattern, folder=folder)
 
 
 def busybox() -> Path:

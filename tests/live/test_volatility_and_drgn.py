@@ -159,7 +159,8 @@ def test_drgn_knows_types_constants_functions_and_variables(dump: Path, run: Com
 print(prog["init_uts_ns"].name.sysname.string_().decode(), prog["PIDTYPE_PID"].value_())
 print(prog.symbol(prog["schedule"].address_).name, prog["init_task"].comm.string_().decode())
 print(prog.type("struct list_head").size, len(list(for_each_online_cpu())))
-print([mount.mnt.mnt_sb.s_type.name.string_().decode() for mount in for_each_mount()][:2], get_dmesg()[15:28].decode())
+mounts = [mount.mnt.mnt_sb.s_type.name.string_().decode() for mount in for_each_mount()]
+print([name for name in mounts if name != "nullfs"][:2], get_dmesg()[15:28].decode())
 """
     shown = microvmi(run, "drgn", dump, package="drgn", text=script).splitlines()
     assert shown == ["Linux 0", "schedule swapper/0", "16 2", "['rootfs', 'proc'] Linux version"]
@@ -175,7 +176,7 @@ def test_a_script_of_drgn_that_fails_is_shown_where(dump: Path, run: Command) ->
 def test_a_file_without_debug_information_of_the_kernel_is_an_error(dump: Path, run: Command) -> None:
     done = run(*MICROVMI, "drgn", "-s", "/bin/ls", dump, package="drgn", text="print(1)\n")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("microvmi: /bin/ls: no debug information of the kernel 6.")
+    assert done.stderr.startswith("microvmi: /bin/ls: no debug information of the kernel ")
 
 
 def test_an_option_behind_the_machine_is_wrong_usage(dump: Path, run: Command) -> None:
