@@ -49,13 +49,14 @@ _COMPARE: dict[type[ast.cmpop], Callable[[int, int], bool]] = {
 
 
 def find_header(path: str | os.PathLike[str] | None = None) -> Path:
-    """The header to read: ``path`` if given, else the installed package's own, else the one of the source tree.
+    """The header to read: ``path`` if given, else the installed package's own, else the one of the source tree, or of
+    the prefix that ``make install`` laid the package down in, with a folder for the processor or without.
 
     Raises ``InvalidArgumentError`` if there is no such file.
     """
     package = Path(__file__).resolve().parent
-    folders = (package / "include", package.parent / "include")
-    candidates = [Path(path)] if path is not None else [folder / HEADER_NAME for folder in folders]
+    folders = (package, package.parent, *package.parents[2:4])
+    candidates = [Path(path)] if path is not None else [folder / "include" / HEADER_NAME for folder in folders]
     for candidate in candidates:
         if candidate.is_file():
             return candidate

@@ -275,6 +275,17 @@ def test_preprocessor_says_what_it_cannot_follow(text: str, message: str) -> Non
         preprocess(text, "x.h")
 
 
+@pytest.mark.parametrize("libdir", ["lib", "lib/x86_64-linux-gnu"])
+def test_the_header_beside_what_was_installed_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, libdir: str
+) -> None:
+    installed = tmp_path / "include" / "libmicrovmi.h"
+    installed.parent.mkdir()
+    installed.write_text("")
+    monkeypatch.setattr("libmicrovmi_py.header.__file__", f"{tmp_path}/{libdir}/libmicrovmi/libmicrovmi_py/header.py")
+    assert find_header() == installed
+
+
 def test_unreadable_files_are_clear_errors(tmp_path: Path) -> None:
     binary = tmp_path / "binary.h"
     binary.write_bytes(b"\xff\xfe\x00")

@@ -106,8 +106,12 @@ def environment(library_path: Path, include_dir: Path) -> dict[str, str]:
     found = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "TMPDIR")}
     library = str(library_path.parent)
     own = {"LD_LIBRARY_PATH": library, "LIBRARY_PATH": library, "CPATH": str(include_dir), "LC_ALL": "C.UTF-8"}
-    python = {"PYTHONPATH": str(ROOT), "NODE_PATH": str(EXTRAS / "node_modules")}
-    return {**found, **own, **python, "PATH": f"{Path(sys.executable).parent}:{found['PATH']}"}
+    return {
+        **found,
+        **own,
+        "NODE_PATH": str(EXTRAS / "node_modules"),
+        "PATH": f"{Path(sys.executable).parent}:{found['PATH']}",
+    }
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,8 @@ def build(title: str, folder: Path, environment: Mapping[str, str]) -> list[str]
     for line in before:
         if line.startswith("npm install"):
             continue  # make extras did
-        lacking(title, line.split()[0], environment)
+        line = line.replace("/usr/local/lib", environment["LD_LIBRARY_PATH"])
+        lacking(title, next(word for word in line.split() if "=" not in word), environment)
         done = subprocess.run(
             line, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=LIMIT, check=False
         )
