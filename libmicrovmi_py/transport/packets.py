@@ -27,7 +27,7 @@ _LATE, _WOKEN, _ENDED = -1, -2, -3
 def sent(packet: str) -> bytes:
     """A packet that is answered whether the machine stands or not: one that runs is stopped by what it is sent first,
     and swallows it. What comes before that acknowledges the last answer."""
-    return b"+" + framed(packet)
+    return b"++" + framed(packet)
 
 
 class Quiet(NamedTuple):

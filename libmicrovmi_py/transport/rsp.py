@@ -33,9 +33,9 @@ _ESCAPE, _ESCAPED = b"}", 0x20
 
 
 def framed(packet: str) -> bytes:
-    """A packet as it is sent; it acknowledges what came before it."""
+    """A packet as it is sent."""
     data = packet.encode()
-    return b"+$%b#%02x" % (data, _checksum(data))
+    return b"$%b#%02x" % (data, _checksum(data))
 
 
 class Packets:
@@ -112,7 +112,11 @@ class RspClient:
         self._sock.close()
 
     def ask(self, packet: str) -> str:
-        """Send a packet and take the answer. A stop that is told before it, unasked, is skipped."""
+        """Send a packet and take the answer. A stop that is told before it, unasked, is skipped.
+
+        The last answer is not acknowledged, which who begins a packet need not do: a machine that runs would swallow
+        that, and answer the packet.
+        """
         self._send(framed(packet))
         return self._answer()
 

@@ -17,8 +17,8 @@ MUTANTS = (
     ),
     Mutant(
         "libmicrovmi_py/transport/packets.py",
+        'return b"++" + framed(packet)',
         'return b"+" + framed(packet)',
-        "return framed(packet)",
         "a packet to a machine that somebody let run is lost, and its answer awaited",
         (f"{EXACT}::test_somebody_who_lets_it_run_at_an_event_takes_nothing_from_the_next",),
     ),

@@ -100,7 +100,7 @@ class Link:
 
     def stop(self) -> bool:
         """Stop a machine, and tell whether it ran until then: one that ran swallowed the first of two questions."""
-        self._packets.send(framed("qC")[1:] + framed("qAttached"))
+        self._packets.send(framed("qC") + b"+" + framed("qAttached"))
         ran = True
         while self._packets.answer() != b"1":
             ran = False
