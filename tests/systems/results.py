@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from .emulated import LEFT_OUT
+from .leftout import EMULATED, OLD_QEMU, Tests
 from .report import Row
 from .settings import ROOT, SETS
 
@@ -63,8 +63,12 @@ def write(rows: Sequence[Row], data: Path = DATA, made: Path = PAGE) -> None:
 def page(rows: Sequence[Row]) -> str:
     """The page: the table, what its words mean, and what was left out."""
     lines = [HEADS, tuple("---" for _ in HEADS), *map(_cells, rows)]
+    left_out = [
+        *_left_out("Where qemu-user runs a system's programs,", EMULATED),
+        *_left_out("With QEMU 5.2 (`bookworm-qemu5`)", OLD_QEMU),
+    ]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return "\n".join([INTRODUCTION, table, "", *_meaning({row.tests for row in rows}), *_left_out()])
+    return "\n".join([INTRODUCTION, table, "", *_meaning({row.tests for row in rows}), *left_out])
 
 
 def _meaning(used: set[str]) -> list[str]:
@@ -74,13 +78,10 @@ def _meaning(used: set[str]) -> list[str]:
     return ["\n".join(["| tests | are |", "|---|---|", *lines]), ""] if lines else []
 
 
-def _left_out() -> list[str]:
-    """Why tests are left out under an emulator."""
-    if not LEFT_OUT:
-        return []
-    reasons = [f"| {reason} | {', '.join(f'`{test}`' for test in tests)} |" for reason, tests in LEFT_OUT.items()]
-    head = "Where qemu-user runs a system's programs, these tests are left out:\n"
-    return [head, "\n".join(["| why | tests |", "|---|---|", *reasons]), ""]
+def _left_out(where: str, left_out: Tests) -> list[str]:
+    """Which tests are left out, and why."""
+    reasons = [f"| {reason} | {', '.join(f'`{test}`' for test in tests)} |" for reason, tests in left_out.items()]
+    return [f"{where} these tests are left out:\n", "\n".join(["| why | tests |", "|---|---|", *reasons]), ""]
 
 
 def _same(row: Row) -> tuple[object, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import emulated, facts
+from . import facts, leftout
 from .commands import Host, StepError, Tree
 from .report import Progress, Row, counts
 from .settings import DEBIANS, HOST, HOST_PYTHONS, ROOT, Settings, of_library, pytest_options
@@ -49,6 +49,13 @@ class Task:
         return self.name != HOST and DEBIANS[self.name].emulated
 
     @property
+    def left_out(self) -> leftout.Tests:
+        """The tests that the system cannot pass, and why."""
+        if self.emulated:
+            return leftout.EMULATED
+        return leftout.OLD_QEMU if self.machines and self.name != HOST and DEBIANS[self.name].qemu else {}
+
+    @property
     def machines(self) -> bool:
         """Whether there are virtual machines, other people's tools and languages, with all packages that these take."""
         return not self.emulated and not of_library(self.tests)
@@ -56,8 +63,7 @@ class Task:
     @property
     def before(self) -> str:
         """What a shell is told ahead of ``make test``; nothing is skipped where all packages of the tests are there."""
-        left_out = emulated.options() if self.emulated else ""
-        options = f"{pytest_options(self.tests)} {left_out}".strip()
+        options = f"{pytest_options(self.tests)} {leftout.options(self.left_out)}".strip()
         strict = "export CI=true; " if self.machines and self.name != HOST else ""
         return f"{strict}export PYTEST_ADDOPTS={shlex.quote(options)}; "
 

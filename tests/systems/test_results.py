@@ -4,15 +4,19 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 from dataclasses import replace
 from pathlib import Path
 
-from . import emulated
+import pytest
+
 from .facts import QUESTIONS, fill, questions, version
+from .leftout import EMULATED, OLD_QEMU, Tests, options
 from .report import Row
 from .results import DATA, PAGE, keep, load, merged, page, write
-from .settings import ROOT, SETS, SYSTEMS
+from .runs import Task
+from .settings import ROOT, SETS, SYSTEMS, Settings
 
 ROW = Row(
     *("sid", "3.14.10", "11.1.3", "ok", {"passed": 5, "skipped": 2, "deselected": 1}, 125.0, True, "all"),
@@ -91,11 +95,20 @@ def test_what_is_not_there_is_a_dash() -> None:
     assert (row.processor, row.glibc, row.compiler, row.qemu) == ("aarch64", "2.36", "clang 14.0.6", "-")
 
 
-def test_tests_that_are_left_out_are_there_and_are_told_with_the_reason() -> None:
-    text = page([ROW])
-    for reason, tests in emulated.LEFT_OUT.items():
+@pytest.mark.parametrize("left_out", [EMULATED, OLD_QEMU], ids=["emulated", "old QEMU"])
+def test_tests_that_are_left_out_are_there_and_are_told_with_the_reason(left_out: Tests) -> None:
+    text, given = page([ROW]), shlex.split(options(left_out))
+    for reason, tests in left_out.items():
         assert reason in text
         for test in tests:
             path, _, name = test.partition("::")
             assert f"def {name.partition('[')[0]}(" in (ROOT / path).read_text() if name else (ROOT / path).is_file()
-            assert f"--deselect={test}" in emulated.options()
+            assert f"--deselect={test}" in given
+
+
+def test_only_systems_that_cannot_pass_them_leave_tests_out() -> None:
+    before = {name: Task(Settings.from_environment({}), name, print, print).before for name in SYSTEMS}
+    without = [name for name in before if "--deselect" not in before[name]]
+    assert [name for name in SYSTEMS if name not in without] == ["bookworm-qemu5", "bookworm-arm64"]
+    library = Settings.from_environment({"TESTS": "library"})
+    assert "--deselect" not in Task(library, "bookworm-qemu5", print, print).before
