@@ -298,6 +298,7 @@ def test_we_and_the_watcher_are_killed_meanwhile(large: Tiny, when: str, monitor
             os.kill(pid, signal.SIGKILL)
         victim.send_signal(signal.SIGKILL)
     wait_for(lambda: large.monitor.execute("query-migrate")["status"] in ("failed", "completed"), "an end of it")
+    wait_for(lambda: "anon_inode:[userfaultfd]" not in kinds(large.process.pid), "the end of QEMU's cleaning up")
     assert large.status() == "running"
     with Microvmi.open(large.uri if monitor == "the same monitor" else large.other_uri) as vm:
         before = numbers(vm.read_physical, LARGE)
